@@ -1,0 +1,7 @@
+"""COCO instruction fine-tuning: merge annotations, tune LLaVA, measure multi-round bias.
+
+The study of arXiv 2401.08968 as notebooks over a small package.  Data flows one way: annotation
+files -> turns -> records -> training samples -> model -> dialogs -> verdicts -> tables -> figures.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,75 @@
+"""Files that are either whole or absent, and paths that stay where they belong."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class DataError(ValueError):
+    """Bad input, told in one sentence: which file, which record, and how to mend it."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place only if the block succeeds.
+
+    A reader therefore sees the old file or the new one, never half of one.  Raises `DataError`
+    when the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        place = error.filename or path
+        raise DataError(
+            f"cannot write {path}: {error.strerror or error} ({place}); "
+            "free space or choose another output folder"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` as UTF-8 to `path`, whole or not at all, and return the path."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write `content` to `path`, whole or not at all, and return the path."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def inside(root: Path, name: str) -> Path:
+    """Return `root/name`, or raise `DataError` if that path leaves `root` (`..`, absolute, link).
+
+    Annotation files are untrusted: the image names in them must not reach the rest of the disk.
+    """
+    path = (root / name).resolve()
+    if "\x00" in name or not path.is_relative_to(root.resolve()):
+        raise DataError(f"path {name!r} leaves its root {root}; correct the name in the annotation")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(path: Path, files: Iterable[Path], *, root: Path) -> Path:
+    """Write `{file below root: SHA-256}` as JSON: what a notebook left for the next ones.
+
+    The runner compares manifests to decide whether later notebooks must run again.
+    """
+    digests = {os.path.relpath(file, root): sha256(file) for file in files if file.is_file()}
+    return write_text(path, json.dumps(digests, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,41 @@
+import os
+import stat
+
+import pytest
+
+from cocoift.files import DataError, inside, replacing, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_unwritable_place_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match=r"cannot write .*choose another output folder"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_one_clear_error(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(DataError, match="cannot write"):
+        write_text(tmp_path / "a.txt", "text")
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "a/../../x", "link/x"])
+def test_no_name_leaves_its_root(tmp_path, name):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="leaves its root"):
+        inside(root, name)
+
+
+def test_a_plain_name_stays_inside(tmp_path):
+    assert inside(tmp_path, "train2017/1.jpg") == tmp_path / "train2017" / "1.jpg"
