@@ -1,0 +1,14 @@
+"""Readers: one short function per upstream annotation format, all yielding the same dialogs."""
+
+from cocoift.sources.catalogue import Entry, availability, read_catalogue
+from cocoift.sources.reading import Reading, load_readings, read_all, read_source
+
+__all__ = [
+    "Entry",
+    "Reading",
+    "availability",
+    "load_readings",
+    "read_all",
+    "read_catalogue",
+    "read_source",
+]

@@ -1,0 +1,125 @@
+"""COCO itself: captions, and the image lists that say which images are in train2017."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cocoift.files import DataError
+from cocoift.records import coco_id
+from cocoift.sources.base import QA, Dialog, Drop, decode, decode_lines
+
+
+class _Image(msgspec.Struct):
+    id: int
+
+
+class _ImageList(msgspec.Struct):
+    images: list[_Image]
+
+
+class _Caption(msgspec.Struct):
+    id: int
+    image_id: int
+    caption: str | None
+
+
+class _Captions(msgspec.Struct):
+    annotations: list[_Caption]
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """One object of `instances_*.json`: its box as x, y, width, height in pixels."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    iscrowd: int = 0
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Instances(msgspec.Struct):
+    annotations: list[Instance]
+    categories: list[_Category]
+
+
+class _Named(msgspec.Struct):
+    image: str | None = None
+    imagename: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Which images may train: those of train2017 (`None`: any), less the evaluation images."""
+
+    train: frozenset[int] | None = None
+    evaluation: frozenset[int] = frozenset()
+
+    def refusal(self, image_id: int) -> str | None:
+        """Return why an image may not train, or `None` when it may."""
+        if image_id in self.evaluation:
+            return "evaluation_image"
+        if self.train is not None and image_id not in self.train:
+            return "not_in_train2017"
+        return None
+
+
+def captions(*, captions: Path) -> Iterator[Dialog | Drop]:
+    """Yield each caption of `captions_train2017.json` as the answer to a question-free template.
+
+    Format: the "Image Captioning" section of cocodataset.org/#format-data.
+    """
+    for row in decode(captions, _Captions).annotations:
+        yield Dialog(row.image_id, str(row.id), (QA("", row.caption),))
+
+
+def image_ids(paths: Iterable[Path]) -> set[int]:
+    """Return the ids under `images` of COCO files such as `instances_train2017.json`."""
+    return {image.id for path in paths for image in decode(path, _ImageList).images}
+
+
+def instances_by_image(path: Path) -> dict[int, list[tuple[Instance, str]]]:
+    """Return the instances of each image with their category names."""
+    file = decode(path, _Instances)
+    names = {category.id: category.name for category in file.categories}
+    found: dict[int, list[tuple[Instance, str]]] = {}
+    for instance in file.annotations:
+        found.setdefault(instance.image_id, []).append((instance, names[instance.category_id]))
+    return found
+
+
+def evaluation_image_ids(path: Path) -> set[int]:
+    """Return the COCO ids that an evaluation file uses.
+
+    Reads MM-Vet's `{id: {imagename}}`, and JSON Lines or a JSON list with an `image` per entry
+    (LLaVA-Bench).  Names that are no COCO names (MM-Vet's own pictures) cannot leak from COCO
+    and are left out.
+    """
+    if path.suffix == ".jsonl":
+        rows: Iterable[_Named] = decode_lines(path, _Named)
+    else:
+        content = decode(path, dict[str, _Named] | list[_Named])
+        rows = content.values() if isinstance(content, dict) else content
+    found = set()
+    for row in rows:
+        try:
+            found.add(coco_id(row.image or row.imagename or ""))
+        except DataError:
+            continue
+    return found
+
+
+def read_scope(image_lists: Sequence[Path], evaluation_sets: Sequence[Path]) -> Scope:
+    """Return which images may train; without image lists any COCO image may.
+
+    Raises `DataError` when a listed file is missing: training on evaluation images by accident
+    would be worse than stopping.
+    """
+    train = frozenset(image_ids(image_lists)) if image_lists else None
+    evaluation = frozenset().union(*map(evaluation_image_ids, evaluation_sets))
+    return Scope(train=train, evaluation=evaluation)

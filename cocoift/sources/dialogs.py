@@ -1,0 +1,164 @@
+"""Conversational sets: LLaVA's JSON format and its relatives, SVIT, LRV-Instruct, VisDial."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from cocoift.files import DataError
+from cocoift.records import IMAGE_MARKER, Message, coco_id
+from cocoift.sources.base import QA, Dialog, Drop, content_id, damaged, decode
+from cocoift.sources.genome import coco_ids
+
+_MARKER = re.compile(rf"^\s*{IMAGE_MARKER}\s*|\s*{IMAGE_MARKER}\s*$")
+
+
+class LlavaRecord(msgspec.Struct):
+    """One entry of a LLaVA-format file; text-only records have no image."""
+
+    conversations: list[Message]
+    id: str | int = ""
+    image: str | None = None
+
+
+class _SvitConversation(msgspec.Struct):
+    content: list[Message]
+
+
+class _Svit(msgspec.Struct):
+    image_id: int
+    conversations: list[_SvitConversation]
+
+
+class _Lrv(msgspec.Struct):
+    image_id: str
+    question: str | None
+    answer: str | None
+
+
+class _VisDialRound(msgspec.Struct):
+    question: int
+    answer: int | None = None
+
+
+class _VisDialDialog(msgspec.Struct):
+    image_id: int
+    dialog: list[_VisDialRound]
+
+
+class _VisDialData(msgspec.Struct):
+    questions: list[str]
+    answers: list[str]
+    dialogs: list[_VisDialDialog]
+
+
+class _VisDial(msgspec.Struct):
+    split: str
+    data: _VisDialData
+
+
+def rounds(messages: list[Message], *, asker: str) -> tuple[QA, ...] | None:
+    """Return the rounds of a conversation, or `None` unless `asker` and `gpt` alternate."""
+    speakers = [message.speaker for message in messages]
+    if len(messages) % 2 or speakers != [asker, "gpt"] * (len(messages) // 2):
+        return None
+    texts = [message.value for message in messages]
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return tuple(
+        QA(_MARKER.sub("", question) if position == 0 else question, answer)
+        for position, (question, answer) in enumerate(pairs)
+    )
+
+
+def llava_records(path: Path) -> list[LlavaRecord]:
+    """Read any LLaVA-format file, e.g. `llava_v1_5_mix665k.json`.
+
+    Format: github.com/haotian-liu/LLaVA/blob/main/docs/Finetune_Custom_Data.md.
+    """
+    return decode(path, list[LlavaRecord])
+
+
+def llava(*, conversations: Path) -> Iterator[Dialog | Drop]:
+    """Yield the conversations about COCO images of a LLaVA-format file.
+
+    `llava_instruct_150k.json` uses one id for three conversations, so a dialog id is made of id
+    and content.  LVIS-Instruct4V and ShareGPT4V prefix images with `coco/train2017/`; images of
+    other collections (`sam/`, `llava/`) are dropped.
+    """
+    for row in llava_records(conversations):
+        turns = rounds(row.conversations, asker="human")
+        count = max(1, len(row.conversations) // 2)
+        if not turns:
+            yield Drop("odd_conversation", count)
+            continue
+        try:
+            image = coco_id(row.image or "")
+        except DataError:
+            yield Drop("no_coco_id", count)
+            continue
+        yield Dialog(image, f"{image}-{content_id(*turns)}", turns)
+
+
+def svit(*, conversations: Path, images: Path) -> Iterator[Dialog | Drop]:
+    """Yield SVIT's conversations in its original format.
+
+    Files `conversation.json`, `complex_reasoning.json` and `detail_description.json`: a Visual
+    Genome image with several conversations, whose asker is called `user`.
+    Format: huggingface.co/datasets/BAAI/SVIT.
+    """
+    coco = coco_ids(images)
+    for row in decode(conversations, list[_Svit]):
+        for conversation in row.conversations:
+            turns = rounds(conversation.content, asker="user")
+            count = max(1, len(conversation.content) // 2)
+            if not turns:
+                yield Drop("odd_conversation", count)
+            elif row.image_id not in coco:
+                yield Drop("no_coco_id", count)
+            else:
+                yield Dialog(coco[row.image_id], f"{row.image_id}-{content_id(*turns)}", turns)
+
+
+def lrv(*, instructions: Path, images: Path) -> Iterator[Dialog | Drop]:
+    """Yield LRV-Instruct's questions, half of which ask for what is not there.
+
+    File `filter_cap1.json`: `{image_id, question, answer}` with Visual Genome ids as strings.
+    Format: github.com/FuxiaoLiu/LRV-Instruction.
+    """
+    coco = coco_ids(images)
+    for row in decode(instructions, list[_Lrv]):
+        image = coco.get(int(row.image_id)) if row.image_id.isdigit() else None
+        if image is None:
+            yield Drop("no_coco_id")
+            continue
+        dialog_id = content_id(row.image_id, row.question, row.answer)
+        yield Dialog(image, dialog_id, (QA(row.question, row.answer),))
+
+
+def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
+    """Yield VisDial's ten-round dialogs, question marks restored.
+
+    File `visdial_1.0_train.json`: rounds hold indices into string tables.  Only the train split
+    uses COCO ids; val and test pictures have numbers of their own and are dropped.
+    Format: visualdialog.org/data.
+    """
+    file = decode(dialogs, _VisDial)
+    questions, answers = file.data.questions, file.data.answers
+    for row in file.data.dialogs:
+        if file.split != "train":
+            yield Drop("no_coco_id", len(row.dialog))
+            continue
+        try:
+            turns = tuple(
+                QA(_asked(questions[r.question]), None if r.answer is None else answers[r.answer])
+                for r in row.dialog
+            )
+        except IndexError as error:
+            raise damaged(dialogs, f"dialog of image {row.image_id}: {error}") from error
+        yield Dialog(row.image_id, str(row.image_id), turns)
+
+
+def _asked(question: str) -> str:
+    text = question.strip()
+    return text if text.endswith("?") or not text else f"{text}?"

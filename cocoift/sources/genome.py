@@ -1,0 +1,166 @@
+"""Sets on Visual Genome images, joined to COCO through `image_data.json`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from cocoift.records import coco_id
+from cocoift.sources.base import QA, Dialog, Drop, content_id, damaged, decode, lettered
+
+
+class _GenomeImage(msgspec.Struct):
+    image_id: int
+    coco_id: int | None
+
+
+class _Paragraph(msgspec.Struct):
+    image_id: int
+    paragraph: str | None
+
+
+class _GenomeQA(msgspec.Struct):
+    qa_id: int
+    question: str | None
+    answer: str | None
+
+
+class _GenomeQAs(msgspec.Struct):
+    id: int
+    qas: list[_GenomeQA]
+
+
+class _GqaQuestion(msgspec.Struct, rename="camel"):
+    image_id: str
+    question: str | None
+    answer: str | None
+
+
+class _Count(msgspec.Struct):
+    image: str
+    image_id: int
+    question_id: int
+    question: str | None
+    answer: int | None
+
+
+class _Telling(msgspec.Struct):
+    qa_id: int
+    question: str | None
+    answer: str | None
+    multiple_choices: list[str]
+
+
+class _TellingImage(msgspec.Struct):
+    image_id: int
+    split: str
+    qa_pairs: list[_Telling]
+
+
+class _TellingFile(msgspec.Struct):
+    images: list[_TellingImage]
+
+
+def coco_ids(images: Path) -> dict[int, int]:
+    """Return `{Visual Genome id: COCO id}` from `image_data.json`, where there is a COCO id.
+
+    About half of the 108,077 Visual Genome images come from COCO.
+    Format: homes.cs.washington.edu/~ranjay/visualgenome/api.html.
+    """
+    rows = decode(images, list[_GenomeImage])
+    return {row.image_id: row.coco_id for row in rows if row.coco_id is not None}
+
+
+def paragraphs(*, paragraphs: Path, images: Path) -> Iterator[Dialog | Drop]:
+    """Yield Image Paragraph Captioning's paragraph per Visual Genome image.
+
+    File `paragraphs_v1.json`.  Format: cs.stanford.edu/people/ranjaykrishna/im2p.
+    """
+    coco = coco_ids(images)
+    for row in decode(paragraphs, list[_Paragraph]):
+        if row.image_id in coco:
+            dialog_id = content_id(row.image_id, row.paragraph)
+            yield Dialog(coco[row.image_id], dialog_id, (QA("", row.paragraph),))
+        else:
+            yield Drop("no_coco_id")
+
+
+def visual_genome_qa(*, question_answers: Path, images: Path) -> Iterator[Dialog | Drop]:
+    """Yield Visual Genome's free-form questions.
+
+    File `question_answers.json`: `id` beside `qas`, each answer a phrase with a full stop.
+    Format: homes.cs.washington.edu/~ranjay/visualgenome/api.html.
+    """
+    coco = coco_ids(images)
+    for image in decode(question_answers, list[_GenomeQAs]):
+        if image.id not in coco:
+            yield Drop("no_coco_id", len(image.qas))
+            continue
+        for row in image.qas:
+            yield Dialog(coco[image.id], str(row.qa_id), (QA(row.question, row.answer),))
+
+
+def gqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
+    """Yield GQA's questions with their short answers.
+
+    File `train_balanced_questions.json`, keyed by question id; `imageId` is a Visual Genome id
+    as a string, or `n...` for images from elsewhere.
+    Format: cs.stanford.edu/people/dorarad/gqa/download.html.
+    """
+    coco = coco_ids(images)
+    for question_id, row in decode(questions, dict[str, _GqaQuestion]).items():
+        image = coco.get(int(row.image_id)) if row.image_id.isdigit() else None
+        if image is None:
+            yield Drop("no_coco_id")
+        else:
+            yield Dialog(image, question_id, (QA(row.question, row.answer),))
+
+
+def tallyqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
+    """Yield TallyQA's counting questions with the count in digits.
+
+    File `train.json`: images in `train2014/` and `val2014/` carry COCO ids, those in
+    `VG_100K*/` Visual Genome ids (`image_id` there is the id plus 90,000,000, so the file name
+    is read instead).  Format: github.com/manoja328/TallyQA_dataset.
+    """
+    coco = coco_ids(images)
+    for row in decode(questions, list[_Count]):
+        folder, _, name = row.image.rpartition("/")
+        if not folder.startswith("VG_100K"):
+            image = coco_id(name)
+        else:
+            stem = name.removesuffix(".jpg")
+            if not stem.isdigit():
+                raise damaged(questions, f"question {row.question_id}: image {row.image!r}")
+            image = coco.get(int(stem))
+        if image is None:
+            yield Drop("no_coco_id")
+            continue
+        answer = None if row.answer is None else str(row.answer)
+        yield Dialog(image, str(row.question_id), (QA(row.question, answer),))
+
+
+def visual7w(*, telling: Path, images: Path) -> Iterator[Dialog | Drop]:
+    """Yield Visual7W's telling questions as multiple choice, answered with a letter.
+
+    File `dataset_v7w_telling.json`: the right answer beside three wrong ones, whose order is
+    drawn from the question id.  Only `split: train`.  Format: github.com/yukezhu/visual7w-toolkit.
+    """
+    coco = coco_ids(images)
+    for image in decode(telling, _TellingFile).images:
+        reason = None if image.image_id in coco else "no_coco_id"
+        reason = reason if image.split == "train" else "other_split"
+        if reason:
+            yield Drop(reason, len(image.qa_pairs))
+            continue
+        for row in image.qa_pairs:
+            yield Dialog(coco[image.image_id], str(row.qa_id), (_multiple_choice(row),))
+
+
+def _multiple_choice(row: _Telling) -> QA:
+    if not row.answer:
+        return QA(row.question, None)
+    options = sorted(
+        {row.answer, *row.multiple_choices}, key=lambda option: content_id(row.qa_id, option)
+    )
+    return QA(lettered(row.question, options), chr(65 + options.index(row.answer)))

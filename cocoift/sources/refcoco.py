@@ -1,0 +1,101 @@
+"""RefCOCO: referring expressions, from refer's pickle and a COCO instances file."""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cocoift.sources.base import QA, Dialog, Drop, damaged, decode
+
+# LLaVA-1.5's own wordings, from the RefCOCO records of llava_v1_5_mix665k.json.
+DESCRIBE = "Please provide a short description for this region: {question}"
+LOCATE = (
+    "Please provide the bounding box coordinate of the region this sentence describes: {question}"
+)
+
+
+class _Image(msgspec.Struct):
+    id: int
+    width: int
+    height: int
+
+
+class _Box(msgspec.Struct):
+    id: int
+    bbox: list[float]
+
+
+class _Instances(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Box]
+
+
+class _Sentence(msgspec.Struct):
+    sent: str | None
+
+
+class _Ref(msgspec.Struct):
+    ref_id: int
+    ann_id: int
+    image_id: int
+    split: str
+    sentences: list[_Sentence]
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """An unpickler for dicts, lists, strings and numbers: no class, so no code, is loaded."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"refuses to load {module}.{name}")
+
+
+def refcoco(*, refs: Path, instances: Path) -> Iterator[Dialog | Drop]:
+    """Yield each referred region as a dialog: describe the box, then find it by its description.
+
+    Files `refs(unc).p` (a pickle, read with an unpickler that loads no classes) and refer's
+    `instances.json`; only `split: train`.  Boxes are given as LLaVA-1.5 gives them, as fractions
+    of the image padded to a square.  Format: github.com/lichengunc/refer.
+    """
+    file = decode(instances, _Instances)
+    sizes = {image.id: image for image in file.images}
+    boxes = {box.id: box.bbox for box in file.annotations}
+    for ref in _read_refs(refs):
+        if ref.split != "train":
+            yield Drop("other_split", len(ref.sentences))
+            continue
+        if ref.ann_id not in boxes or ref.image_id not in sizes:
+            yield Drop("region_without_box", len(ref.sentences))
+            continue
+        image = sizes[ref.image_id]
+        box = square_box(boxes[ref.ann_id], width=image.width, height=image.height)
+        turns = []
+        for position, sentence in enumerate(ref.sentences):
+            if position % 2:
+                turns.append(QA(sentence.sent, box, "phrase", LOCATE))
+            else:
+                turns.append(QA(box, sentence.sent, "phrase", DESCRIBE))
+        yield Dialog(ref.image_id, str(ref.ref_id), tuple(turns))
+
+
+def _read_refs(path: Path) -> list[_Ref]:
+    try:
+        with path.open("rb") as file:
+            content = _PlainUnpickler(file, encoding="utf-8").load()
+        return msgspec.convert(content, list[_Ref])
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise damaged(path, error) from error
+
+
+def square_box(bbox: list[float], *, width: int, height: int) -> str:
+    """Return a COCO box (x, y, w, h in pixels) as LLaVA's `[x1, y1, x2, y2]`.
+
+    Fractions of the side of the image once it is padded to a square, two decimals: see
+    `expand2square` in LLaVA's `mm_utils.py`.
+    """
+    x, y, w, h = bbox
+    side = max(width, height)
+    left, top = (side - width) / 2, (side - height) / 2
+    corners = (x + left, y + top, x + w + left, y + h + top)
+    return "[" + ", ".join(f"{corner / side:.2f}" for corner in corners) + "]"
