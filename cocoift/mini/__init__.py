@@ -1,0 +1,1 @@
+"""A small synthetic COCO: drawn scenes with exact ground truth, written in upstream formats."""

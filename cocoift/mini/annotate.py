@@ -1,0 +1,168 @@
+"""Write a mini-COCO to disk: pictures, COCO's own annotations, and every source's files."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from pycocotools import mask as coco_mask
+from tqdm.auto import tqdm
+
+from cocoift.files import DataError, write_bytes, write_text
+from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
+from cocoift.mini.draw import draw, flock_outlines, outline
+from cocoift.mini.facts import caption
+from cocoift.mini.scenes import CATEGORIES, SUPERCATEGORIES, Scene
+from cocoift.mini.world import World, make_world, name_2017
+
+_CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
+# COCO's boxes and areas have two decimals.
+_DECIMALS = 2
+_STAMP = "MINI_COCO.txt"
+
+
+def write_mini_coco(root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64) -> World:
+    """Write a mini-COCO below `root` and return the scenes it shows.
+
+    `root/images/{train2017,val2017}` holds `pixels` x `pixels` JPEGs; the annotation files have
+    the names and formats of the catalogue, upstream's quirks included.  The same arguments give
+    the same bytes.
+    """
+    world = make_world(train=train, held_out=held_out, seed=seed, pixels=pixels)
+    for split, scenes in (("train2017", world.train), ("val2017", world.held_out)):
+        for scene in tqdm(scenes, desc=f"drawing {split}", unit=" images", leave=False):
+            write_bytes(root / "images" / split / name_2017(scene), jpeg(scene))
+    writers = (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files)
+    for writer in writers:
+        for name, content in writer(world):
+            raw = content if isinstance(content, bytes) else msgspec.json.encode(content)
+            write_bytes(root / name, raw)
+    return world
+
+
+def replace_mini_coco(
+    root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64
+) -> World:
+    """Write a mini-COCO in place of the one in `root`, which stays until the new one is whole.
+
+    Raises `DataError` when `root` holds anything else: real data is never overwritten.
+    """
+    if root.exists() and any(root.iterdir()) and not (root / _STAMP).exists():
+        raise DataError(f"{root} holds files that are no mini-COCO; choose another raw_dir")
+    unfinished = root.with_name(f"{root.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    world = write_mini_coco(unfinished, train=train, held_out=held_out, seed=seed, pixels=pixels)
+    write_text(unfinished / _STAMP, "made by cocoift.mini; safe to delete\n")
+    shutil.rmtree(root, ignore_errors=True)
+    unfinished.rename(root)
+    return world
+
+
+def jpeg(scene: Scene) -> bytes:
+    """Return the picture of a scene as a JPEG with full colour resolution."""
+    buffer = io.BytesIO()
+    draw(scene).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def coco_files(world: World) -> Iterator[tuple[str, Any]]:
+    """Yield COCO's instance and caption files for both splits.
+
+    Format: cocodataset.org/#format-data.
+    """
+    for split, scenes in (("train2017", world.train), ("val2017", world.held_out)):
+        images = [_image(scene, split) for scene in scenes]
+        head = {"info": {"description": f"mini-COCO {split}"}, "licenses": [], "images": images}
+        categories = [
+            {"supercategory": SUPERCATEGORIES[name], "id": number, "name": name}
+            for number, name in CATEGORIES.items()
+        ]
+        instances = [row for scene in scenes for row in _instances(scene)]
+        yield (
+            f"annotations/instances_{split}.json",
+            {**head, "annotations": instances, "categories": categories},
+        )
+        yield (
+            f"annotations/captions_{split}.json",
+            {**head, "annotations": list(_captions(world, scenes, split))},
+        )
+
+
+def _image(scene: Scene, split: str) -> dict[str, Any]:
+    name = name_2017(scene)
+    return {
+        "license": 1,
+        "file_name": name,
+        "coco_url": f"http://images.cocodataset.org/{split}/{name}",
+        "height": scene.pixels,
+        "width": scene.pixels,
+        "date_captured": "2013-11-14 11:18:45",
+        "flickr_url": "",
+        "id": scene.image_id,
+    }
+
+
+def _instances(scene: Scene) -> Iterator[dict[str, Any]]:
+    """Yield polygons for things and, as upstream, one uncompressed RLE for a crowd."""
+    for number, thing in enumerate(scene.things):
+        polygon = [round(v, _DECIMALS) for xy in outline(thing, pixels=scene.pixels) for v in xy]
+        rle = coco_mask.merge(coco_mask.frPyObjects([polygon], scene.pixels, scene.pixels))
+        xs, ys = polygon[::2], polygon[1::2]
+        yield {
+            "segmentation": [polygon],
+            "area": float(coco_mask.area(rle)),
+            "iscrowd": 0,
+            "image_id": scene.image_id,
+            "bbox": [
+                round(v, _DECIMALS)
+                for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
+            ],
+            "category_id": _CATEGORY_IDS[thing.category],
+            "id": scene.image_id * 10 + number,
+        }
+    if scene.flock:
+        yield _crowd(scene)
+
+
+def _crowd(scene: Scene) -> dict[str, Any]:
+    polygons = [[v for xy in polygon for v in xy] for polygon in flock_outlines(scene)]
+    rles = coco_mask.frPyObjects(polygons, scene.pixels, scene.pixels)
+    mask = coco_mask.decode(coco_mask.merge(rles))
+    return {
+        "segmentation": {"counts": _runs(mask), "size": [scene.pixels, scene.pixels]},
+        "area": int(mask.sum()),
+        "iscrowd": 1,
+        "image_id": scene.image_id,
+        "bbox": [float(v) for v in coco_mask.toBbox(coco_mask.merge(rles))],
+        "category_id": _CATEGORY_IDS["bird"],
+        "id": 900_000_000_000 + scene.image_id,
+    }
+
+
+def _runs(mask: np.ndarray) -> list[int]:
+    """Return run lengths down the columns, zeros first: COCO's uncompressed RLE."""
+    flat = mask.flatten(order="F")
+    borders = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate(([0], borders, [flat.size]))).tolist()
+    return [0, *runs] if flat[0] else runs
+
+
+def _captions(world: World, scenes: tuple[Scene, ...], split: str) -> Iterator[dict[str, Any]]:
+    """Yield five captions an image; some have stray blanks or line breaks, some no full stop."""
+    rng = world.rng(f"captions/{split}")
+    for scene in scenes:
+        for number in range(5):
+            text = caption(scene, rng)
+            stray = rng.random()
+            if stray < 0.14:
+                text = f"{text} "
+            elif stray < 0.16:
+                text = text.replace(" ", "  ", 1)
+            elif stray < 0.17:
+                text = f"{text}\n"
+            elif stray < 0.42:
+                text = text.removesuffix(".")
+            yield {"image_id": scene.image_id, "id": scene.image_id * 10 + number, "caption": text}

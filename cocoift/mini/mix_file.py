@@ -1,0 +1,122 @@
+"""A miniature of LLaVA-mix-665k: the baseline's file, with its sources, prompts and blemishes."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cocoift.mini.dialog_sets import chat, llava_instruct
+from cocoift.mini.draw import outline
+from cocoift.mini.facts import USES, caption
+from cocoift.mini.scenes import CATEGORIES, Scene
+from cocoift.mini.world import World, ask, name_2017
+from cocoift.sources.refcoco import DESCRIBE, LOCATE, square_box
+
+SHORT = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+
+Pairs = list[tuple[str, str]]
+
+
+def files(world: World) -> Iterator[tuple[str, Any]]:
+    """Yield `llava_v1_5_mix665k.json` on the train scenes.
+
+    Shares follow the real file's records by source: LLaVA .24, ShareGPT .06, VQAv2 .12,
+    GQA .11, OKVQA .01, OCR-VQA .12, A-OKVQA .10, TextCaps .03, RefCOCO .07, VG .13.
+    """
+    rng = world.rng("llava_mix")
+    scenes = list(world.train)
+    records = [{**row, "image": f"coco/train2017/{row['image']}"} for row in llava_instruct(world)]
+    unit = len(records) / 0.24
+    for share, folder, make in _PARTS:
+        for _ in range(round(unit * share)):
+            scene = rng.choice(scenes)
+            name = name_2017(scene) if folder.startswith("coco/") else f"{scene.image_id}.jpg"
+            pairs = make(scene, rng)
+            messages = chat(pairs, last=rng.random() < 0.1)
+            records.append(
+                {
+                    "id": name.removesuffix(".jpg"),
+                    "image": f"{folder}/{name}",
+                    "conversations": messages,
+                }
+            )
+    records += [_text_only(number) for number in range(round(unit * 0.06))]
+    records[-1]["conversations"][1]["value"] = ""  # upstream holds an empty answer too
+    rng.shuffle(records)
+    yield "llava_mix/llava_v1_5_mix665k.json", records
+
+
+def _first_only(pairs: Pairs) -> Pairs:
+    """Put the short-answer prompt behind the first question only: the fault the paper found."""
+    return [(f"{pairs[0][0]}\n{SHORT}", pairs[0][1]), *pairs[1:]]
+
+
+def _short(scene: Scene, rng: random.Random) -> Pairs:
+    asked = ask(scene, rng, rng.randint(3, 5))
+    return _first_only([(fact.question, fact.short) for fact in asked])
+
+
+def _knowledge(scene: Scene, rng: random.Random) -> Pairs:
+    return _first_only(
+        [(f.question, f.short) for f in ask(scene, rng, 2, kinds=("use",))]
+        or [("Is this a picture?", "yes")]
+    )
+
+
+def _book(scene: Scene, rng: random.Random) -> Pairs:
+    year = str(1950 + scene.image_id % 70)
+    return _first_only(
+        [("What is the year of this book?", year), ("Is this a novel?", rng.choice(("Yes", "No")))]
+    )
+
+
+def _choice(scene: Scene, rng: random.Random) -> Pairs:
+    """A-OKVQA repeats its prompt in every turn."""
+    pairs = []
+    for name in list(scene.counts())[:2]:
+        others = [other for other in CATEGORIES.values() if other not in scene.counts()]
+        choices = [name, *rng.sample(others, 3)]
+        rng.shuffle(choices)
+        options = "\n".join(f"{chr(65 + i)}. {choice}" for i, choice in enumerate(choices))
+        question = f"What would you need for {USES[name]}?\n{options}\n{LETTER}"
+        pairs.append((question, chr(65 + choices.index(name))))
+    return pairs
+
+
+def _text_caption(scene: Scene, rng: random.Random) -> Pairs:
+    question = "Provide a one-sentence caption for the provided image.\nReference OCR token: "
+    return [(question, caption(scene, rng))]
+
+
+def _regions(scene: Scene, rng: random.Random) -> Pairs:
+    pairs = []
+    for number, thing in enumerate(scene.things):
+        xs, ys = zip(*outline(thing, pixels=scene.pixels), strict=True)
+        bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        box = square_box(bbox, width=scene.pixels, height=scene.pixels)
+        text = f"{thing.name} at the {thing.place}"
+        if number % 2:
+            pairs.append((LOCATE.format(question=text), box))
+        else:
+            pairs.append((DESCRIBE.format(question=box), text))
+    return pairs
+
+
+def _text_only(number: int) -> dict[str, Any]:
+    pairs = [("Write a sentence about the sea.", "The sea is wide, and the waves never rest.")]
+    messages = [
+        {**message, "value": message["value"].removeprefix("<image>\n")} for message in chat(pairs)
+    ]
+    return {"id": f"share_{number}", "model": "", "conversations": messages}
+
+
+_PARTS: tuple[tuple[float, str, Callable[[Scene, random.Random], Pairs]], ...] = (
+    (0.12, "coco/train2017", _short),
+    (0.11, "gqa/images", _short),
+    (0.01, "coco/train2017", _knowledge),
+    (0.12, "ocr_vqa/images", _book),
+    (0.10, "coco/train2017", _choice),
+    (0.03, "textvqa/train_images", _text_caption),
+    (0.07, "coco/train2017", _regions),
+    (0.13, "vg/VG_100K", _regions),
+)

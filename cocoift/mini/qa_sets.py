@@ -1,0 +1,252 @@
+"""Question answering on COCO images, in the files VQAv2 and its relatives publish."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from cocoift.mini.facts import USES, Fact, relations
+from cocoift.mini.scenes import CATEGORIES, COLOURS, Scene, Thing
+from cocoift.mini.world import World, ask, name_2014, name_2017, split_2014
+
+_WRONG = {
+    "colour": tuple(COLOURS),
+    "count": ("1", "2", "3"),
+    "place": ("top left", "top right", "bottom left", "bottom right"),
+}
+_LICENCE = {"name": "mini", "url": "http://creativecommons.org/licenses/by/4.0/"}
+
+
+def wrong_answer(fact: Fact, rng: random.Random) -> str:
+    """Return an answer of the right kind that is false."""
+    choices = [text for text in _WRONG.get(fact.kind, ("yes", "no")) if text != fact.short]
+    return rng.choice(choices)
+
+
+def ten_answers(fact: Fact, rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """Return ten annotators' answers, some of whom err, and their `multiple_choice_answer`.
+
+    In about 4 % of the questions five of them err in the same way, so that only
+    `multiple_choice_answer` settles the tie, as in VQAv2.
+    """
+    tie = rng.random() < 0.04
+    texts = [fact.short] * (5 if tie else rng.randint(7, 10))
+    other = wrong_answer(fact, rng)
+    texts += [other] * (10 - len(texts))
+    rng.shuffle(texts)
+    answers = [
+        {"answer": text, "answer_confidence": rng.choice(("yes", "maybe")), "answer_id": number}
+        for number, text in enumerate(texts, start=1)
+    ]
+    return answers, fact.short
+
+
+def files(world: World) -> Iterator[tuple[str, Any]]:
+    """Yield every question answering file on COCO images as (path, content)."""
+    asked = _vqa_questions(world)
+    yield from _vqav2(world, asked)
+    yield from _okvqa(world)
+    yield "vqa_e/VQA-E_train_set.json", list(_vqa_e(world, asked))
+    yield "vqa_x/train_exp_anno.json", dict(_vqa_x(world, asked))
+    yield from _coco_qa(world)
+    yield "st_vqa/train_task_3.json", {"data": list(_st_vqa(world))}
+    yield from _vsr(world)
+    yield "aokvqa/aokvqa_v1p0_train.json", list(_aokvqa(world))
+
+
+def _vqa_questions(world: World) -> list[tuple[Scene, int, Fact]]:
+    """Draw VQAv2's questions: about four an image on 85 % of the images, held-out ones too."""
+    rng = world.rng("vqav2/questions")
+    scenes = [*world.some(0.85, rng), *world.held_out]
+    return [
+        (scene, scene.image_id * 1000 + number, fact)
+        for scene in scenes
+        for number, fact in enumerate(ask(scene, rng, rng.randint(3, 5)))
+    ]
+
+
+def _vqav2(world: World, asked: list[tuple[Scene, int, Fact]]) -> Iterator[tuple[str, Any]]:
+    rng = world.rng("vqav2/answers")
+    for split in ("train", "val"):
+        rows = [row for row in asked if split_2014(row[0]) == split]
+        head = {
+            "info": {"version": "2.0"},
+            "data_subtype": f"{split}2014",
+            "data_type": "mscoco",
+            "license": _LICENCE,
+        }
+        questions = [
+            {"image_id": scene.image_id, "question": _blanked(fact.question, rng), "question_id": q}
+            for scene, q, fact in rows
+        ]
+        annotations = []
+        for scene, question_id, fact in rows:
+            answers, choice = ten_answers(fact, rng)
+            annotations.append(
+                {
+                    "question_type": " ".join(fact.question.lower().split()[:2]),
+                    "multiple_choice_answer": choice,
+                    "answers": answers,
+                    "image_id": scene.image_id,
+                    "answer_type": {"presence": "yes/no", "count": "number"}.get(
+                        fact.kind, "other"
+                    ),
+                    "question_id": question_id,
+                }
+            )
+        del annotations[1:2]  # a question whose annotation is missing
+        yield (
+            f"vqav2/v2_OpenEnded_mscoco_{split}2014_questions.json",
+            {**head, "task_type": "Open-Ended", "questions": questions},
+        )
+        yield f"vqav2/v2_mscoco_{split}2014_annotations.json", {**head, "annotations": annotations}
+
+
+def _blanked(text: str, rng: random.Random) -> str:
+    return f"{text} " if rng.random() < 0.02 else text
+
+
+def _okvqa(world: World) -> Iterator[tuple[str, Any]]:
+    rng = world.rng("okvqa")
+    asked = [
+        (scene, scene.image_id * 10 + 5, fact)
+        for scene in world.some(0.12, rng)
+        for fact in ask(scene, rng, 1, kinds=("use",))
+    ]
+    for split in ("train", "val"):
+        rows = [row for row in asked if split_2014(row[0]) == split]
+        questions = [
+            {"image_id": scene.image_id, "question": fact.question, "question_id": question_id}
+            for scene, question_id, fact in rows
+        ]
+        annotations = []
+        for scene, question_id, fact in rows:
+            answers = [
+                {
+                    "answer_id": number,
+                    "raw_answer": fact.short,
+                    "answer_confidence": "yes",
+                    "answer": fact.short,
+                }
+                for number in range(1, 11)
+            ]
+            annotations.append(
+                {
+                    "image_id": scene.image_id,
+                    "answer_type": "other",
+                    "question_type": "four",
+                    "question_id": question_id,
+                    "answers": answers,
+                    "confidence": 3,
+                }
+            )
+        yield f"okvqa/OpenEnded_mscoco_{split}2014_questions.json", {"questions": questions}
+        yield f"okvqa/mscoco_{split}2014_annotations.json", {"annotations": annotations}
+
+
+def _vqa_e(world: World, asked: list[tuple[Scene, int, Fact]]) -> Iterator[dict[str, Any]]:
+    rng = world.rng("vqa_e")
+    for scene, _, fact in asked:
+        if rng.random() < 0.35 and fact.kind != "background":
+            yield {
+                "img_id": scene.image_id,
+                "question": fact.question,
+                "answers": [fact.short] * 10,
+                "multiple_choice_answer": fact.short,
+                "answer_type": "other",
+                "question_type": "other",
+                "explanation": [fact.sentence.lower().removesuffix("."), 0.9],
+            }
+
+
+def _vqa_x(world: World, asked: list[tuple[Scene, int, Fact]]) -> Iterator[tuple[str, list[str]]]:
+    rng = world.rng("vqa_x")
+    for scene, question_id, fact in asked:
+        if split_2014(scene) == "train" and rng.random() < 0.12:
+            text = fact.sentence if rng.random() < 0.75 else fact.sentence.removesuffix(".")
+            yield str(question_id), [text[0].lower() + text[1:]]
+
+
+def _coco_qa(world: World) -> Iterator[tuple[str, bytes]]:
+    rng = world.rng("coco_qa")
+    lines: dict[str, list[str]] = {"questions": [], "answers": [], "types": [], "img_ids": []}
+    types = {"category": "0", "count": "1", "colour": "2", "background": "3"}
+    for scene in world.some(0.5, rng):
+        for fact in ask(scene, rng, 2, kinds=tuple(types)):
+            lines["questions"].append(fact.question.lower().replace("?", " ?"))
+            lines["answers"].append(fact.short)
+            lines["types"].append(types[fact.kind])
+            lines["img_ids"].append(str(scene.image_id))
+    for name, column in lines.items():
+        yield f"cocoqa/train/{name}.txt", ("\n".join(column) + "\n").encode()
+
+
+def _st_vqa(world: World) -> Iterator[dict[str, Any]]:
+    number = 0
+    for scene in world.train:
+        for thing in scene.unique():
+            if thing.letter:
+                yield _st_row(number, "coco-text", name_2014(scene), thing)
+                number += 1
+    for thing in (t for scene in world.foreign for t in scene.unique() if t.letter):
+        yield _st_row(number, "visualgenome", "2345678.jpg", thing)
+        number += 1
+
+
+def _st_row(number: int, dataset: str, name: str, thing: Thing) -> dict[str, Any]:
+    return {
+        "question": "What letter is on the sign?",
+        "answers": [thing.letter],
+        "question_id": number,
+        "file_path": f"{dataset}/{name}",
+        "file_name": name,
+        "dataset": dataset,
+        "set_name": "train",
+    }
+
+
+def _vsr(world: World) -> Iterator[tuple[str, bytes]]:
+    """Yield both splits; the zero-shot one repeats statements of the random one, as upstream."""
+    import msgspec
+
+    rng = world.rng("vsr")
+    rows = []
+    for scene in world.some(0.2, rng):
+        statements = relations(scene)
+        for caption, truth in rng.sample(statements, min(2, len(statements))):
+            rows.append(
+                {
+                    "image": name_2017(scene),
+                    "image_link": f"http://images.cocodataset.org/train2017/{name_2017(scene)}",
+                    "caption": caption,
+                    "label": int(truth),
+                    "relation": " ".join(caption.split()[3:-2]),
+                    "annotator_id": 1,
+                    "vote_true_validator_id": "[1, 2]",
+                    "vote_false_validator_id": "[]",
+                }
+            )
+    for name, part in (("random/train", rows), ("zeroshot/train", rows[::5])):
+        lines = b"\n".join(msgspec.json.encode(row) for row in part)
+        yield f"vsr/{name}.jsonl", lines + b"\n"
+
+
+def _aokvqa(world: World) -> Iterator[dict[str, Any]]:
+    rng = world.rng("aokvqa")
+    names = list(CATEGORIES.values())
+    for scene in world.some(0.2, rng):
+        for fact in ask(scene, rng, 1, kinds=("use",)):
+            others = [name for name in names if name not in scene.counts()]
+            choices = [fact.short, *rng.sample(others, 3)]
+            rng.shuffle(choices)
+            reason = f"{fact.sentence.removesuffix('.')} because that is what it is made for."
+            yield {
+                "split": "train",
+                "image_id": scene.image_id,
+                "question_id": f"{scene.image_id:022x}",
+                "question": f"What would you need for {USES[fact.short]}?",
+                "choices": choices,
+                "correct_choice_idx": choices.index(fact.short),
+                "direct_answers": [fact.short] * 10,
+                "difficult_direct_answer": False,
+                "rationales": [reason, fact.sentence, f"It is {fact.short}."],
+            }
