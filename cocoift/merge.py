@@ -1,0 +1,242 @@
+"""The merge: one image's turns become its records, by rules that are stated, counted and pure.
+
+The engine (`engine.py`) only reads, groups and writes; everything the paper's mixture depends on
+happens in `merge_image`, which sees one image and nothing else.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import msgspec
+
+from cocoift.prompts import question_key, tidy
+from cocoift.records import IMAGE_MARKER, Turn
+from cocoift.sources.coco import Scope
+from cocoift.tokens import CountTokens
+
+# Turns with one question contradict each other only if both answers are short; two different
+# descriptions of an image are both right.
+CLOSED_FORMS = frozenset({"phrase", "number", "yes_no", "choice"})
+
+
+# Turns, each with the tokens it costs in a record.
+Costed = list[tuple[Turn, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The parameters of the merge; the defaults are the paper's setting for LLaVA-1.5.
+
+    `image_tokens` is what one image costs (24 x 24 patches of 14 px at 336 px), `record_tokens`
+    the chat's system prompt, `turn_tokens` the role tags and `</s>` of one round.
+    """
+
+    seed: int = 0
+    context_tokens: int = 2048
+    image_tokens: int = 576
+    record_tokens: int = 40
+    turn_tokens: int = 10
+    overflow: Literal["split", "sample"] = "split"
+    duplicates: Literal["same_form", "any_form"] = "same_form"
+
+    @property
+    def budget(self) -> int:
+        """Tokens left for turns in one record."""
+        return self.context_tokens - self.image_tokens - self.record_tokens
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Turns of one image that answer one question differently, and the answer that stayed."""
+
+    image_id: int
+    question: str
+    kept: str
+    kept_source: str
+    others: list[tuple[str, str]]
+
+
+class MergedImage(msgspec.Struct, frozen=True):
+    """What the merge made of one image: records of turns with their tokens, drops, conflicts."""
+
+    image_id: int
+    records: list[Costed]
+    drops: list[tuple[str, str, int]]
+    conflicts: list[Conflict] = []
+
+
+def merge_image(
+    image_id: int,
+    turns: Sequence[Turn],
+    *,
+    rules: Rules,
+    scope: Scope,
+    count_tokens: CountTokens,
+) -> MergedImage:
+    """Merge all turns of one image into its records.
+
+    A pure function: the same turns in any order give the same records on every machine.  Kept
+    turns plus drops always equal the turns that came in.
+    """
+    drops: Counter[tuple[str, str]] = Counter()
+    refusal = scope.refusal(image_id)
+    if refusal:
+        drops.update((turn.source, refusal) for turn in turns)
+        return MergedImage(image_id, [], _listed(drops))
+    ordered = sorted(turns, key=lambda turn: (turn.source, turn.dialog_id, turn.round))
+    usable = list(_usable(ordered, drops))
+    unique, conflicts = _without_duplicates(usable, drops, rules=rules)
+    costed = _costed(unique, drops, rules=rules, count_tokens=count_tokens)
+    dialogs = shuffled_dialogs(costed, seed=rules.seed)
+    if rules.overflow == "sample":
+        dialogs = _sampled(dialogs, drops, rules=rules)
+    records = pack(dialogs, budget=rules.budget)
+    return MergedImage(image_id, records, _listed(drops), conflicts)
+
+
+def _listed(drops: Counter[tuple[str, str]]) -> list[tuple[str, str, int]]:
+    return [(source, reason, count) for (source, reason), count in sorted(drops.items())]
+
+
+def _usable(turns: Iterable[Turn], drops: Counter[tuple[str, str]]) -> Iterator[Turn]:
+    """Yield the turns with tidy text; drop those with nothing to ask or nothing to learn."""
+    for turn in turns:
+        turn = turn._replace(
+            question=tidy(turn.question),
+            instruction=tidy(turn.instruction),
+            answer=tidy(turn.answer),
+        )
+        if not turn.instruction:
+            drops[turn.source, "empty_question"] += 1
+        elif not turn.answer:
+            drops[turn.source, "empty_answer"] += 1
+        elif IMAGE_MARKER in turn.instruction + turn.answer:
+            drops[turn.source, "stray_image_marker"] += 1
+        else:
+            yield turn
+
+
+def _without_duplicates(
+    turns: Sequence[Turn], drops: Counter[tuple[str, str]], *, rules: Rules
+) -> tuple[list[Turn], list[Conflict]]:
+    """Keep one turn per question; where answers disagree, one with the majority's answer.
+
+    A question asked for another form of answer is another instruction, not a duplicate, unless
+    `rules.duplicates` is `any_form`.  Among equals a round of a longer dialog stays, because its
+    later rounds may refer to it.
+    """
+    dialog_sizes = Counter((turn.source, turn.dialog_id) for turn in turns)
+    groups: dict[tuple[str, str], list[Turn]] = defaultdict(list)
+    for turn in turns:
+        shape = "short" if turn.form in CLOSED_FORMS else turn.form
+        shape = shape if rules.duplicates == "same_form" else ""
+        groups[question_key(turn.question or turn.instruction or ""), shape].append(turn)
+    kept, conflicts = [], []
+    for group in groups.values():
+        answers = [question_key(turn.answer or "") for turn in group]
+        votes = Counter(answers)
+        winner = max(votes, key=lambda answer: (votes[answer], -answers.index(answer)))
+        stays = min(
+            (turn for turn, answer in zip(group, answers, strict=True) if answer == winner),
+            key=lambda turn: -dialog_sizes[turn.source, turn.dialog_id],
+        )
+        kept.append(stays)
+        others = []
+        for turn, answer in zip(group, answers, strict=True):
+            if turn is stays:
+                continue
+            closed = turn.form in CLOSED_FORMS and stays.form in CLOSED_FORMS
+            reason = "duplicate" if answer == winner else "conflict" if closed else "alternative"
+            drops[turn.source, reason] += 1
+            if reason == "conflict":
+                others.append((turn.source, turn.answer or ""))
+        if others:
+            question = stays.question or stays.instruction or ""
+            conflicts.append(
+                Conflict(stays.image_id, question, stays.answer or "", stays.source, others)
+            )
+    return kept, conflicts
+
+
+def _costed(
+    turns: Iterable[Turn],
+    drops: Counter[tuple[str, str]],
+    *,
+    rules: Rules,
+    count_tokens: CountTokens,
+) -> Costed:
+    """Return each turn with its tokens; drop the turns that no record could hold."""
+    costed = []
+    for turn in turns:
+        texts = count_tokens(turn.instruction or "") + count_tokens(turn.answer or "")
+        cost = texts + rules.turn_tokens
+        if cost > rules.budget:
+            drops[turn.source, "longer_than_context"] += 1
+        else:
+            costed.append((turn, cost))
+    return costed
+
+
+def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Costed]:
+    """Group turns into dialogs, rounds in order, the dialogs in an order drawn from the image id.
+
+    The order is that of hashes, so it is the same in every language, library and engine.
+    """
+
+    def dialog(item: tuple[Turn, int]) -> tuple[str, str]:
+        return item[0].source, item[0].dialog_id
+
+    def place(group: Costed) -> bytes:
+        turn = group[0][0]
+        name = f"{seed}/{turn.image_id}/{turn.source}/{turn.dialog_id}"
+        return hashlib.blake2b(name.encode(), digest_size=16).digest()
+
+    ordered = sorted(turns, key=lambda item: (*dialog(item), item[0].round))
+    return sorted((list(group) for _, group in groupby(ordered, key=dialog)), key=place)
+
+
+def _sampled(
+    dialogs: list[Costed], drops: Counter[tuple[str, str]], *, rules: Rules
+) -> list[Costed]:
+    """Choose dialogs that fit one record, taking one of each source in turn."""
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for index, dialog in enumerate(dialogs):
+        waiting[dialog[0][0].source].append(index)
+    rounds = max(map(len, waiting.values()), default=0)
+    queue = [
+        indices[turn]
+        for turn in range(rounds)
+        for indices in waiting.values()
+        if turn < len(indices)
+    ]
+    chosen, left = set(), rules.budget
+    for index in queue:
+        cost = sum(tokens for _, tokens in dialogs[index])
+        if cost <= left:
+            chosen.add(index)
+            left -= cost
+        else:
+            drops[dialogs[index][0][0].source, "over_budget"] += len(dialogs[index])
+    return [dialog for index, dialog in enumerate(dialogs) if index in chosen]
+
+
+def pack(dialogs: Iterable[Costed], *, budget: int) -> list[Costed]:
+    """Fill records of at most `budget` tokens with dialogs in order, cutting only between turns.
+
+    A dialog that does not fit what is left of a record starts the next one; only a dialog longer
+    than a whole record is cut.
+    """
+    records: list[Costed] = []
+    left = -1
+    for dialog in dialogs:
+        cost = sum(tokens for _, tokens in dialog)
+        for item in dialog:
+            if item[1] > left or (item is dialog[0] and left < cost <= budget):
+                records.append([])
+                left = budget
+            records[-1].append(item)
+            left -= item[1]
+    return records
