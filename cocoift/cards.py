@@ -1,0 +1,88 @@
+"""A record as HTML: its picture beside its rounds, every text escaped."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from cocoift.files import DataError, inside
+from cocoift.prompts import tidy
+from cocoift.records import IMAGE_MARKER, Record
+
+_LARGEST_SIDE = 320
+# Larger pictures are refused before they are decoded.
+_LARGEST_PIXELS = 50_000_000
+
+
+def record_card(
+    record: Record, *, image_root: Path, names: Mapping[str, str], rounds: int = 12
+) -> str:
+    """Return a record as a self-contained HTML card: the picture and the first `rounds` rounds.
+
+    Annotations are untrusted: their text is escaped, direction marks are isolated per cell, and
+    a picture that is missing or leaves `image_root` is told in words.  `names` are the titles of
+    the sources.
+    """
+    messages = record.conversations
+    pairs = list(zip(messages[::2], messages[1::2], record.sources, strict=True))
+    rows = "".join(
+        f"<tr>{_cell(names.get(source, source), 'white-space:nowrap;color:#555')}"
+        f"{_cell(tidy(ask.value.replace(IMAGE_MARKER, '')))}{_cell(reply.value)}</tr>"
+        for ask, reply, source in pairs[:rounds]
+    )
+    more = len(pairs) - rounds
+    note = f"<p>and {more} more rounds</p>" if more > 0 else ""
+    head = "".join(
+        f'<th scope="col" style="text-align:left">{name}</th>'
+        for name in ("source", "instruction", "answer")
+    )
+    title = (
+        f"record {html.escape(record.id)}: {len(pairs)} rounds, {len(set(record.sources))} sources"
+    )
+    return (
+        '<section style="display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start;'
+        'margin:1rem 0;border-top:1px solid #ccc;padding-top:.6rem">'
+        f"{_picture(record, image_root)}"
+        f'<div style="flex:1 1 24rem;min-width:0"><strong>{title}</strong>'
+        f'<table style="table-layout:auto;font-size:.9em"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>{note}</div></section>"
+    )
+
+
+def _cell(text: str, style: str = "") -> str:
+    return (
+        f'<td dir="auto" style="text-align:left;unicode-bidi:isolate;overflow-wrap:anywhere;'
+        f'{style}">{html.escape(text)}</td>'
+    )
+
+
+def _picture(record: Record, image_root: Path) -> str:
+    try:
+        data = thumbnail(inside(image_root, record.image))
+    except DataError as error:
+        return f'<p style="width:12rem;color:#666">{html.escape(str(error))}</p>'
+    return (
+        f'<img alt="picture {html.escape(record.image)}" src="{data}" '
+        'style="width:12rem;image-rendering:auto">'
+    )
+
+
+def thumbnail(path: Path) -> str:
+    """Return a picture as a `data:` address, at most 320 px a side, proportions kept.
+
+    Raises `DataError` when it is missing, no picture, or too large to be decoded safely.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > _LARGEST_PIXELS:
+                raise DataError(f"{path.name}: {picture.width} x {picture.height} px is too large")
+            small = picture.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path.name}: no picture on disk") from error
+    small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
