@@ -1,0 +1,138 @@
+"""The study as a graph of notebooks, for doit: `python -m doit preset=mini`.
+
+A notebook runs again when its own text, the package, the catalogue, its parameters or the raw
+files changed (by content, sizes for raw files), or when one of its results is gone.
+"""
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+from doit import get_var
+from doit.exceptions import TaskFailed
+from doit.reporter import ConsoleReporter
+from doit.tools import config_changed
+
+from cocoift import study
+from cocoift.files import DataError, write_text
+from cocoift.pages import index_page
+
+ROOT = Path(__file__).resolve().parent
+PRESET = get_var("preset", "mini")
+
+# Manifests of what notebooks leave below the preset's `work_dir`; later notebooks depend on them.
+PRODUCTS = {"00_setup": "interim/manifest.json", "02_merge": "merged/manifest.json"}
+# The figures that open the index.
+FIGURES = {
+    "Where the format prompt stands in multi-round conversations": "prompt_placement.png",
+    "Answer lengths of both mixtures, per round": "mixture_lengths.png",
+}
+PURPOSE = (
+    "Annotation files in their upstream formats, analysed and merged into one multi-round "
+    "conversation per COCO image. Each notebook asks one question and answers it at its end."
+)
+
+
+class OneLine(ConsoleReporter):
+    """Say one line per notebook: its seconds, that it is unchanged, or what stopped it."""
+
+    def execute_task(self, task):
+        pass
+
+    def skip_uptodate(self, task):
+        self.write(f"{task.name:28} unchanged\n")
+
+    def complete_run(self):
+        for result in self.failures:
+            self.write(f"\n{result['exception'].get_msg()}\n")
+
+
+def load():
+    """Return the preset's parameters and its report folder; end with one line if it is wrong."""
+    try:
+        known = {path.stem: study.declared_parameters(path) for path in study.notebooks(ROOT)}
+        path = (
+            Path(PRESET) if PRESET.endswith(".yaml") else ROOT / f"notebooks/presets/{PRESET}.yaml"
+        )
+        parameters = study.read_preset(path, known=known)
+        return parameters, known, ROOT / parameters["report_dir"]
+    except DataError as error:
+        sys.exit(f"error: {error}")
+
+
+PARAMETERS, DECLARED, REPORTS = load()
+REPORTS.mkdir(parents=True, exist_ok=True)
+DOIT_CONFIG = {
+    "default_tasks": ["report"],
+    "dep_file": str(REPORTS / ".doit.db"),
+    "reporter": OneLine,
+    "verbosity": 2,
+}
+
+
+def run(notebook):
+    try:
+        seconds = study.run_notebook(notebook, parameters=PARAMETERS, reports=REPORTS)
+    except (study.NotebookFailed, DataError) as error:
+        return TaskFailed(str(error))
+    print(f"{notebook.stem:28} {seconds:6.1f} s", flush=True)
+
+
+def raw_files():
+    """Return names and sizes of the raw files, unless the study makes them itself."""
+    raw = ROOT / PARAMETERS["raw_dir"]
+    if PARAMETERS.get("mini_coco"):
+        return []
+    return sorted(
+        (str(p.relative_to(raw)), p.stat().st_size) for p in raw.rglob("*.*") if p.is_file()
+    )
+
+
+def task_notebook():
+    """Execute one notebook of the study."""
+    package = [*(ROOT / "cocoift").rglob("*.py"), ROOT / PARAMETERS["catalogue"]]
+    before, upstream = None, []
+    for notebook in study.notebooks(ROOT):
+        name = notebook.stem
+        own = {key: value for key, value in PARAMETERS.items() if key in DECLARED[name]}
+        work = ROOT / PARAMETERS["work_dir"]
+        products = [work / PRODUCTS[name]] if name in PRODUCTS else []
+        yield {
+            "name": name,
+            "actions": [(run, [notebook])],
+            "file_dep": [notebook, *package, *upstream],
+            "targets": [REPORTS / f"{name}.ipynb", REPORTS / f"{name}.html", *products],
+            "uptodate": [config_changed({"parameters": own, "raw": raw_files()})],
+            "task_dep": [f"notebook:{before}"] if before else [],
+        }
+        before = name
+        upstream = [*upstream, *products]
+
+
+def write_report():
+    run_facts = study.run_facts(
+        preset=PARAMETERS["preset"], parameters=PARAMETERS, reports=REPORTS, root=ROOT
+    )
+    figures = []
+    for title, name in FIGURES.items():
+        path = REPORTS / "figures" / name
+        if path.is_file():
+            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            figures.append({"title": title, "data": data})
+    page = index_page(
+        run=run_facts, notebooks=study.notebooks(ROOT), figures=figures, purpose=PURPOSE
+    )
+    write_text(REPORTS / "run.json", json.dumps(run_facts, indent=2) + "\n")
+    write_text(REPORTS / "index.html", page)
+    print(f"report: {REPORTS.relative_to(ROOT) / 'index.html'}")
+
+
+def task_report():
+    """Write `index.html` and `run.json` from what the notebooks left."""
+    return {
+        "actions": [write_report],
+        "task_dep": ["notebook"],
+        "targets": [REPORTS / "run.json", REPORTS / "index.html"],
+        "uptodate": [False],
+    }

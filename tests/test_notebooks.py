@@ -1,0 +1,111 @@
+"""The study itself: clean notebooks, and a smoke run of all of them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from cocoift import study
+from cocoift.prompts import has_format_prompt
+
+LONGEST_CELL = 20
+
+
+NOTEBOOKS = sorted(Path(__file__).resolve().parents[1].glob("notebooks/[0-9][0-9]_*.ipynb"))
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def source(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def test_notebooks_are_committed_without_outputs(source):
+    for cell in source.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+
+
+def test_a_notebook_has_one_parameters_cell_and_short_cells(source):
+    tagged = [c for c in source.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    code = [c for c in source.cells if c.cell_type == "code" and c not in tagged]
+    assert max(len(cell.source.splitlines()) for cell in code) <= LONGEST_CELL
+
+
+def test_a_notebook_opens_with_its_question_and_ends_with_an_answer(source):
+    assert re.match(r"# .+\n\n\*.+\?\*", source.cells[0].source)
+    assert any("**Answer.**" in cell.source for cell in source.cells[-3:])
+
+
+@pytest.fixture(scope="module")
+def smoke(root, tmp_path_factory):
+    """Run every notebook with preset smoke, its folders moved aside; return those folders."""
+    folder = tmp_path_factory.mktemp("smoke")
+    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
+    preset |= {"raw_dir": str(folder / "raw"), "image_dir": str(folder / "raw/images")}
+    preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
+    for notebook in study.notebooks(root):
+        study.run_notebook(notebook, parameters=preset, reports=folder / "reports")
+    yield folder / "work", folder / "reports"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_smoke_run_leaves_notebooks_pages_tables_and_figures(smoke, root):
+    _, reports = smoke
+    for path in study.notebooks(root):
+        assert (reports / path.name).is_file()
+        assert (reports / f"{path.stem}.html").is_file()
+    tables = {path.stem for path in (reports / "tables").glob("*.csv")}
+    assert {"sources", "merge_drops", "overlap", "answer_lengths", "leaked_images"} <= tables
+    assert len(list((reports / "figures").glob("*.png"))) >= 8
+
+
+def test_the_tables_keep_their_contract(smoke):
+    _, reports = smoke
+    sources = pd.read_csv(reports / "tables/sources.csv")
+    columns = ["source", "images", "dialogs", "turns", "published_turns", "median_answer_words"]
+    assert set(columns) <= set(sources.columns)
+    drops = pd.read_csv(reports / "tables/merge_drops.csv")
+    assert list(drops.columns) == ["source", "reason", "turns"]
+    assert "kept" in set(drops.reason)
+
+
+def test_every_figure_of_a_page_has_an_alternative_text(smoke):
+    _, reports = smoke
+    for page in reports.glob("*.html"):
+        images = re.findall(r"<img [^>]*>", page.read_text())
+        assert images or page.stem == "index"
+        assert all(re.search(r'alt="[^"]+"', image) for image in images)
+
+
+def test_merged_records_mix_sources_and_state_the_format_anew(smoke):
+    work, _ = smoke
+    records = json.loads((work / "merged/merged.json").read_text())
+    assert sum(len(set(record["sources"])) > 3 for record in records) > len(records) / 2
+    later = [m["value"] for r in records for m in r["conversations"][2::2]]
+    assert sum(map(has_format_prompt, later)) > len(later) / 3
+
+
+def test_notebooks_print_no_warnings_and_no_errors(smoke, root):
+    _, reports = smoke
+    for path in study.notebooks(root):
+        for cell in nbformat.read(reports / path.name, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                assert output.get("name") != "stderr", output.text
+
+
+def test_an_empty_raw_folder_is_shown_as_absent_and_then_stops_with_one_error(root, tmp_path):
+    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
+    preset |= {"mini_coco": None, "image_lists": [], "evaluation_sets": []}
+    preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw")}
+    preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
+    setup, analysis, *_ = study.notebooks(root)
+    study.run_notebook(setup, parameters=preset, reports=tmp_path / "reports")
+    assert "0 of 21 sources can be read" in (tmp_path / "reports/00_setup.html").read_text()
+    with pytest.raises(study.NotebookFailed, match=r"no turn tables in .*; run notebook 00_setup"):
+        study.run_notebook(analysis, parameters=preset, reports=tmp_path / "reports")

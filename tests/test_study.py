@@ -1,0 +1,241 @@
+"""The runner: parameters, kernels, failures, and doit's decision what to run."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+
+from cocoift import study
+from cocoift.files import DataError
+from cocoift.pages import headline, index_page, notebook_page
+
+
+def notebook(path, *cells, parameters="n = 1"):
+    made = nbformat.v4.new_notebook()
+    made.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made.cells = [nbformat.v4.new_markdown_cell("# Title\n\n*Is it so?*")]
+    made.cells += [nbformat.v4.new_code_cell(source) for source in (parameters, *cells)]
+    made.cells[1].metadata.tags = ["parameters"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(made, path)
+    return path
+
+
+def outputs(path):
+    cells = json.loads(path.read_text())["cells"]
+    return "".join(line for c in cells for o in c.get("outputs", []) for line in o.get("text", []))
+
+
+@pytest.fixture
+def preset(tmp_path):
+    def write(**values):
+        path = tmp_path / "preset.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+KNOWN = {"00_a": {"n": 1, "share": 0.5, "name": "x", "flag": True, "maybe": None, "list": []}}
+
+
+def test_a_right_preset_is_read(preset):
+    values = {"n": 2, "share": 1, "name": "y", "flag": False, "maybe": "z", "list": [1]}
+    assert study.read_preset(preset(**values), known=KNOWN) == values
+
+
+def test_an_unknown_parameter_is_an_error_that_names_the_known_ones(preset):
+    with pytest.raises(DataError, match=r"no notebook has a parameter 'nn'; it may be flag, list"):
+        study.read_preset(preset(nn=2), known=KNOWN)
+
+
+@pytest.mark.parametrize(
+    "values", [{"n": "2"}, {"n": True}, {"name": 3}, {"flag": 1}, {"list": "a"}, {"share": "a"}]
+)
+def test_a_parameter_of_the_wrong_type_is_an_error(preset, values):
+    with pytest.raises(DataError, match=r"the notebook declares"):
+        study.read_preset(preset(**values), known=KNOWN)
+
+
+def test_a_missing_preset_names_those_there_are(tmp_path, preset):
+    preset(n=1)
+    with pytest.raises(DataError, match="there are preset"):
+        study.read_preset(tmp_path / "absent.yaml", known=KNOWN)
+
+
+def test_every_preset_fits_the_notebooks_and_shares_no_folder_with_another(root):
+    known = {path.stem: study.declared_parameters(path) for path in study.notebooks(root)}
+    folders = []
+    for path in (root / "notebooks/presets").glob("*.yaml"):
+        values = study.read_preset(path, known=known)
+        assert values["preset"] == path.stem
+        assert set(values) == {name for declared in known.values() for name in declared}
+        folders += [values["work_dir"], values["report_dir"]]
+    assert len(folders) == len(set(folders)) == 10
+
+
+def test_defaults_of_the_notebooks_are_the_mini_preset(root):
+    mini = yaml.safe_load((root / "notebooks/presets/mini.yaml").read_text())
+    for path in study.notebooks(root):
+        for name, value in study.declared_parameters(path).items():
+            assert mini[name] == value, (path.name, name)
+
+
+def test_a_notebook_runs_with_its_own_parameters_only(tmp_path):
+    path = notebook(tmp_path / "00_a.ipynb", "print(n)")
+    seconds = study.run_notebook(path, parameters={"n": 7, "other": 1}, reports=tmp_path / "r")
+    assert seconds > 0
+    assert outputs(tmp_path / "r/00_a.ipynb") == "7\n"
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["00_a.html", "00_a.ipynb"]
+
+
+def test_a_failure_names_notebook_cell_and_cause_and_keeps_the_earlier_result(tmp_path):
+    reports = tmp_path / "r"
+    path = tmp_path / "00_a.ipynb"
+    study.run_notebook(notebook(path, "print(1)"), parameters={}, reports=reports)
+    notebook(path, "print(2)", "x = 1\nraise ValueError('no data')")
+    with pytest.raises(
+        study.NotebookFailed, match=r"00_a\.ipynb, cell In \[3\] \(`x = 1`\): ValueError: no data"
+    ):
+        study.run_notebook(path, parameters={}, reports=reports)
+    assert outputs(reports / "00_a.ipynb") == "1\n"
+    assert outputs(reports / "00_a.failed.ipynb").startswith("2\n")
+    study.run_notebook(notebook(path, "print(3)"), parameters={}, reports=reports)
+    names = sorted(p.name for p in reports.iterdir())
+    assert names == ["00_a.html", "00_a.ipynb"]
+
+
+def test_the_kernel_is_this_interpreter_even_when_another_spec_shadows_it(tmp_path, monkeypatch):
+    spec = tmp_path / "data" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "data"))
+    path = notebook(tmp_path / "00_a.ipynb", "import sys\nprint(sys.executable)")
+    study.run_notebook(path, parameters={}, reports=tmp_path / "r")
+    assert outputs(tmp_path / "r/00_a.ipynb").strip() == sys.executable
+    assert os.environ["JUPYTER_PATH"] == str(tmp_path / "data")
+
+
+def test_a_page_carries_everything_and_forbids_requests(tmp_path):
+    path = notebook(
+        tmp_path / "00_a.ipynb",
+        "from IPython.display import HTML\nHTML('<img src=https://evil.example/x.png>')",
+    )
+    study.run_notebook(path, parameters={}, reports=tmp_path)
+    page = (tmp_path / "00_a.html").read_text()
+    assert "default-src &#x27;none&#x27;" in page.split("</head>")[0]
+    assert "<script" not in page
+    assert "@import" not in page
+    assert "<link" not in page
+
+
+def test_text_output_that_looks_like_a_page_stays_text(tmp_path):
+    path = notebook(tmp_path / "00_a.ipynb", "print('<script>alert(1)</script>')")
+    study.run_notebook(path, parameters={}, reports=tmp_path)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in (tmp_path / "00_a.html").read_text()
+
+
+def test_the_index_links_notebooks_with_their_questions(tmp_path):
+    path = notebook(tmp_path / "00_a.ipynb")
+    assert headline(path) == ("Title", "Is it so?")
+    run = {
+        "preset": "<mini>", "seconds": {"00_a": 1.5}, "device": "d", "commit": "c",
+        "seeds": {"seed": 0}, "versions": {"python": "3"},
+    }  # fmt: skip
+    page = index_page(run=run, notebooks=[path], figures=[], purpose="p")
+    assert '<a href="00_a.html">Title</a>' in page
+    assert "Is it so?" in page
+    assert "&lt;mini&gt;" in page and "<mini>" not in page
+
+
+@pytest.fixture
+def project(root, tmp_path):
+    """A small project with two notebooks, driven by the real dodo.py."""
+    a = notebook(tmp_path / "notebooks/00_setup.ipynb", parameters=_parameters("work_dir"))
+    cells = ["from pathlib import Path", "p = Path('..') / work_dir / 'interim'"]
+    cells += ["p.mkdir(parents=True, exist_ok=True)", "(p / 'manifest.json').write_text(str(n))"]
+    notebook(a, "\n".join(cells), parameters=_parameters("work_dir", "n = 1"))
+    notebook(tmp_path / "notebooks/01_next.ipynb", "print(preset)", parameters=_parameters("m = 1"))
+    (tmp_path / "notebooks/presets").mkdir()
+    (tmp_path / "dodo.py").write_text((root / "dodo.py").read_text())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/sources.yaml").write_text("{}")
+
+    def run(*names, **values):
+        preset = {
+            "preset": "p", "raw_dir": "data/raw", "work_dir": "data/p", "report_dir": "reports/p",
+            "catalogue": "data/sources.yaml", "mini_coco": None, "n": 1, "m": 1,
+        } | values  # fmt: skip
+        (tmp_path / "notebooks/presets/p.yaml").write_text(yaml.safe_dump(preset))
+        command = [sys.executable, "-m", "doit", "preset=p", *names]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return tmp_path, run
+
+
+def _parameters(*more):
+    extra = [line if "=" in line else f"{line} = 'data/p'" for line in more]
+    lines = ["preset = 'p'", "raw_dir = 'data/raw'", "report_dir = 'reports/p'"]
+    return "\n".join([*lines, "catalogue = ''", "mini_coco = None", *extra])
+
+
+def states(done):
+    """Return {notebook: unchanged or ran} from what a run printed."""
+    lines = [line.split() for line in done.stdout.splitlines() if line[:2].isdigit()]
+    lines += [line.split(":")[1].split() for line in done.stdout.splitlines() if ":0" in line]
+    return {words[0]: "unchanged" if "unchanged" in words else "ran" for words in lines}
+
+
+def test_only_what_changed_runs_again(project):
+    folder, run = project
+    both = {"00_setup": "ran", "01_next": "ran"}
+    none = {"00_setup": "unchanged", "01_next": "unchanged"}
+    assert states(run()) == both
+    for path in folder.glob("notebooks/*.ipynb"):
+        path.touch()
+    assert states(run()) == none
+    assert states(run(m=2)) == {"00_setup": "unchanged", "01_next": "ran"}
+    (folder / "reports/p/00_setup.html").unlink()
+    assert states(run(m=2)) == {"00_setup": "ran", "01_next": "unchanged"}
+    assert states(run(m=2, n=2)) == both
+    facts = json.loads((folder / "reports/p/run.json").read_text())
+    assert set(facts["seconds"]) == {"00_setup", "01_next"}
+    assert (folder / "reports/p/index.html").is_file()
+
+
+def test_a_mistyped_parameter_ends_with_one_line(project):
+    _, run = project
+    done = run(contxt_tokens=1)
+    assert done.returncode != 0
+    assert "no notebook has a parameter 'contxt_tokens'" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_failing_notebook_ends_the_run_with_one_error(project):
+    folder, run = project
+    path = folder / "notebooks/01_next.ipynb"
+    notebook(path, "raise ValueError('no data')", parameters=_parameters("m = 1"))
+    done = run()
+    assert done.returncode != 0
+    cause = "01_next.ipynb, cell In [3] (`raise ValueError('no data')`): ValueError: no data"
+    assert cause in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (folder / "reports/p/index.html").exists()
+
+
+def test_project_paths_start_at_the_root_from_any_folder(root, monkeypatch):
+    monkeypatch.chdir(root / "notebooks")
+    assert study.at("data/sources.yaml") == root / "data/sources.yaml"
+    assert study.at("/absolute/x").as_posix() == "/absolute/x"
+
+
+def test_notebook_page_keeps_its_title():
+    made = nbformat.v4.new_notebook()
+    assert "<title>00_a</title>" in notebook_page(made, title="00_a")

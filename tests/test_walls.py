@@ -1,0 +1,61 @@
+"""Data flows one way, and heavy imports live where they are used."""
+
+import ast
+import subprocess
+import sys
+
+# Each group may import the groups before it, never those after it.
+LAYERS = [
+    ["files", "prompts"],
+    ["records", "tokens"],
+    ["sources"],
+    ["merge"],
+    ["engine"],
+    ["mixtures"],
+    ["export", "lengths"],
+    ["analysis", "tables"],
+    ["merge_report", "figures", "cards", "mini", "download"],
+    ["pages"],
+    ["study"],
+]
+HEAVY = {"torch", "ipywidgets", "openai", "daft", "ray", "tokenizers", "IPython"}
+ALLOWED = {"engine": {"daft"}, "tokens": {"tokenizers"}, "figures": {"IPython"}}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules(root):
+    for path in sorted((root / "cocoift").rglob("*.py")):
+        parts = path.relative_to(root / "cocoift").parts
+        if parts != ("__init__.py",):
+            yield parts[0].removesuffix(".py"), path
+
+
+def test_nothing_flows_back(root):
+    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    for name, path in modules(root):
+        assert name in level, f"{path} belongs to no layer"
+        for module in imports(path):
+            parts = module.split(".")
+            if parts[0] == "cocoift" and len(parts) > 1 and parts[1] in level:
+                same = parts[1] == name
+                assert same or level[parts[1]] < level[name], f"{path} imports {module}"
+
+
+def test_heavy_packages_are_imported_only_where_they_are_used(root):
+    for name, path in modules(root):
+        used = {module.split(".")[0] for module in imports(path)} & HEAVY
+        assert used <= ALLOWED.get(name, set()), f"{path} imports {used}"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, cocoift.merge, cocoift.engine, cocoift.sources; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "daft", "ray", "IPython", "transformers"} & set(found.stdout.split())
