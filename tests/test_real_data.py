@@ -1,0 +1,174 @@
+"""The same readers, merge and notebooks on a small sample of the real upstream files."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from pycocotools.coco import COCO
+
+from cocoift import study
+from cocoift.prompts import tidy
+from cocoift.sources import read_catalogue, read_source
+from cocoift.sources.coco import instances_by_image
+
+HERE = Path(__file__).parent / "real_mini"
+
+
+@pytest.fixture(scope="module")
+def readings(real):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE)
+        catalogue = read_catalogue(HERE / "sources.yaml")
+        return {name: read_source(name, entry, real) for name, entry in catalogue.items()}
+
+
+def load(real, name):
+    return json.loads((real / name).read_text(encoding="utf-8"))
+
+
+def test_every_source_of_the_sample_is_read(readings):
+    assert len(readings) >= 10
+    assert all(reading is not None for reading in readings.values())
+
+
+def test_the_counts_are_those_the_sample_states(readings, real):
+    assert readings["vqav2"].turns.num_rows == 371
+    assert readings["okvqa"].turns.num_rows == 500
+    assert readings["coco_captions"].turns.num_rows == 400 + 332 + 215
+    vsr = readings["vsr"]
+    assert vsr.turns.num_rows + vsr.drops["repeated_id"] == 530
+    explained = readings["vqa_x"]
+    unknown = explained.drops["explanation_without_question"]
+    assert explained.turns.num_rows + unknown == 291 + 60 + 60
+    assert readings["visual_genome_qa"].drops == {"no_coco_id": 397}
+    assert readings["visdial"].drops == {"no_coco_id": 300}
+
+
+def test_vsr_statements_repeated_between_splits_are_found(readings, real):
+    seen = Counter()
+    for path in real.glob("vsr/*/*.jsonl"):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            seen[row["image"], row["caption"], row["label"]] += 1
+    repeated = sum(count - 1 for count in seen.values())
+    assert readings["vsr"].drops == ({"repeated_id": repeated} if repeated else {})
+
+
+def test_vqav2_answers_are_the_most_common_of_ten(readings, real):
+    annotations = load(real, "vqav2/v2_mscoco_train2014_annotations.json")["annotations"]
+    answers = pd.DataFrame(
+        [(str(a["question_id"]), x["answer"]) for a in annotations for x in a["answers"]],
+        columns=["id", "answer"],
+    )
+    counts = answers.value_counts().rename("n").reset_index()
+    best = counts[counts.n == counts.groupby("id").n.transform("max")]
+    chosen = {str(a["question_id"]): a["multiple_choice_answer"] for a in annotations}
+    ties = 0
+    for row in readings["vqav2"].turns.to_pylist():
+        tied = set(best.answer[best.id == row["dialog_id"]])
+        ties += len(tied) > 1
+        preferred = chosen[row["dialog_id"]]
+        assert row["answer"] == (preferred if preferred in tied else row["answer"])
+        assert row["answer"] in tied
+    assert ties
+
+
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [("coco_instances/instances_train2017.json", 939), ("coco_mini/instances_train2017.json", 739)],
+)
+def test_boxes_agree_with_pycocotools(real, file, count):
+    coco = COCO(str(real / file))
+    found = instances_by_image(real / file)
+    assert sum(map(len, found.values())) == count == len(coco.getAnnIds())
+    for image_id, instances in found.items():
+        theirs = coco.loadAnns(coco.getAnnIds(imgIds=image_id))
+        assert [list(instance.bbox) for instance, _ in instances] == [a["bbox"] for a in theirs]
+        names = [coco.loadCats(a["category_id"])[0]["name"] for a in theirs]
+        assert [name for _, name in instances] == names
+
+
+def test_masks_lie_in_their_boxes_and_crowds_are_run_lengths(real):
+    coco = COCO(str(real / "coco_instances/instances_train2017.json"))
+    crowds = 0
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        mask = coco.annToMask(annotation)
+        rows, columns = np.nonzero(mask)
+        if annotation["iscrowd"]:
+            crowds += 1
+            height, width = annotation["segmentation"]["size"]
+            runs = annotation["segmentation"]["counts"]
+            flat = np.repeat(np.arange(len(runs)) % 2, runs)
+            assert (mask == flat.reshape(width, height).T).all()
+        if rows.size:
+            x, y, width, height = annotation["bbox"]
+            assert x - 1 <= columns.min() and columns.max() <= x + width + 1
+            assert y - 1 <= rows.min() and rows.max() <= y + height + 1
+    assert crowds == 10
+
+
+@pytest.fixture(scope="module")
+def run(real, root, tmp_path_factory):
+    """Run notebooks 00 to 02 on the sample; return the folders of work and reports."""
+    folder = tmp_path_factory.mktemp("real")
+    preset = yaml.safe_load((HERE / "preset.yaml").read_text())
+    preset |= {"raw_dir": str(real), "image_dir": str(real / "images")}
+    preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
+    (folder / "preset.yaml").write_text(yaml.safe_dump(preset))
+    known = {path.stem: study.declared_parameters(path) for path in study.notebooks(root)}
+    parameters = study.read_preset(folder / "preset.yaml", known=known)
+    with study.environment(PYTHONPATH=str(HERE)):
+        for notebook in study.notebooks(root)[:3]:
+            study.run_notebook(notebook, parameters=parameters, reports=folder / "reports")
+    return folder / "work", folder / "reports"
+
+
+def test_the_sample_merges_through_the_notebook(run):
+    work, reports = run
+    drops = pd.read_csv(reports / "tables/merge_drops.csv")
+    print(drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0))
+    records = json.loads((work / "merged/merged.json").read_text())
+    assert sum(len(r["sources"]) for r in records) == drops[drops.reason == "kept"].turns.sum()
+
+
+def test_an_image_of_several_sources_becomes_one_record(run, readings):
+    work, _ = run
+    records = json.loads((work / "merged/merged.json").read_text())
+    assert len({record["id"] for record in records}) == len(records)
+    assert len({record["image"] for record in records}) == len(records)
+    several = sum(len(set(record["sources"])) >= 2 for record in records)
+    evaluated = {row["image"] for row in map(json.loads, open_lines(work, readings))}
+    images = Counter()
+    for reading in readings.values():
+        images.update(set(reading.turns["image_id"].to_pylist()))
+    shared = {f"{i:012d}.jpg" for i, sources in images.items() if sources >= 2}
+    assert several == len(shared - evaluated) > 300
+
+
+def open_lines(work, readings):
+    drops = pd.read_csv(work.parent / "reports/tables/leaked_images.csv")
+    return [json.dumps({"image": f"{image:012d}.jpg"}) for image in drops.image_id]
+
+
+def test_evaluation_images_are_found_and_kept_out(run, real):
+    work, reports = run
+    leaked = set(pd.read_csv(reports / "tables/leaked_images.csv").image_id)
+    asked = {
+        int(json.loads(line)["image"][:12])
+        for line in (real / "llava/qa90_questions.jsonl").read_text().splitlines()
+    }
+    assert leaked and leaked <= asked
+    images = {r["image"] for r in json.loads((work / "merged/merged.json").read_text())}
+    assert not images & {f"train2017/{image:012d}.jpg" for image in asked}
+
+
+def test_real_text_survives_but_for_stray_blanks(run, readings):
+    work, _ = run
+    answers = {tidy(text) for r in readings.values() for text in r.turns["answer"].to_pylist()}
+    for record in json.loads((work / "merged/merged.json").read_text()):
+        for message in record["conversations"][1::2]:
+            assert message["value"] in answers
