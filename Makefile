@@ -1,0 +1,29 @@
+# The study: `make study` (PRESET=mini by default), `make test`, `make lab`.
+# Each target is a few plain python lines; the README shows them for machines without make.
+
+PRESET ?= mini
+BASE_PYTHON ?= python3
+PYTHON := .venv/bin/python
+INSTALLED := .venv/installed
+
+.PHONY: study test lab clean
+
+study: $(INSTALLED)
+	$(PYTHON) -m doit preset=$(PRESET)
+
+test: $(INSTALLED)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pytest
+
+lab: $(INSTALLED)
+	$(PYTHON) -m jupyter lab notebooks
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(BASE_PYTHON) -m venv .venv
+	$(PYTHON) -m pip install --quiet -r requirements.txt
+	$(PYTHON) -m pip install --quiet --no-deps -e .
+	touch $(INSTALLED)
+
+clean:
+	rm -rf .venv data/mini data/smoke reports/mini reports/smoke
