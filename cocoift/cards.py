@@ -6,15 +6,12 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from cocoift.files import DataError, inside
+from cocoift.images import open_image
 from cocoift.prompts import tidy
 from cocoift.records import IMAGE_MARKER, Record
 
 _LARGEST_SIDE = 320
-# Larger pictures are refused before they are decoded.
-_LARGEST_PIXELS = 50_000_000
 
 
 def record_card(
@@ -75,13 +72,7 @@ def thumbnail(path: Path) -> str:
 
     Raises `DataError` when it is missing, no picture, or too large to be decoded safely.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > _LARGEST_PIXELS:
-                raise DataError(f"{path.name}: {picture.width} x {picture.height} px is too large")
-            small = picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path.name}: no picture on disk") from error
+    small = open_image(path)
     small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=88)

@@ -75,9 +75,11 @@ def test_a_picture_is_carried_in_the_page(tmp_path):
 
 def test_no_picture_and_too_large_a_picture_are_told(tmp_path, monkeypatch):
     (tmp_path / "no.jpg").write_text("no picture")
-    with pytest.raises(DataError, match=r"no\.jpg: no picture on disk"):
+    with pytest.raises(DataError, match=r"no\.jpg: not a whole picture"):
         thumbnail(tmp_path / "no.jpg")
-    monkeypatch.setattr("cocoift.cards._LARGEST_PIXELS", 99)
+    with pytest.raises(DataError, match=r"absent\.jpg: no picture on disk"):
+        thumbnail(tmp_path / "absent.jpg")
+    monkeypatch.setattr("cocoift.images.LARGEST_PIXELS", 99)
     Image.new("RGB", (10, 10)).save(tmp_path / "big.png")
     with pytest.raises(DataError, match="10 x 10 px is too large"):
         thumbnail(tmp_path / "big.png")

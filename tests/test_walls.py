@@ -7,14 +7,14 @@ import sys
 # Each group may import the groups before it, never those after it.
 LAYERS = [
     ["files", "prompts"],
-    ["records", "tokens"],
+    ["records", "tokens", "images"],
     ["sources"],
     ["merge"],
     ["engine"],
     ["mixtures"],
     ["export", "lengths"],
     ["analysis", "tables"],
-    ["merge_report", "figures", "cards", "mini", "download"],
+    ["chat", "merge_report", "figures", "cards", "mini", "download"],
     ["pages"],
     ["study"],
 ]

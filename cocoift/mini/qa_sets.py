@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from cocoift.mini.facts import USES, Fact, relations
-from cocoift.mini.scenes import CATEGORIES, COLOURS, Scene, Thing
+from cocoift.mini.scenes import CATEGORIES, COLOURS, PLACES, Scene, Thing
 from cocoift.mini.world import World, ask, name_2014, name_2017, split_2014
 
 _WRONG = {
     "colour": tuple(COLOURS),
     "count": ("1", "2", "3"),
-    "place": ("top left", "top right", "bottom left", "bottom right"),
+    "place": PLACES,
 }
 _LICENCE = {"name": "mini", "url": "http://creativecommons.org/licenses/by/4.0/"}
 

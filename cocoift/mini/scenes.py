@@ -58,6 +58,7 @@ USES = {
     "clock": "telling the time",
 }
 GRID = 4
+PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
 @dataclass(frozen=True, kw_only=True)
