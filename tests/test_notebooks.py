@@ -49,6 +49,8 @@ def smoke(root, tmp_path_factory):
     preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
     preset |= {"raw_dir": str(folder / "raw"), "image_dir": str(folder / "raw/images")}
     preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
+    preset |= {"checkpoint": str(folder / "checkpoint")}
+    preset |= {"tokenizer_file": str(folder / "checkpoint/tokenizer.json")}
     for notebook in study.notebooks(root):
         study.run_notebook(notebook, parameters=preset, reports=folder / "reports")
     yield folder / "work", folder / "reports"
@@ -62,6 +64,7 @@ def test_the_smoke_run_leaves_notebooks_pages_tables_and_figures(smoke, root):
         assert (reports / f"{path.stem}.html").is_file()
     tables = {path.stem for path in (reports / "tables").glob("*.csv")}
     assert {"sources", "merge_drops", "overlap", "answer_lengths", "leaked_images"} <= tables
+    assert "sight" in tables
     assert len(list((reports / "figures").glob("*.png"))) >= 8
 
 
@@ -101,7 +104,7 @@ def test_notebooks_print_no_warnings_and_no_errors(smoke, root):
 
 def test_an_empty_raw_folder_is_shown_as_absent_and_then_stops_with_one_error(root, tmp_path):
     preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
-    preset |= {"mini_coco": None, "image_lists": [], "evaluation_sets": []}
+    preset |= {"mini_coco": None, "image_lists": [], "evaluation_sets": [], "tiny_llava": None}
     preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw")}
     preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
     setup, analysis, *_ = study.notebooks(root)

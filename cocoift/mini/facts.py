@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from cocoift.mini.scenes import CATEGORIES, PLACES, USES, Scene, Thing
+from cocoift.mini.scenes import CATEGORIES, USES, Scene, Thing
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
@@ -179,7 +179,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
 def paragraph(scene: Scene) -> str:
     """Return a sentence on the ground and one on each thing, quarter by quarter."""
     sentences = [f"The picture was taken {at_ground(scene.background)}."]
-    for thing in sorted(scene.things, key=lambda thing: PLACES.index(thing.place)):
+    for thing in scene.by_quarter():
         subject = f"{thing.size} {thing.name}"
         sentences.append(f"{capital(article(subject))} is at the {thing.place}.")
     if scene.flock:

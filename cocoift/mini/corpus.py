@@ -1,0 +1,54 @@
+"""What the tiny base model is pretrained to say: scenes described and asked about.
+
+The counterpart of LLaVA's first stage and of a language model's pretraining.  Half of the
+conversations describe, half ask; whether a question gets its short or its full answer is an
+independent coin per turn, and so is whether a format prompt is mentioned, so that the base
+learns the words of the study but no cue for the length of an answer.
+"""
+
+import random
+
+from cocoift.mini.dialog_sets import DESCRIBE
+from cocoift.mini.facts import caption, paragraph, reasoning, relations
+from cocoift.mini.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene
+from cocoift.mini.world import ask
+from cocoift.prompts import FORMAT_PROMPTS
+from cocoift.records import IMAGE_MARKER, Message
+
+PROMPT_SHARE = 0.15
+
+
+def conversation(scene: Scene, rng: random.Random) -> list[Message]:
+    """Return one pretraining conversation about a scene."""
+    pairs = _descriptions(scene, rng) if rng.random() < 0.5 else _questions(scene, rng)
+    messages = []
+    for position, (question, answer) in enumerate(pairs):
+        if rng.random() < PROMPT_SHARE:
+            question = f"{question} {rng.choice(FORMAT_PROMPTS)}"
+        marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
+        messages += [Message("human", f"{marker}{question}"), Message("gpt", answer)]
+    return messages
+
+
+def _descriptions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    pairs = [(rng.choice(DESCRIBE), paragraph(scene))]
+    if rng.random() < 0.35:
+        pairs.append(("What is this picture about?", caption(scene, rng)))
+    rng.shuffle(pairs)
+    return pairs
+
+
+def _questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """Draw six questions, two of them on places: where things are is the hardest to learn."""
+    asked = ask(scene, rng, 4) + ask(scene, rng, 2, kinds=("place", "category"))
+    rng.shuffle(asked)
+    return [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
+
+
+def vocabulary_texts(scenes: list[Scene], rng: random.Random) -> list[str]:
+    """Return texts that hold every word of the study, to train the tokenizer on."""
+    texts = [message.value for scene in scenes for message in conversation(scene, rng)]
+    texts += [text for scene in scenes for text in reasoning(scene, rng)]
+    texts += [statement for scene in scenes for statement, _ in relations(scene)]
+    names = (*CATEGORIES.values(), *COLOURS, *SUPERCATEGORIES.values())
+    return [*texts, *FORMAT_PROMPTS * 20, *names, *["USER: ASSISTANT:"] * len(scenes)]

@@ -1,0 +1,201 @@
+"""The tiny LLaVA: a real `LlavaForConditionalGeneration` that sees mini-COCO, built in minutes.
+
+A checkpoint folder like `llava-hf/llava-1.5-7b-hf`'s (safetensors, tokenizer, processor, chat
+template), with 1.4 million parameters instead of 7 billion.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from cocoift.chat import END, Sample, chat_template, encode
+from cocoift.files import sha256, write_text
+from cocoift.mini import pretrain
+from cocoift.mini.corpus import conversation, vocabulary_texts
+from cocoift.mini.draw import draw
+from cocoift.mini.scenes import GRID, Scene, sample_scenes
+from cocoift.records import IMAGE_MARKER, Record
+
+_SPECIALS = ["<pad>", "<s>", END, IMAGE_MARKER]
+# No system prompt: at this size it would be a third of every short conversation.
+SYSTEM = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything the tiny LLaVA is built from; the same recipe builds the same kind of model."""
+
+    seed: int = 0
+    pixels: int = 64
+    scenes: int = 8_000
+    tower_steps: int = 250
+    language_steps: int = 1_100
+    batch_tokens: int = 1_300
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 448
+    context_tokens: int = 2_048
+
+
+def build_tiny_llava(folder: Path, recipe: Recipe) -> dict[str, float]:
+    """Build the checkpoint in `folder` unless it is there already; return its final losses.
+
+    It counts as there when recipe and the code that builds it are the same.  The folder appears
+    only when whole.
+    """
+    built = folder / "built.json"
+    wanted = {"recipe": asdict(recipe), "code": _code()}
+    if built.is_file():
+        present = json.loads(built.read_text(encoding="utf-8"))
+        if {name: present.get(name) for name in wanted} == wanted:
+            return dict(present["losses"])
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    losses = _pretrain(unfinished, recipe)
+    write_text(unfinished / built.name, json.dumps({**wanted, "losses": losses}, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    return losses
+
+
+def _code() -> str:
+    """Return a digest of the modules a checkpoint depends on."""
+    package = Path(__file__).parent
+    modules = [*package.glob("*.py"), package.parent / "chat.py", package.parent / "prompts.py"]
+    return "".join(sha256(path)[:8] for path in sorted(modules))
+
+
+def _pretrain(folder: Path, recipe: Recipe) -> dict[str, float]:
+    torch.manual_seed(recipe.seed)
+    rng = random.Random(f"llava/{recipe.seed}")
+    # Other scenes than any study draws: studies use small seeds.
+    scenes = sample_scenes(recipe.scenes, seed=1_000_003 + recipe.seed, pixels=recipe.pixels)
+    tokenizer = train_tokenizer(scenes[:800], rng, recipe=recipe)
+    processor = make_processor(tokenizer, recipe=recipe)
+    model = LlavaForConditionalGeneration(make_config(tokenizer, recipe=recipe))
+    pretrain.initialise(model)
+    pixels = torch.from_numpy(normalised(scenes, processor.image_processor))
+    tower = pretrain.pretrain_tower(model, pixels, scenes, steps=recipe.tower_steps)
+    raw = pretrain.features(model, pixels)
+    mean, deviation = raw.mean((0, 1)), raw.std((0, 1))
+
+    def make(number: int, draw_words: random.Random) -> Sample:
+        messages = conversation(scenes[number], draw_words)
+        record = Record("", "", messages, [""] * (len(messages) // 2))
+        return encode(record, tokenizer=tokenizer, image_tokens=GRID * GRID, system=SYSTEM)
+
+    batches = pretrain.batches_by_length(
+        make, count=len(scenes), tokens=recipe.batch_tokens, seed=recipe.seed
+    )
+    language = pretrain.pretrain_language(
+        model, (raw - mean) / deviation, batches, steps=recipe.language_steps
+    )
+    pretrain.fold(model.model.multi_modal_projector, mean=mean, deviation=deviation)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return {"tower": tower, "language": language}
+
+
+def make_config(tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe) -> LlavaConfig:
+    """Return LLaVA-1.5's architecture at the recipe's size: one patch per grid cell."""
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=recipe.pixels,
+        patch_size=recipe.pixels // GRID,
+        projection_dim=64,
+    )
+    text = LlamaConfig(
+        hidden_size=recipe.width,
+        # A multiple of 64, which the 4-bit kernels of bitsandbytes need on some processors.
+        intermediate_size=recipe.width * 3,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=recipe.context_tokens,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        image_seq_length=GRID * GRID,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+
+
+def train_tokenizer(
+    scenes: Sequence[Scene], rng: random.Random, *, recipe: Recipe
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on the words of the study."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=_SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(vocabulary_texts(list(scenes), rng), trainer)
+    start = ("<s>", made.token_to_id("<s>"))
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[start])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        bos_token="<s>",
+        eos_token=END,
+        pad_token="<pad>",
+        additional_special_tokens=[IMAGE_MARKER],
+        model_max_length=recipe.context_tokens,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_processor(tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe) -> LlavaProcessor:
+    """Return the processor: CLIP's with PIL at the recipe's size, and the study's chat."""
+    side = recipe.pixels
+    images = CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=side // GRID,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template(SYSTEM),
+    )
+
+
+def normalised(scenes: Sequence[Scene], processor: CLIPImageProcessorPil) -> np.ndarray:
+    """Return drawn scenes as the processor prepares them, shape (scenes, 3, side, side).
+
+    Scenes are squares of the right size, so only the normalisation is left to do.
+    """
+    pixels = np.stack([np.asarray(draw(scene), np.float32) for scene in scenes]) / 255
+    mean, std = (np.float32(values) for values in (processor.image_mean, processor.image_std))
+    return ((pixels - mean) / std).transpose(0, 3, 1, 2)

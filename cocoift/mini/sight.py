@@ -1,0 +1,131 @@
+"""Does a model see?  What it says of held-out scenes, against the truth and against blindness."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from cocoift.chat import prompt_ids
+from cocoift.images import mean_colour, pixel_values
+from cocoift.mini.draw import draw
+from cocoift.mini.scenes import Scene
+from cocoift.records import IMAGE_MARKER, Message
+
+FACTS = ("category", "colour", "place", "count")
+IMAGES = ("shown", "other", "blank")
+
+
+def load_tiny_llava(folder: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Return model and processor of a checkpoint folder, in full precision, from safetensors."""
+    model = LlavaForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+    return model.eval(), LlavaProcessor.from_pretrained(folder)
+
+
+@torch.inference_mode()
+def describe(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    pictures: Sequence[Image.Image],
+    *,
+    question: str = "Describe the picture.",
+    new_tokens: int = 120,
+    batch: int = 64,
+) -> list[str]:
+    """Return the model's greedy answer to one question about each picture."""
+    tokenizer = processor.tokenizer
+    asked = [Message("human", f"{IMAGE_MARKER}\n{question}")]
+    ids = prompt_ids(
+        asked, tokenizer=tokenizer, image_tokens=model.config.image_seq_length, system=""
+    )
+    answers: list[str] = []
+    for start in range(0, len(pictures), batch):
+        pixels = torch.from_numpy(
+            pixel_values(pictures[start : start + batch], processor.image_processor)
+        )
+        prompts = torch.tensor([ids] * len(pixels))
+        made = model.generate(
+            input_ids=prompts,
+            attention_mask=torch.ones_like(prompts),
+            pixel_values=pixels,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+        )
+        answers += tokenizer.batch_decode(made[:, len(ids) :], skip_special_tokens=True)
+    return [answer.strip() for answer in answers]
+
+
+def told_facts(scene: Scene, description: str) -> list[tuple[str, bool]]:
+    """Return which facts of a scene a description tells, as (fact, told) pairs.
+
+    Each thing gives three: its category is named; it is named with its colour (`red car`); and a
+    sentence that names it so gives its place.  The scene gives one: as many things are told as
+    there are.
+    """
+    sentences = description.split(".")
+    pairs = []
+    for thing in scene.things:
+        named = [sentence for sentence in sentences if thing.category in sentence]
+        coloured = [sentence for sentence in named if thing.name in sentence]
+        pairs.append(("category", bool(named)))
+        pairs.append(("colour", bool(coloured)))
+        pairs.append(("place", any(thing.place in sentence for sentence in coloured)))
+    placed = sum(" is at the " in sentence for sentence in sentences)
+    return [*pairs, ("count", placed == len(scene.things))]
+
+
+def sight_table(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    scenes: Sequence[Scene],
+    *,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return accuracy with a 95 % interval per image condition and fact.
+
+    Conditions: the scene's own picture (`shown`), the next scene's (`other`), and a blank one.
+    Columns: image, fact, accuracy, low, high, n; intervals resample scenes, since the facts of
+    one scene hang together.
+    """
+    drawn = [draw(scene) for scene in scenes]
+    blank = Image.new("RGB", drawn[0].size, mean_colour(processor.image_processor.image_mean))
+    pictures = {"shown": drawn, "other": [*drawn[1:], drawn[0]], "blank": [blank] * len(drawn)}
+    rows = []
+    for condition in IMAGES:
+        answers = describe(model, processor, pictures[condition])
+        told = [told_facts(scene, text) for scene, text in zip(scenes, answers, strict=True)]
+        for fact in FACTS:
+            right = np.array([sum(ok for name, ok in pairs if name == fact) for pairs in told])
+            asked = np.array([sum(name == fact for name, _ in pairs) for pairs in told])
+            low, high = ratio_interval(right, asked, resamples=resamples, seed=seed)
+            accuracy = right.sum() / asked.sum()
+            rows.append((condition, fact, accuracy, low, high, int(asked.sum())))
+    return pd.DataFrame(rows, columns=["image", "fact", "accuracy", "low", "high", "n"])
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Return the sight table in one sentence: what is named right, seeing and guessing."""
+
+    def shares(condition: str) -> str:
+        rows = table[table.image == condition].set_index("fact").accuracy
+        return ", ".join(f"{fact} {rows[fact]:.0%}" for fact in ("category", "colour", "place"))
+
+    return (
+        f"Describing held-out scenes, the tiny LLaVA is right in {shares('shown')}; of another "
+        f"scene's picture it would have been in {shares('other')}."
+    )
+
+
+def ratio_interval(
+    right: np.ndarray, asked: np.ndarray, *, resamples: int, seed: int
+) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of sum(right) / sum(asked), resampling clusters."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(right), (resamples, len(right)))
+    ratios = right[chosen].sum(1) / asked[chosen].sum(1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,143 @@
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from cocoift.files import DataError
+from cocoift.mini.llava import Recipe, build_tiny_llava
+from cocoift.model import (
+    add_adapter,
+    check_quantised,
+    load_adapter,
+    load_model,
+    quantised_modules,
+    save_adapter,
+    trainable_parameters,
+)
+
+SMALL = Recipe(scenes=96, tower_steps=1, language_steps=1, width=64, layers=2, vocabulary=300)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "checkpoint"
+    build_tiny_llava(folder, SMALL)
+    return folder
+
+
+def logits(model):
+    torch.manual_seed(0)
+    ids = torch.tensor([[1, *[3] * 16, 40, 41, 42, 43]])
+    with torch.no_grad():
+        pixels = torch.rand(1, 3, 64, 64)
+        return model(input_ids=ids, attention_mask=ids * 0 + 1, pixel_values=pixels).logits
+
+
+def shaken(model):
+    """Return a peft model whose trainable weights differ from their fresh values."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.eval()
+
+
+def test_only_the_language_model_is_quantised(checkpoint):
+    quantised = quantised_modules(load_model(checkpoint, four_bit=True))
+    assert sum(quantised.values()) == 2 * 7
+    assert all(
+        name.startswith("model.language_model.layers.") for name, q in quantised.items() if q
+    )
+    assert {name for name, q in quantised.items() if not q} >= {
+        "lm_head",
+        "model.multi_modal_projector.linear_1",
+    }
+
+
+def test_a_model_quantised_in_the_wrong_places_is_refused(checkpoint):
+    with pytest.raises(DataError, match=r"layer model\.language_model\.\S+ was not quantised"):
+        check_quantised(load_model(checkpoint, four_bit=False))
+
+
+def test_four_bits_change_the_logits_a_little(checkpoint):
+    whole = logits(load_model(checkpoint, four_bit=False))
+    small = logits(load_model(checkpoint, four_bit=True))
+    assert not torch.equal(whole, small)
+    assert nn.functional.cosine_similarity(whole.flatten(), small.flatten(), dim=0) > 0.9
+
+
+def test_lora_is_on_the_language_model_and_the_projector_trains_in_full(checkpoint):
+    model = add_adapter(load_model(checkpoint, four_bit=True), rank=4, alpha=8)
+    lora = {name for name, p in model.named_parameters() if "lora_" in name and p.requires_grad}
+    assert len(lora) == 2 * 7 * 2
+    assert all(".language_model." in name for name in lora)
+    counts = trainable_parameters(model)
+    projector = load_model(checkpoint, four_bit=False).model.multi_modal_projector
+    assert counts["projector"] == sum(p.numel() for p in projector.parameters())
+    assert counts["other"] == 0
+
+
+def test_a_fresh_adapter_changes_nothing(checkpoint):
+    before = logits(load_model(checkpoint, four_bit=True))
+    after = logits(add_adapter(load_model(checkpoint, four_bit=True), rank=4, alpha=8).eval())
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("four_bit", [False, True], ids=["full precision", "four bits"])
+def test_a_saved_adapter_gives_the_same_logits_when_loaded(checkpoint, tmp_path, four_bit):
+    fresh = logits(load_model(checkpoint, four_bit=four_bit))
+    model = shaken(add_adapter(load_model(checkpoint, four_bit=four_bit), rank=4, alpha=8))
+    expected = logits(model)
+    folder = save_adapter(model, tmp_path / "adapter")
+    loaded = load_adapter(load_model(checkpoint, four_bit=four_bit), folder).eval()
+    assert torch.equal(logits(loaded), expected)
+    assert not torch.allclose(fresh, expected, atol=1e-3)
+    assert not [p for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_an_adapter_that_cannot_be_saved_leaves_the_earlier_one(checkpoint, tmp_path, monkeypatch):
+    model = add_adapter(load_model(checkpoint, four_bit=False), rank=4, alpha=8)
+    folder = save_adapter(model, tmp_path / "adapter")
+    before = (folder / "adapter_model.safetensors").read_bytes()
+
+    def full(*args, **kwargs):
+        (tmp_path / "adapter.unfinished").mkdir()
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(type(model), "save_pretrained", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        save_adapter(model, folder)
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"absent: no config\.json"):
+        load_model(tmp_path / "absent", four_bit=False)
+
+
+def test_pickled_weights_are_refused(checkpoint, tmp_path):
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(DataError, match="pickled weights are not loaded"):
+        load_model(tmp_path, four_bit=False)
+
+
+def test_damaged_weights_are_named(checkpoint, tmp_path):
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(DataError, match=f"checkpoint {tmp_path}"):
+        load_model(tmp_path, four_bit=False)
+
+
+def test_a_missing_adapter_is_named(checkpoint, tmp_path):
+    with pytest.raises(DataError, match=r"no adapter in .* train it first"):
+        load_adapter(load_model(checkpoint, four_bit=False), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_told(checkpoint):
+    with pytest.raises(DataError, match="there is no GPU; set device to 'cpu'"):
+        load_model(checkpoint, four_bit=True, device="cuda")
