@@ -1,7 +1,7 @@
 """What the tiny base model is pretrained to say: scenes described and asked about.
 
-The counterpart of LLaVA's first stage and of a language model's pretraining.  Half of the
-conversations describe, half ask; whether a question gets its short or its full answer is an
+The counterpart of LLaVA's first stage and of a language model's pretraining.  Most
+conversations describe, the others ask; whether a question gets its short or its full answer is an
 independent coin per turn, and so is whether a format prompt is mentioned, so that the base
 learns the words of the study but no cue for the length of an answer.
 """
@@ -15,12 +15,15 @@ from cocoift.mini.world import ask
 from cocoift.prompts import FORMAT_PROMPTS
 from cocoift.records import IMAGE_MARKER, Message
 
-PROMPT_SHARE = 0.15
+DESCRIPTION_SHARE = 0.65
+PROMPT_SHARE = 0.1
 
 
 def conversation(scene: Scene, rng: random.Random) -> list[Message]:
     """Return one pretraining conversation about a scene."""
-    pairs = _descriptions(scene, rng) if rng.random() < 0.5 else _questions(scene, rng)
+    pairs = (
+        _descriptions(scene, rng) if rng.random() < DESCRIPTION_SHARE else _questions(scene, rng)
+    )
     messages = []
     for position, (question, answer) in enumerate(pairs):
         if rng.random() < PROMPT_SHARE:

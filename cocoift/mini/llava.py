@@ -45,12 +45,12 @@ class Recipe:
     pixels: int = 64
     scenes: int = 8_000
     tower_steps: int = 250
-    language_steps: int = 1_100
+    language_steps: int = 900
     batch_tokens: int = 1_300
     width: int = 128
     layers: int = 4
     heads: int = 4
-    vocabulary: int = 448
+    vocabulary: int = 704
     context_tokens: int = 2_048
 
 

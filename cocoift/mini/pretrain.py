@@ -154,7 +154,7 @@ def pretrain_language(
     batches: Iterator[tuple[list[int], list[Sample]]],
     *,
     steps: int,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 2e-3,
 ) -> float:
     """Teach projector and language model to answer about frozen features; return the final loss.
 
