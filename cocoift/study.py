@@ -184,12 +184,21 @@ def run_facts(*, preset: str, parameters: Parameters, reports: Path, root: Path)
     return {
         "preset": preset,
         "parameters": parameters,
-        "seeds": {name: value for name, value in parameters.items() if "seed" in name},
+        "seeds": _seeds(parameters),
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(root),
         "device": device(),
         "seconds": seconds,
     }
+
+
+def _seeds(parameters: Parameters) -> Parameters:
+    """Return the seeds among the parameters and inside those that are mappings."""
+    found = {name: value for name, value in parameters.items() if "seed" in name}
+    for name, value in parameters.items():
+        if isinstance(value, dict) and "seed" in value:
+            found[f"{name}.seed"] = value["seed"]
+    return found
 
 
 def _versions() -> dict[str, str]:

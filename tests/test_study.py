@@ -172,6 +172,7 @@ def project(root, tmp_path):
         preset = {
             "preset": "p", "raw_dir": "data/raw", "work_dir": "data/p", "report_dir": "reports/p",
             "catalogue": "data/sources.yaml", "mini_coco": None, "n": 1, "m": 1,
+            "nested": {"seed": 3},
         } | values  # fmt: skip
         (tmp_path / "notebooks/presets/p.yaml").write_text(yaml.safe_dump(preset))
         command = [sys.executable, "-m", "doit", "preset=p", *names]
@@ -183,7 +184,7 @@ def project(root, tmp_path):
 def _parameters(*more):
     extra = [line if "=" in line else f"{line} = 'data/p'" for line in more]
     lines = ["preset = 'p'", "raw_dir = 'data/raw'", "report_dir = 'reports/p'"]
-    return "\n".join([*lines, "catalogue = ''", "mini_coco = None", *extra])
+    return "\n".join([*lines, "catalogue = ''", "mini_coco = None", "nested = {}", *extra])
 
 
 def states(done):
@@ -207,6 +208,7 @@ def test_only_what_changed_runs_again(project):
     assert states(run(m=2, n=2)) == both
     facts = json.loads((folder / "reports/p/run.json").read_text())
     assert set(facts["seconds"]) == {"00_setup", "01_next"}
+    assert facts["seeds"] == {"nested.seed": 3}
     assert (folder / "reports/p/index.html").is_file()
 
 
