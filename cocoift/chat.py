@@ -58,7 +58,7 @@ class Sample:
 
     record_id: str
     image: str
-    input_ids: list[int]
+    input_ids: Sequence[int]
     spans: list[tuple[int, int]]
     sources: list[str]
 

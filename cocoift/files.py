@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,24 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside `folder` that takes its place only if the block succeeds.
+
+    Raises `DataError` when the block fails; `folder` is then left as it was.
+    """
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        yield unfinished
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    except Exception as error:  # safetensors reports a full disk with an error of its own
+        raise DataError(f"cannot save {folder}: {error}; free space") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write `text` as UTF-8 to `path`, whole or not at all, and return the path."""
     with replacing(path) as temporary:
@@ -64,6 +83,12 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value's canonical JSON: equal values have equal digests."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_manifest(path: Path, files: Iterable[Path], *, root: Path) -> Path:

@@ -1,12 +1,14 @@
 """Pictures on their way into a model: opened safely, padded to a square, processed as CLIP does."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
 
 from cocoift.files import DataError, inside
 
@@ -40,13 +42,21 @@ def open_image(path: Path) -> Image.Image:
 
 def bad_images(names: Iterable[str], root: Path) -> list[BadImage]:
     """Open every picture once and return those that cannot be used, before training starts."""
-    found = []
-    for name in dict.fromkeys(names):
+
+    def fault(name: str) -> BadImage | None:
         try:
             open_image(inside(root, name))
         except DataError as error:
-            found.append(BadImage(name, str(error)))
-    return found
+            return BadImage(name, str(error))
+        return None
+
+    distinct = list(dict.fromkeys(names))
+    # Decoding releases the interpreter lock, so threads share the work.
+    with ThreadPoolExecutor() as threads:
+        faults = tqdm(
+            threads.map(fault, distinct), total=len(distinct), desc="pictures", leave=False
+        )
+        return [bad for bad in faults if bad is not None]
 
 
 def mean_colour(mean: Sequence[float]) -> tuple[int, int, int]:
