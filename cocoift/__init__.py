@@ -4,4 +4,10 @@ The study of arXiv 2401.08968 as notebooks over a small package.  Data flows one
 files -> turns -> records -> training samples -> model -> dialogs -> verdicts -> tables -> figures.
 """
 
+import logging
+
+# Imported by peft on some processors, bitsandbytes advises to fetch kernels from a hub: noise in
+# every notebook, and there may be no hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 __version__ = "0.1.0"

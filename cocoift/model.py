@@ -4,17 +4,29 @@ The recipe is LLaVA-1.5's LoRA recipe (`finetune_lora.sh` in haotian-liu/LLaVA) 
 model quantised as in QLoRA (arXiv 2305.14314): NF4 with double quantisation.
 """
 
-import shutil
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
-from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
-from cocoift.files import DataError
+from cocoift.files import DataError, replacing_folder, write_text
 
 Device = Literal["cpu", "cuda"]
 
@@ -27,6 +39,41 @@ ADAPTED = (
 )
 
 
+def pick_device(name: str) -> Device:
+    """Return the device a parameter names; `auto` is the GPU where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("device 'cuda' was asked for, but there is no GPU; set device to 'cpu'")
+    if name not in ("cpu", "cuda"):
+        raise DataError(f"device {name!r} is not known; it may be auto, cpu or cuda")
+    return name
+
+
+def load_processor(checkpoint: str | Path) -> LlavaProcessor:
+    """Return a checkpoint's processor, images by PIL; raises `DataError` when it has none."""
+    check_files(checkpoint)
+    try:
+        processor = AutoProcessor.from_pretrained(checkpoint)
+        # On its own: told to the processor, the backend would be set on the tokenizer too.
+        processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        return processor
+    except (OSError, ValueError) as error:
+        raise DataError(f"checkpoint {checkpoint}: no processor ({error})") from error
+
+
+def load_config(checkpoint: str | Path) -> LlavaConfig:
+    """Return a checkpoint's configuration; raises `DataError` for anything but a LLaVA-1.5."""
+    check_files(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise DataError(f"checkpoint {checkpoint}: {error}") from error
+    if not isinstance(config, LlavaConfig):
+        raise DataError(f"checkpoint {checkpoint}: a {config.model_type} model, expected llava")
+    return config
+
+
 def load_model(
     checkpoint: str | Path, *, four_bit: bool, device: Device = "cpu"
 ) -> LlavaForConditionalGeneration:
@@ -37,9 +84,8 @@ def load_model(
     for a missing checkpoint, for one that has pickled weights only, for a GPU that is not there,
     and when anything but the language model came out quantised.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DataError("device 'cuda' was asked for, but there is no GPU; set device to 'cpu'")
-    _check_files(checkpoint)
+    device = pick_device(device)
+    check_files(checkpoint)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -53,7 +99,7 @@ def load_model(
             checkpoint,
             quantization_config=quantisation if four_bit else None,
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": _place(device)},
             use_safetensors=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -63,8 +109,13 @@ def load_model(
     return model
 
 
-def _check_files(checkpoint: str | Path) -> None:
-    """Refuse a local folder that is no checkpoint; a hub name is left to the hub."""
+def _place(device: Device) -> str | int:
+    """Return where this process's copy of a model goes: one GPU for each of them."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else device
+
+
+def check_files(checkpoint: str | Path) -> None:
+    """Raise `DataError` for a local folder that is no checkpoint; a hub name is left to the hub."""
     folder = Path(checkpoint)
     looks_local = folder.is_absolute() or folder.exists() or len(folder.parts) != 2
     if not looks_local:
@@ -89,6 +140,11 @@ def quantised_modules(model: nn.Module) -> dict[str, bool]:
     }
 
 
+def is_adapted(name: str) -> bool:
+    """Tell whether the module of this path is quantised and gets an adapter."""
+    return re.fullmatch(ADAPTED, name) is not None
+
+
 def check_quantised(model: nn.Module) -> None:
     """Raise `DataError` unless exactly the language model's linear layers are quantised."""
     for name, quantised in quantised_modules(model).items():
@@ -107,12 +163,12 @@ def add_adapter(
 ) -> PeftModel:
     """Return the model with a fresh adapter: LoRA on its language model, projector in full.
 
-    The defaults are LLaVA-1.5's.  Everything else is frozen.
+    The defaults are LLaVA-1.5's.  Everything else is frozen, and stays in the precision it was
+    loaded in; what trains is float32.
     """
-    if getattr(model, "is_loaded_in_4bit", False):
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=gradient_checkpointing
-        )
+    if gradient_checkpointing:
+        # Checkpointed layers pass gradients on only if their input asks for them.
+        model.enable_input_require_grads()
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -121,7 +177,41 @@ def add_adapter(
         modules_to_save=["multi_modal_projector"],
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with _without_advice():
+        adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def parameter_groups(
+    model: nn.Module, *, projector_learning_rate: float
+) -> list[dict[str, list[nn.Parameter] | float]]:
+    """Return what trains as an optimiser's groups: LoRA, and the projector at its own rate."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for name, p in named if "projector" not in name]},
+        {"params": [p for name, p in named if "projector" in name], "lr": projector_learning_rate},
+    ]
+
+
+def image_tokens(config: LlavaConfig) -> int:
+    """Return how many tokens one picture becomes: its patches, and the class token if kept."""
+    vision = config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return patches + (config.vision_feature_select_strategy == "full")
+
+
+def check_image_tokens(config: LlavaConfig, expected: int) -> None:
+    """Raise `DataError` unless one picture gives the model as many tokens as the data assume."""
+    given, vision = image_tokens(config), config.vision_config
+    if given != expected:
+        raise DataError(
+            f"the checkpoint makes {given} tokens of a picture ({vision.image_size} px in patches "
+            f"of {vision.patch_size} px), the parameters say {expected}; "
+            f"set image_tokens to {given} and run notebook 02_merge again"
+        )
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, int]:
@@ -134,27 +224,49 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def save_adapter(model: PeftModel, folder: Path) -> Path:
+def save_adapter(model: PeftModel, folder: Path, *, notes: Mapping[str, str] | None = None) -> Path:
     """Save adapter and projector together in safetensors; an earlier one stays until this is whole.
 
-    Raises `DataError` when the folder cannot be written, e.g. because the disk is full.
+    `notes` are texts to save beside them, by file name.  Raises `DataError` when the folder
+    cannot be written, e.g. because the disk is full.
     """
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with replacing_folder(folder) as unfinished:
         model.save_pretrained(unfinished, safe_serialization=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    except Exception as error:  # safetensors reports a full disk with an error of its own
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise DataError(f"cannot save the adapter in {folder}: {error}; free space") from error
+        for name, text in (notes or {}).items():
+            write_text(unfinished / name, text)
     return folder
 
 
-def load_adapter(
-    model: LlavaForConditionalGeneration, folder: Path, *, trainable: bool = False
-) -> PeftModel:
-    """Return a base model with a saved adapter; raises `DataError` when there is none."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise DataError(f"no adapter in {folder} (adapter_model.safetensors); train it first")
-    return PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Path]) -> PeftModel:
+    """Return a base model with several saved adapters, none of them in use yet (`using`).
+
+    Raises `DataError` when one is not there.
+    """
+    for folder in folders.values():
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise DataError(f"no adapter in {folder} (adapter_model.safetensors); train it first")
+    (name, folder), *others = folders.items()
+    with _without_advice():
+        loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)
+        for name, folder in others:
+            loaded.load_adapter(folder, adapter_name=name)
+    return loaded.eval()
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence what peft says of names that transformers 6 will drop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+@contextmanager
+def using(model: PeftModel, adapter: str | None) -> Iterator[PeftModel]:
+    """Answer with one of the loaded adapters, or with the base itself (`None`)."""
+    if adapter is None:
+        with model.disable_adapter():
+            yield model
+    else:
+        model.set_adapter(adapter)
+        yield model

@@ -5,25 +5,16 @@ import torch
 from torch import nn
 
 from cocoift.files import DataError
-from cocoift.mini.llava import Recipe, build_tiny_llava
 from cocoift.model import (
     add_adapter,
     check_quantised,
-    load_adapter,
+    load_adapters,
     load_model,
     quantised_modules,
     save_adapter,
     trainable_parameters,
+    using,
 )
-
-SMALL = Recipe(scenes=96, tower_steps=1, language_steps=1, width=64, layers=2, vocabulary=300)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    build_tiny_llava(folder, SMALL)
-    return folder
 
 
 def logits(model):
@@ -34,9 +25,9 @@ def logits(model):
         return model(input_ids=ids, attention_mask=ids * 0 + 1, pixel_values=pixels).logits
 
 
-def shaken(model):
+def shaken(model, seed=1):
     """Return a peft model whose trainable weights differ from their fresh values."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -91,10 +82,23 @@ def test_a_saved_adapter_gives_the_same_logits_when_loaded(checkpoint, tmp_path,
     model = shaken(add_adapter(load_model(checkpoint, four_bit=four_bit), rank=4, alpha=8))
     expected = logits(model)
     folder = save_adapter(model, tmp_path / "adapter")
-    loaded = load_adapter(load_model(checkpoint, four_bit=four_bit), folder).eval()
+    loaded = load_adapters(load_model(checkpoint, four_bit=four_bit), {"tuned": folder})
     assert torch.equal(logits(loaded), expected)
     assert not torch.allclose(fresh, expected, atol=1e-3)
     assert not [p for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_adapters_are_switched_on_one_loaded_base(checkpoint, tmp_path):
+    folders, expected = {}, {None: logits(load_model(checkpoint, four_bit=True))}
+    for number, name in enumerate(("mix", "merged"), start=1):
+        model = add_adapter(load_model(checkpoint, four_bit=True), rank=4 * number, alpha=8)
+        model = shaken(model, seed=number)
+        expected[name] = logits(model)
+        folders[name] = save_adapter(model, tmp_path / name)
+    together = load_adapters(load_model(checkpoint, four_bit=True), folders)
+    for name in ("mix", None, "merged", "mix"):
+        with using(together, name) as answering:
+            assert torch.equal(logits(answering), expected[name])
 
 
 def test_an_adapter_that_cannot_be_saved_leaves_the_earlier_one(checkpoint, tmp_path, monkeypatch):
@@ -134,7 +138,7 @@ def test_damaged_weights_are_named(checkpoint, tmp_path):
 
 def test_a_missing_adapter_is_named(checkpoint, tmp_path):
     with pytest.raises(DataError, match=r"no adapter in .* train it first"):
-        load_adapter(load_model(checkpoint, four_bit=False), tmp_path)
+        load_adapters(load_model(checkpoint, four_bit=False), {"tuned": tmp_path})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

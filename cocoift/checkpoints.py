@@ -1,0 +1,156 @@
+"""Checkpoints made of parts: a base LLaVA assembled, a tuned one exported for serving."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionModel,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from cocoift.chat import chat_template
+from cocoift.files import DataError, replacing_folder
+from cocoift.model import check_files, load_adapters, load_model, load_processor
+from cocoift.records import IMAGE_MARKER
+
+_PROJECTOR_LAYERS = {"0": "linear_1", "2": "linear_2"}
+
+
+def assemble(
+    out: Path,
+    *,
+    language: str | Path,
+    vision: str | Path,
+    projector: Path,
+    system: str,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Path:
+    """Build a base LLaVA-1.5 from a Vicuna, a CLIP tower and LLaVA's stage-1 projector.
+
+    `language` and `vision` are checkpoints in safetensors; `projector` is `mm_projector.bin` as
+    published with LLaVA's pretraining (e.g. `liuhaotian/llava-v1.5-mlp2x-336px-pretrain-vicuna-
+    7b-v1.5`), or the same in safetensors.  The tokenizer gains `<image>` and `<pad>`, and the
+    embeddings are padded to a multiple of 64, as in `llava-hf`'s conversion.  Raises `DataError`
+    when a part is missing or does not fit the others.
+    """
+    check_files(language)
+    check_files(vision)
+    weights = read_projector(projector)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(language)
+        text = LlamaForCausalLM.from_pretrained(language, use_safetensors=True, dtype=dtype)
+        tower = CLIPVisionModel.from_pretrained(vision, use_safetensors=True, dtype=dtype)
+        pictures = CLIPImageProcessorPil.from_pretrained(vision)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot assemble a LLaVA: {error}") from error
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [IMAGE_MARKER], "pad_token": "<pad>"}
+    )
+    text.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    text.config.pad_token_id = tokenizer.pad_token_id
+    side, patch = tower.config.image_size, tower.config.patch_size
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=text.config,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        image_seq_length=(side // patch) ** 2,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    model.model.language_model, model.lm_head = text.model, text.lm_head
+    model.model.vision_tower = tower
+    model.model.multi_modal_projector.to_empty(device="cpu").to(dtype)
+    try:
+        model.model.multi_modal_projector.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(
+            f"{projector} does not fit between tower and language model: {error}"
+        ) from error
+    processor = LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template(system),
+    )
+    return _save(model, processor, out)
+
+
+def read_projector(path: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of LLaVA's two-layer projector under transformers' names.
+
+    The published file is a pickle, read by torch's restricted unpickler: tensors and nothing
+    else.  Raises `DataError` when it is missing, damaged, or another kind of projector.
+    """
+    try:
+        loaded = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+        found = {}
+        for name, tensor in loaded.items():
+            layer, kind = name.rsplit(".", 2)[-2:]
+            found[f"{_PROJECTOR_LAYERS[layer]}.{kind}"] = tensor
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: holds more than tensors; give LLaVA's mm_projector.bin"
+        ) from error
+    except KeyError as error:
+        raise DataError(f"{path}: layer {error} is not one of an mlp2x_gelu projector") from error
+    except Exception as error:  # torch and safetensors have errors of their own
+        raise DataError(f"{path}: {error}; give LLaVA's mm_projector.bin") from error
+    return found
+
+
+def export(
+    adapter: Path, out: Path, *, checkpoint: str | Path, dtype: torch.dtype = torch.bfloat16
+) -> Path:
+    """Merge an adapter into its base in full precision, for vLLM or transformers to load.
+
+    The adapter learnt beside four-bit weights; merged into the exact ones its answers can differ
+    a little, as with any QLoRA export.  Raises `DataError` when either part is missing.
+    """
+    model = load_adapters(
+        load_model(checkpoint, four_bit=False), {"tuned": adapter}
+    ).merge_and_unload()
+    processor = load_processor(checkpoint)
+    return _save(model.to(dtype), processor, out)
+
+
+def _save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path) -> Path:
+    """Save a checkpoint, whole or not at all, under the names of published LLaVA-1.5 files."""
+    with replacing_folder(out) as unfinished:
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        _rename_tensors(unfinished, _published_name)
+    return out
+
+
+def _published_name(name: str) -> str:
+    """Return a tensor's name as in `llava-hf/llava-1.5-7b-hf`, which vLLM expects."""
+    tower, inner = "vision_tower.", "vision_tower.vision_model."
+    return name.replace(tower, inner, 1) if name.startswith(tower) and inner not in name else name
+
+
+def _rename_tensors(folder: Path, rename: Callable[[str], str]) -> None:
+    for path in folder.glob("*.safetensors"):
+        tensors = {rename(name): tensor for name, tensor in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        listed = json.loads(index.read_text(encoding="utf-8"))
+        listed["weight_map"] = {rename(n): file for n, file in listed["weight_map"].items()}
+        index.write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")

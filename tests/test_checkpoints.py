@@ -1,0 +1,132 @@
+"""Checkpoints assembled from parts and exported whole."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPVisionModel,
+    LlamaForCausalLM,
+)
+
+from cocoift.checkpoints import assemble, export, read_projector
+from cocoift.files import DataError
+from cocoift.model import add_adapter, load_adapters, load_model, load_processor, save_adapter
+
+
+def logits(model):
+    torch.manual_seed(0)
+    ids = torch.tensor([[1, *[3] * 16, 40, 41, 42, 43]])
+    with torch.no_grad():
+        return model(input_ids=ids, pixel_values=torch.rand(1, 3, 64, 64)).logits
+
+
+@pytest.fixture(scope="module")
+def parts(checkpoint, tmp_path_factory):
+    """The tiny LLaVA taken apart as the published parts are: language, vision, projector."""
+    folder = tmp_path_factory.mktemp("parts")
+    model, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
+    language = LlamaForCausalLM(model.config.text_config)
+    language.model, language.lm_head = model.model.language_model, model.lm_head
+    language.save_pretrained(folder / "vicuna")
+    processor.tokenizer.save_pretrained(folder / "vicuna")
+    tower = CLIPVisionModel(model.config.vision_config)
+    tower.load_state_dict(model.model.vision_tower.state_dict())
+    tower.save_pretrained(folder / "clip")
+    processor.image_processor.save_pretrained(folder / "clip")
+    names = {"linear_1": "0", "linear_2": "2"}
+    published = {
+        f"model.mm_projector.{names[name.split('.')[0]]}.{name.split('.')[1]}": tensor.clone()
+        for name, tensor in model.model.multi_modal_projector.state_dict().items()
+    }
+    torch.save(published, folder / "mm_projector.bin")
+    return folder
+
+
+def assembled(parts, out, **changes):
+    options = {"language": parts / "vicuna", "vision": parts / "clip", "system": ""}
+    options |= {"projector": parts / "mm_projector.bin", "dtype": torch.float32}
+    return assemble(out, **options | changes)
+
+
+def test_a_llava_assembled_from_its_parts_is_the_llava(parts, checkpoint, tmp_path):
+    made = assembled(parts, tmp_path / "base")
+    whole, again = (load_model(folder, four_bit=False) for folder in (checkpoint, made))
+    assert torch.allclose(logits(again)[..., :300], logits(whole), atol=1e-5)
+    assert again.config.text_config.vocab_size == 320  # a multiple of 64
+    assert load_processor(made).tokenizer.pad_token == "<pad>"
+
+
+def test_tokens_that_a_vicuna_lacks_are_added(parts, tmp_path):
+    tokenizer = load_processor(assembled(parts, tmp_path / "base")).tokenizer
+    assert tokenizer.convert_tokens_to_ids("<image>") not in (None, tokenizer.unk_token_id)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
+def test_the_projector_is_read_in_both_formats(parts, tmp_path, suffix):
+    path = tmp_path / f"projector{suffix}"
+    loaded = torch.load(parts / "mm_projector.bin", weights_only=True)
+    save_file(loaded, path) if suffix == ".safetensors" else torch.save(loaded, path)
+    assert set(read_projector(path)) == {f"linear_{n}.{kind}" for n in "12"
+                                         for kind in ("weight", "bias")}  # fmt: skip
+
+
+class _Harm:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('this code must not run')",))
+
+
+def test_a_projector_that_carries_code_is_refused(tmp_path):
+    path = tmp_path / "mm_projector.bin"
+    torch.save({"model.mm_projector.0.weight": _Harm()}, path)
+    with pytest.raises(DataError, match="holds more than tensors; give LLaVA's"):
+        read_projector(path)
+    path.write_bytes(pickle.dumps(_Harm()))
+    with pytest.raises(DataError, match="give LLaVA's"):
+        read_projector(path)
+
+
+def test_parts_that_do_not_fit_or_are_missing_are_told(parts, tmp_path):
+    wrong = {
+        f"mm_projector.{n}.{kind}": torch.zeros(3) for n in "02" for kind in ("weight", "bias")
+    }
+    torch.save(wrong, tmp_path / "wrong.bin")
+    with pytest.raises(DataError, match="does not fit between tower and language model"):
+        assembled(parts, tmp_path / "base", projector=tmp_path / "wrong.bin")
+    with pytest.raises(DataError, match="absent"):
+        assembled(parts, tmp_path / "base", language=tmp_path / "absent")
+    torch.save({"mm_projector.4.weight": torch.zeros(3)}, tmp_path / "deep.bin")
+    with pytest.raises(DataError, match="not one of an mlp2x_gelu projector"):
+        read_projector(tmp_path / "deep.bin")
+    assert not (tmp_path / "base").exists()
+
+
+def test_an_exported_adapter_answers_without_peft_under_the_published_names(checkpoint, tmp_path):
+    model = add_adapter(load_model(checkpoint, four_bit=False), rank=4, alpha=8)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    adapter = save_adapter(model, tmp_path / "adapter")
+    out = export(adapter, tmp_path / "out", checkpoint=checkpoint, dtype=torch.float32)
+    tuned = load_adapters(load_model(checkpoint, four_bit=False), {"tuned": adapter})
+    served = AutoModelForImageTextToText.from_pretrained(out)
+    assert type(AutoProcessor.from_pretrained(out)).__name__ == "LlavaProcessor"
+    assert torch.allclose(logits(served), logits(tuned), atol=1e-4)
+    assert not torch.allclose(
+        logits(served), logits(load_model(checkpoint, four_bit=False)), atol=1e-2
+    )
+    # The tensor names of llava-hf/llava-1.5-7b-hf, which vLLM's loader knows.
+    names = set(load_file(out / "model.safetensors"))
+    assert {
+        "language_model.lm_head.weight",
+        "language_model.model.layers.0.self_attn.q_proj.weight",
+        "multi_modal_projector.linear_1.weight",
+        "vision_tower.vision_model.embeddings.class_embedding",
+        "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight",
+    } <= names
+    assert not [name for name in names if "lora" in name or "base_model" in name]
