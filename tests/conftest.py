@@ -1,4 +1,5 @@
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,48 @@ def mini(tmp_path_factory):
     """A mini-COCO on disk, with the scenes it shows: (raw folder, world)."""
     raw = tmp_path_factory.mktemp("mini")
     return raw, write_mini_coco(raw, train=400, held_out=20, seed=3)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A LLaVA that has learnt next to nothing, in the files of a published checkpoint."""
+    from cocoift.mini.llava import Recipe, build_tiny_llava
+
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    recipe = Recipe(scenes=96, tower_steps=1, language_steps=1, width=64, layers=2, vocabulary=300)
+    build_tiny_llava(folder, recipe)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mixture(tmp_path_factory):
+    """Two mixtures of the same questions on 40 drawn pictures: the folder that holds them.
+
+    `merged.json` has one record an image, `mix.json` one a question; pictures in `train2017/`.
+    """
+    from cocoift.export import write_mixture
+    from cocoift.mini.draw import draw
+    from cocoift.mini.scenes import sample_scenes
+    from cocoift.mini.world import ask
+    from cocoift.records import Turn, to_record
+
+    folder, rng = tmp_path_factory.mktemp("mixture"), random.Random(0)
+    (folder / "train2017").mkdir()
+    merged, mix = [], []
+    for scene in sample_scenes(40, seed=11):
+        name, turns = f"{scene.image_id:012d}", []
+        draw(scene).save(folder / "train2017" / f"{name}.jpg")
+        for n, fact in enumerate(ask(scene, rng, 4)):
+            source, told = (("vqav2", fact.short), ("llava_instruct", fact.sentence))[n % 2]
+            turns.append(
+                Turn(scene.image_id, source, "", n, fact.question, fact.question, told, "")
+            )
+        image = f"train2017/{name}.jpg"
+        merged.append(to_record(turns, record_id=name, image=image))
+        mix += [to_record([turn], record_id=f"{name}-{turn.round}", image=image) for turn in turns]
+    write_mixture(merged, folder, name="merged")
+    write_mixture(mix, folder, name="mix")
+    return folder
 
 
 @pytest.fixture(scope="session")

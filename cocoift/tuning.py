@@ -1,0 +1,130 @@
+"""What to train: the recipe, and one training with everything its adapter depends on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cocoift.files import digest, sha256
+from cocoift.sources import read_catalogue
+from cocoift.training_set import count_records, split_images
+
+# Adapters trained by code that trains differently count as absent; raise it with such a change.
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecipe:
+    """How to tune; the defaults are LLaVA-1.5's LoRA recipe, in four bits.
+
+    Source: `scripts/v1_5/finetune_lora.sh` in haotian-liu/LLaVA.  `records_per_step` is the
+    global batch, counted in records of the merged mixture; `batch_tokens` is what one device
+    holds at once, padding included: gradients are accumulated over as many batches as that takes.
+    `save_steps` is what an interruption may cost at most.
+    """
+
+    rank: int = 128
+    alpha: int = 256
+    dropout: float = 0.05
+    learning_rate: float = 2e-4
+    projector_learning_rate: float = 2e-5
+    optimiser: str = "adamw_torch"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    epochs: int = 1
+    records_per_step: int = 128
+    batch_tokens: int = 8192
+    four_bit: bool = True
+    gradient_checkpointing: bool = True
+    save_steps: int = 50
+    workers: int = 4
+
+    def steps(self, records: int) -> int:
+        """Return the optimiser steps for a merged mixture of so many records."""
+        return max(1, -(-records * self.epochs // self.records_per_step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training: everything its adapter depends on, and where it goes.
+
+    `mixture` is a LLaVA JSON file with its Parquet twin, `images` the names of those that train,
+    `forms` maps a source to the form of its answers, for the loss by form.
+    """
+
+    mixture: Path
+    images: tuple[str, ...]
+    image_root: Path
+    checkpoint: str
+    adapter: Path
+    steps: int
+    seed: int
+    recipe: TuningRecipe
+    image_tokens: int
+    context_tokens: int
+    system: str
+    device: Literal["cpu", "cuda"]
+    forms: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self) -> str:
+        """Return a digest of all that determines the adapter: files by content, settings."""
+        settings = asdict(self.recipe) | {"version": _VERSION, "steps": self.steps}
+        settings |= {"seed": self.seed, "system": self.system, "device": self.device}
+        settings |= {"image_tokens": self.image_tokens, "context_tokens": self.context_tokens}
+        settings |= {"images": self.images, "mixture": sha256(self.mixture)}
+        weights = sorted(Path(self.checkpoint).glob("*.safetensors"))
+        settings["checkpoint"] = [sha256(path) for path in weights] or self.checkpoint
+        return digest(settings)
+
+
+def base_of(checkpoint: str, seed: int, root: Path) -> str:
+    """Return the base checkpoint of a seed: `{seed}` filled in, a local folder below `root`.
+
+    A name on the model hub (`owner/name`, no such folder) stays as it is.
+    """
+    named = checkpoint.replace("{seed}", str(seed))
+    local = root / named
+    return str(local) if local.exists() or named.count("/") != 1 else named
+
+
+def plan_training(
+    mixture: str,
+    seed: int,
+    *,
+    root: Path,
+    catalogue: str,
+    work_dir: str,
+    image_dir: str,
+    checkpoint: str,
+    tuning: Mapping[str, Any],
+    train_images: int | None,
+    held_out_images: int,
+    image_tokens: int,
+    context_tokens: int,
+    system_prompt: str,
+    device: Literal["cpu", "cuda"],
+) -> Training:
+    """Return the training of one mixture (`merged`, `mix`) and seed, from a preset's parameters.
+
+    Images and steps come from the merged mixture, so that both train on the same images, for the
+    same number of steps.  Paths start at `root`.  Raises `DataError` when a mixture is absent.
+    """
+    merged = root / work_dir / "merged"
+    split = split_images(merged / "merged.json", held_out=held_out_images, train=train_images)
+    recipe = TuningRecipe(**tuning)
+    entries = read_catalogue(root / catalogue)
+    return Training(
+        mixture=merged / f"{mixture}.json",
+        images=split.train,
+        image_root=root / image_dir,
+        checkpoint=base_of(checkpoint, seed, root),
+        adapter=root / work_dir / "adapters" / f"{mixture}-{seed}",
+        steps=recipe.steps(count_records(merged / "merged.json", split.train)),
+        seed=seed,
+        recipe=recipe,
+        image_tokens=image_tokens,
+        context_tokens=context_tokens,
+        system=system_prompt,
+        device=device,
+        forms={name: entry.form for name, entry in entries.items() if entry.form},
+    )
