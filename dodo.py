@@ -22,7 +22,11 @@ ROOT = Path(__file__).resolve().parent
 PRESET = get_var("preset", "mini")
 
 # Manifests of what notebooks leave below the preset's `work_dir`; later notebooks depend on them.
-PRODUCTS = {"00_setup": "interim/manifest.json", "02_merge": "merged/manifest.json"}
+PRODUCTS = {
+    "00_setup": "interim/manifest.json",
+    "02_merge": "merged/manifest.json",
+    "04_finetune_qlora": "adapters/manifest.json",
+}
 # The figures that open the index.
 FIGURES = {
     "Where the format prompt stands in multi-round conversations": "prompt_placement.png",

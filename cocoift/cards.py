@@ -3,9 +3,10 @@
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from cocoift.chat import Sample
 from cocoift.files import DataError, inside
 from cocoift.images import open_image
 from cocoift.prompts import tidy
@@ -47,6 +48,29 @@ def record_card(
         f'<table style="table-layout:auto;font-size:.9em"><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table>{note}</div></section>"
     )
+
+
+def supervision_card(sample: Sample, decode: Callable[[Sequence[int]], str], *, image: str) -> str:
+    """Return a sample as HTML: its whole text, the supervised tokens marked and underlined.
+
+    `decode` turns ids into text; the run of image tokens, each decoded as `image`, is shortened.
+    """
+    parts, place = [], 0
+    for start, end in sample.spans:
+        parts.append(html.escape(_shortened(decode(sample.input_ids[place:start]), image)))
+        told = html.escape(decode(sample.input_ids[start:end]))
+        parts.append(f'<mark style="background:#cfe3ff;text-decoration:underline">{told}</mark>')
+        place = end
+    return (
+        '<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid #ccc;'
+        f'padding:.6rem;font-family:monospace;font-size:.9em">{"".join(parts)}</div>'
+    )
+
+
+def _shortened(text: str, image: str) -> str:
+    count = text.count(image)
+    run = image * count
+    return text.replace(run, f"{image} × {count}") if count > 1 else text
 
 
 def _cell(text: str, style: str = "") -> str:

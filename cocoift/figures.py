@@ -35,6 +35,7 @@ FORM_NAMES = {
     "explanation": "phrase and explanation",
     "free": "no stated length",
 }
+MIXTURE_COLOURS = {"base": "#7f7f7f", "mix": "#d1752a", "merged": "#1f5fa8"}
 _STYLE = {
     **sns.axes_style("whitegrid"),
     "font.size": 11,
@@ -270,4 +271,50 @@ def lengths_by_mixture(rounds: pd.DataFrame, *, names: Mapping[str, str]) -> Fig
             ax.set_ylim(0, 100)
     figure.supxlabel("words in the answer (log scale)")
     figure.supylabel("share of answers (%)")
+    return figure
+
+
+@styled
+def loss_curves(losses: pd.DataFrame, *, names: Mapping[str, str], smooth: int) -> Figure:
+    """Show the loss of every training over its steps, thin, and the mean over `smooth` steps."""
+    figure, (ax,) = _axes(9, 4.2)
+    for (mixture, label), line in zip(names.items(), ("-", "--"), strict=False):
+        runs = [run for _, run in losses[losses.mixture == mixture].groupby("seed")]
+        colour = MIXTURE_COLOURS[mixture]
+        for run in runs:
+            ax.plot(run.step, run.loss, color=colour, alpha=0.2, linewidth=0.8)
+        mean = losses[losses.mixture == mixture].groupby("step").loss.mean()
+        smoothed = mean.rolling(smooth, min_periods=1).mean()
+        ax.plot(smoothed.index, smoothed, line, color=colour, linewidth=2, label=label)
+    ax.set(xlabel="optimiser step", ylabel="loss (nats per supervised token)", ylim=(0, None))
+    ax.set_title(f"Training loss, thin: every step, thick: mean of {smooth} steps")
+    ax.legend(frameon=False)
+    return figure
+
+
+@styled
+def form_bars(losses: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
+    """Show the loss by form of answer, one bar per mixture, the number of tokens beside."""
+    wide = losses.pivot_table(index="form", columns="mixture", values="loss")
+    order = [form for form in (*FORM_NAMES, "other") if form in wide.index]
+    figure, (ax,) = _axes(9, 1.4 + 0.55 * len(order))
+    places = np.arange(len(order))
+    for number, (mixture, label) in enumerate(names.items()):
+        values = wide[mixture].reindex(order)
+        height = 0.8 / len(names)
+        drawn = ax.barh(
+            places + (number - (len(names) - 1) / 2) * height,
+            values,
+            height,
+            color=MIXTURE_COLOURS[mixture],
+            hatch="" if number else "//",
+            edgecolor="white",
+            label=label,
+        )
+        ax.bar_label(drawn, fmt="%.2f", padding=3, fontsize=9)
+    ax.set_yticks(places, [FORM_NAMES.get(form, form) for form in order])
+    ax.set(xlabel="loss (nats per supervised token)", ylim=(len(order) - 0.4, -0.6))
+    ax.set_title("Loss by form of answer, last quarter of the training")
+    ax.grid(axis="y", visible=False)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure

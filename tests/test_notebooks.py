@@ -9,8 +9,10 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from published_checkpoint import write_published_checkpoint
 
 from cocoift import study
+from cocoift.mini.annotate import write_mini_coco
 from cocoift.prompts import has_format_prompt
 
 LONGEST_CELL = 20
@@ -64,7 +66,7 @@ def test_the_smoke_run_leaves_notebooks_pages_tables_and_figures(smoke, root):
         assert (reports / f"{path.stem}.html").is_file()
     tables = {path.stem for path in (reports / "tables").glob("*.csv")}
     assert {"sources", "merge_drops", "overlap", "answer_lengths", "leaked_images"} <= tables
-    assert "sight" in tables
+    assert {"sight", "training", "training_forms", "training_sets"} <= tables
     assert len(list((reports / "figures").glob("*.png"))) >= 8
 
 
@@ -76,6 +78,17 @@ def test_the_tables_keep_their_contract(smoke):
     drops = pd.read_csv(reports / "tables/merge_drops.csv")
     assert list(drops.columns) == ["source", "reason", "turns"]
     assert "kept" in set(drops.reason)
+
+
+def test_the_losses_of_both_mixtures_stand_in_one_table(smoke):
+    work, reports = smoke
+    losses = pd.read_csv(reports / "tables/training.csv")
+    columns = ["mixture", "seed", "step", "loss", "tokens", "seconds"]
+    assert list(losses.columns) == columns and set(losses.mixture) == {"mix", "merged"}
+    steps = losses.groupby("mixture").step.max()
+    assert steps["mix"] == steps["merged"] > 1
+    for name in ("mix-0", "merged-0"):
+        assert (work / "adapters" / name / "adapter_model.safetensors").is_file()
 
 
 def test_every_figure_of_a_page_has_an_alternative_text(smoke):
@@ -112,3 +125,28 @@ def test_an_empty_raw_folder_is_shown_as_absent_and_then_stops_with_one_error(ro
     assert "0 of 21 sources can be read" in (tmp_path / "reports/00_setup.html").read_text()
     with pytest.raises(study.NotebookFailed, match=r"no turn tables in .*; run notebook 00_setup"):
         study.run_notebook(analysis, parameters=preset, reports=tmp_path / "reports")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A checkpoint in the files of llava-hf/llava-1.5-7b-hf, at tiny width: 336 px, 576 tokens."""
+    folder = tmp_path_factory.mktemp("published") / "llava-1.5-7b-hf"
+    write_published_checkpoint(folder)
+    return folder
+
+
+def test_a_published_checkpoint_tunes_with_its_preset_and_other_paths_only(
+    root, published, tmp_path
+):
+    write_mini_coco(tmp_path / "raw", train=130, held_out=5, seed=5)
+    preset = yaml.safe_load((root / "notebooks/presets/llava-1.5-7b.yaml").read_text())
+    preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw/images")}
+    preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
+    preset |= {"checkpoint": str(published)}
+    for notebook in study.notebooks(root):
+        if notebook.stem in ("00_setup", "02_merge", "04_finetune_qlora"):
+            study.run_notebook(notebook, parameters=preset, reports=tmp_path / "reports")
+    page = (tmp_path / "reports/04_finetune_qlora.html").read_text()
+    assert "Both train for 1 steps" in page and "× 576" in page
+    adapter = json.loads((tmp_path / "work/adapters/merged-0/adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"]) == (128, 256)

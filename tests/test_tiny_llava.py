@@ -24,11 +24,11 @@ from cocoift.mini.scenes import sample_scenes
 from cocoift.mini.sight import (
     IMAGES,
     describe,
-    load_tiny_llava,
     ratio_interval,
     sight_table,
     told_facts,
 )
+from cocoift.model import load_model, load_processor
 from cocoift.prompts import has_format_prompt
 from cocoift.records import Message, Record
 
@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(checkpoint):
-    return load_tiny_llava(checkpoint)
+    return load_model(checkpoint, four_bit=False), load_processor(checkpoint)
 
 
 def test_the_checkpoint_has_the_files_of_a_published_one_and_no_pickle(checkpoint):
@@ -185,10 +185,16 @@ def test_intervals_hold_the_value_and_vanish_without_variance():
 
 
 def test_the_sight_table_has_every_condition_and_fact(loaded):
-    table = sight_table(*loaded, sample_scenes(4, seed=8), resamples=20)
+    table = sight_table([loaded], sample_scenes(4, seed=8), resamples=20)
     assert list(table.columns) == ["image", "fact", "accuracy", "low", "high", "n"]
     assert list(dict.fromkeys(table.image)) == list(IMAGES)
     assert ((table.low <= table.accuracy) & (table.accuracy <= table.high)).all()
+
+
+def test_several_models_are_taken_together_in_the_sight_table(loaded):
+    scenes = sample_scenes(3, seed=8)
+    one, two = (sight_table([loaded] * n, scenes, resamples=20) for n in (1, 2))
+    assert (two.n == 2 * one.n).all() and (two.accuracy == one.accuracy).all()
 
 
 def test_describing_in_batches_changes_no_answer(loaded):

@@ -14,23 +14,34 @@ LAYERS = [
     ["mixtures"],
     ["export", "lengths"],
     ["analysis", "tables"],
-    ["chat"],
-    ["merge_report", "figures", "cards", "mini", "download", "model"],
+    ["chat", "batches"],
+    ["training_set", "model"],
+    ["tuning", "memory", "checkpoints", "rollout", "trainer"],
+    ["train", "training_report"],
+    ["merge_report", "figures", "cards", "mini", "download"],
     ["pages"],
     ["study"],
 ]
 HEAVY = {"torch", "transformers", "ipywidgets", "openai", "daft", "ray", "tokenizers", "IPython"}
-# The files that use each; `chat` and `images` name transformers for type checkers only.
+HEAVY |= {"peft", "bitsandbytes", "accelerate"}
+# The files that use each; `chat`, `images` and `training_set` name transformers for type checkers
+# only.
 ALLOWED = {
     "engine": {"daft"},
     "tokens": {"tokenizers"},
     "figures": {"IPython"},
     "chat": {"transformers"},
     "images": {"transformers"},
+    "training_set": {"transformers"},
     "llava": {"torch", "tokenizers", "transformers"},
     "pretrain": {"torch", "transformers"},
-    "sight": {"torch", "transformers"},
-    "model": {"torch", "transformers"},
+    "sight": {"transformers"},
+    "model": {"torch", "transformers", "peft", "bitsandbytes"},
+    "memory": {"torch", "transformers"},
+    "checkpoints": {"torch", "transformers"},
+    "rollout": {"torch", "transformers"},
+    "trainer": {"torch", "transformers"},
+    "train": {"torch", "transformers"},
 }
 
 

@@ -1,31 +1,23 @@
 """Does a model see?  What it says of held-out scenes, against the truth and against blindness."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from cocoift.chat import prompt_ids
-from cocoift.images import mean_colour, pixel_values
+from cocoift.images import mean_colour
 from cocoift.mini.draw import draw
+from cocoift.mini.llava import SYSTEM
 from cocoift.mini.scenes import Scene
 from cocoift.records import IMAGE_MARKER, Message
+from cocoift.rollout import Ask, generate
 
 FACTS = ("category", "colour", "place", "count")
 IMAGES = ("shown", "other", "blank")
 
 
-def load_tiny_llava(folder: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Return model and processor of a checkpoint folder, in full precision, from safetensors."""
-    model = LlavaForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
-    return model.eval(), LlavaProcessor.from_pretrained(folder)
-
-
-@torch.inference_mode()
 def describe(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
@@ -36,26 +28,15 @@ def describe(
     batch: int = 64,
 ) -> list[str]:
     """Return the model's greedy answer to one question about each picture."""
-    tokenizer = processor.tokenizer
     asked = [Message("human", f"{IMAGE_MARKER}\n{question}")]
-    ids = prompt_ids(
-        asked, tokenizer=tokenizer, image_tokens=model.config.image_seq_length, system=""
+    return generate(
+        model,
+        processor,
+        [Ask(picture, asked) for picture in pictures],
+        system=SYSTEM,
+        new_tokens=new_tokens,
+        batch=batch,
     )
-    answers: list[str] = []
-    for start in range(0, len(pictures), batch):
-        pixels = torch.from_numpy(
-            pixel_values(pictures[start : start + batch], processor.image_processor)
-        )
-        prompts = torch.tensor([ids] * len(pixels))
-        made = model.generate(
-            input_ids=prompts,
-            attention_mask=torch.ones_like(prompts),
-            pixel_values=pixels,
-            max_new_tokens=new_tokens,
-            do_sample=False,
-        )
-        answers += tokenizer.batch_decode(made[:, len(ids) :], skip_special_tokens=True)
-    return [answer.strip() for answer in answers]
 
 
 def told_facts(scene: Scene, description: str) -> list[tuple[str, bool]]:
@@ -78,26 +59,28 @@ def told_facts(scene: Scene, description: str) -> list[tuple[str, bool]]:
 
 
 def sight_table(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    models: Sequence[tuple[LlavaForConditionalGeneration, LlavaProcessor]],
     scenes: Sequence[Scene],
     *,
     resamples: int = 2_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return accuracy with a 95 % interval per image condition and fact.
+    """Return accuracy with a 95 % interval per image condition and fact, all models together.
 
     Conditions: the scene's own picture (`shown`), the next scene's (`other`), and a blank one.
     Columns: image, fact, accuracy, low, high, n; intervals resample scenes, since the facts of
     one scene hang together.
     """
     drawn = [draw(scene) for scene in scenes]
-    blank = Image.new("RGB", drawn[0].size, mean_colour(processor.image_processor.image_mean))
+    blank = Image.new("RGB", drawn[0].size, mean_colour(models[0][1].image_processor.image_mean))
     pictures = {"shown": drawn, "other": [*drawn[1:], drawn[0]], "blank": [blank] * len(drawn)}
     rows = []
     for condition in IMAGES:
-        answers = describe(model, processor, pictures[condition])
-        told = [told_facts(scene, text) for scene, text in zip(scenes, answers, strict=True)]
+        said = [describe(*model, pictures[condition]) for model in models]
+        told = [
+            [pair for text in texts for pair in told_facts(scene, text)]
+            for scene, texts in zip(scenes, zip(*said, strict=True), strict=True)
+        ]
         for fact in FACTS:
             right = np.array([sum(ok for name, ok in pairs if name == fact) for pairs in told])
             asked = np.array([sum(name == fact for name, _ in pairs) for pairs in told])
