@@ -1,6 +1,5 @@
 """Write a mini-COCO to disk: pictures, COCO's own annotations, and every source's files."""
 
-import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,8 @@ from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
 from cocoift.files import DataError, write_bytes, write_text
-from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
-from cocoift.mini.draw import draw, flock_outlines, outline
+from cocoift.mini import benchmark, dialog_sets, genome_sets, mix_file, qa_sets
+from cocoift.mini.draw import flock_outlines, jpeg, outline
 from cocoift.mini.facts import caption
 from cocoift.mini.scenes import CATEGORIES, SUPERCATEGORIES, Scene
 from cocoift.mini.world import World, make_world, name_2017
@@ -36,10 +35,10 @@ def write_mini_coco(root: Path, *, train: int, held_out: int, seed: int, pixels:
         for scene in tqdm(scenes, desc=f"drawing {split}", unit=" images", leave=False):
             write_bytes(root / "images" / split / name_2017(scene), jpeg(scene))
     writers = (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files)
-    for writer in writers:
-        for name, content in writer(world):
-            raw = content if isinstance(content, bytes) else msgspec.json.encode(content)
-            write_bytes(root / name, raw)
+    written = [file for writer in writers for file in writer(world)]
+    for name, content in [*written, *benchmark.files(seed, pixels=pixels)]:
+        raw = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        write_bytes(root / name, raw)
     return world
 
 
@@ -59,13 +58,6 @@ def replace_mini_coco(
     shutil.rmtree(root, ignore_errors=True)
     unfinished.rename(root)
     return world
-
-
-def jpeg(scene: Scene) -> bytes:
-    """Return the picture of a scene as a JPEG with full colour resolution."""
-    buffer = io.BytesIO()
-    draw(scene).save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
 
 
 def coco_files(world: World) -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,7 @@
 """Draw scenes with PIL: pictograms on a plain ground, four times too large, then scaled down."""
 
+import io
+
 from PIL import Image, ImageDraw, ImageFont
 
 from cocoift.mini.scenes import BACKGROUNDS, COLOURS, GRID, Scene, Thing
@@ -67,6 +69,13 @@ def draw(scene: Scene) -> Image.Image:
     for thing in scene.things:
         _thing(pen, thing, scene.pixels)
     return image.resize((scene.pixels, scene.pixels), Image.Resampling.BOX)
+
+
+def jpeg(scene: Scene) -> bytes:
+    """Return the picture of a scene as a JPEG with full colour resolution."""
+    buffer = io.BytesIO()
+    draw(scene).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
 
 
 def _ground(pen: ImageDraw.ImageDraw, background: str, side: int) -> None:

@@ -33,6 +33,7 @@ from cocoift.mini.scenes import GRID, Scene, sample_scenes
 from cocoift.records import IMAGE_MARKER, Record
 
 _SPECIALS = ["<pad>", "<s>", END, IMAGE_MARKER]
+_MODULES = ("corpus", "dialog_sets", "draw", "facts", "llava", "pretrain", "scenes", "world")
 # No system prompt: at this size it would be a third of every short conversation.
 SYSTEM = ""
 
@@ -78,8 +79,9 @@ def build_tiny_llava(folder: Path, recipe: Recipe) -> dict[str, float]:
 def _code() -> str:
     """Return a digest of the modules a checkpoint depends on."""
     package = Path(__file__).parent
-    modules = [*package.glob("*.py"), package.parent / "chat.py", package.parent / "prompts.py"]
-    return "".join(sha256(path)[:8] for path in sorted(modules))
+    modules = [package / f"{name}.py" for name in _MODULES]
+    modules += [package.parent / "chat.py", package.parent / "prompts.py"]
+    return "".join(sha256(path)[:8] for path in modules)
 
 
 def _pretrain(folder: Path, recipe: Recipe) -> dict[str, float]:

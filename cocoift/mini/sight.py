@@ -7,12 +7,13 @@ import pandas as pd
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from cocoift.generation import generate
 from cocoift.images import mean_colour
 from cocoift.mini.draw import draw
 from cocoift.mini.llava import SYSTEM
 from cocoift.mini.scenes import Scene
+from cocoift.protocols import Ask
 from cocoift.records import IMAGE_MARKER, Message
-from cocoift.rollout import Ask, generate
 
 FACTS = ("category", "colour", "place", "count")
 IMAGES = ("shown", "other", "blank")
@@ -32,7 +33,7 @@ def describe(
     return generate(
         model,
         processor,
-        [Ask(picture, asked) for picture in pictures],
+        [Ask(str(number), (picture,), asked) for number, picture in enumerate(pictures)],
         system=SYSTEM,
         new_tokens=new_tokens,
         batch=batch,

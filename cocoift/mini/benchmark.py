@@ -1,0 +1,129 @@
+"""Benchmarks of the mini world in MM-Vet's and InfiMM-Eval's formats, from known scenes.
+
+No question says how long its answer should be, as in MM-Vet.  The scenes are drawn for the
+benchmark alone: no source annotates them and no base saw them.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from cocoift.mini.dialog_sets import DESCRIBE
+from cocoift.mini.draw import jpeg
+from cocoift.mini.facts import Fact, facts, reasoning
+from cocoift.mini.scenes import SUPERCATEGORIES, USES, Scene, Thing, sample_scenes
+
+SCENES = 40
+# Questions as the short-answer sources ask them, and the capabilities they need.
+_SHORT = {
+    "colour": ["rec"],
+    "place": ["rec", "spat"],
+    "category": ["rec", "spat"],
+    "count": ["rec", "math"],
+    "letter": ["ocr"],
+    "size": ["rec"],
+}
+
+
+def benchmark_scenes(seed: int, *, pixels: int) -> dict[str, Scene]:
+    """Return the benchmark's scenes by image name; the same seed gives the same scenes."""
+    scenes = sample_scenes(SCENES, seed=3_000_003 + seed, pixels=pixels)
+    return {f"mini_{number:03d}.jpg": scene for number, scene in enumerate(scenes)}
+
+
+def files(seed: int, *, pixels: int) -> Iterator[tuple[str, Any]]:
+    """Yield both benchmarks' question files, the opening's true replies, and their pictures."""
+    scenes = benchmark_scenes(seed, pixels=pixels)
+    rng = random.Random(f"benchmark/{seed}")
+    rows = [row for name, scene in scenes.items() for row in _mm_vet(name, scene, rng)]
+    yield "mm_vet/mm-vet.json", {f"v1_{number}": row for number, row in enumerate(rows)}
+    names = list(scenes)
+    pairs = zip(names, names[1:] + names[:1], strict=True)
+    rows = [row for pair in pairs for row in _infimm(pair, scenes, rng)]
+    yield "infimm_eval/core-mm.json", {str(number): row for number, row in enumerate(rows)}
+    yield "mm_vet/opening_replies.json", {name: s.background for name, s in scenes.items()}
+    for name, scene in scenes.items():
+        for folder in ("mm_vet", "infimm_eval"):
+            yield f"{folder}/images/{name}", jpeg(scene)
+
+
+def _mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, Any]]:
+    def row(text: str, answer: list[str], capability: list[str], wording: str) -> dict[str, Any]:
+        return {
+            "imagename": name,
+            "question": text,
+            "answer": "<AND>".join(answer),
+            "capability": capability,
+            "imagesource": "drawn",
+            "wording": wording,
+        }
+
+    things = [thing.name for thing in scene.by_quarter()]
+    places = list(dict.fromkeys(thing.place for thing in scene.by_quarter()))
+    whole = [scene.background, *things]
+    yield row(rng.choice(DESCRIBE), whole, ["rec", "gen"], "free sources")
+    text = "Give an account of what is here and where it is."
+    yield row(text, [*things, *places], ["rec", "gen", "spat"], "new")
+    for fact in _short_questions(scene, rng):
+        yield row(fact.question, _key(fact, scene), _SHORT[fact.kind], "short sources")
+    thing = rng.choice(scene.unique() or scene.things)
+    answer = [thing.colour, thing.size, thing.place]
+    yield row(f"Tell me about the {thing.category}.", answer, ["rec", "gen", "spat"], "new")
+    question, thing = _reasoning(scene, rng)
+    yield row(question, [thing.name, thing.place], ["rec", "know", "gen"], "free sources")
+
+
+def _short_questions(scene: Scene, rng: random.Random) -> list[Fact]:
+    """Draw two questions of different kinds; a letter to read is always asked for."""
+    by_kind: dict[str, list[Fact]] = {}
+    for fact in facts(scene):
+        if fact.kind in _SHORT:
+            by_kind.setdefault(fact.kind, []).append(fact)
+    kinds = sorted(by_kind, key=lambda kind: (kind != "letter", rng.random()))
+    return [rng.choice(by_kind[kind]) for kind in kinds[:2]]
+
+
+def _key(fact: Fact, scene: Scene) -> list[str]:
+    """Return what a full answer states: `What is at the top left?` wants the colour too."""
+    if fact.kind == "category":
+        return [next(t.name for t in scene.things if f"the {t.place}?" in fact.question)]
+    return [fact.short]
+
+
+def _reasoning(scene: Scene, rng: random.Random) -> tuple[str, Thing]:
+    question, _ = reasoning(scene, rng)
+    return question, next(thing for thing in scene.things if USES[thing.category] in question)
+
+
+def _infimm(
+    pair: tuple[str, str], scenes: dict[str, Scene], rng: random.Random
+) -> Iterator[dict[str, Any]]:
+    def row(
+        images: list[str], text: str, category: str, complexity: str, answer: str, steps: list[str]
+    ) -> dict[str, Any]:
+        return {
+            "URL": [],
+            "Image path": images,
+            "Question": text,
+            "Category": category,
+            "Counter-intuitve": None,
+            "Complexity": complexity,
+            "Answer": answer,
+            "Steps": steps,
+        }
+
+    name, other = pair
+    scene, second = scenes[name], scenes[other]
+    question, thing = _reasoning(scene, rng)
+    steps = [f"{thing.name}<AND>{thing.place}"]
+    yield row([name], question, "Deductive", "Moderate", thing.category, steps)
+    text = "Where could this picture have been taken, and what can be seen there?"
+    steps = [thing.name for thing in scene.by_quarter()]
+    yield row([name], text, "Abductive", "High", scene.background, steps)
+    kinds = {SUPERCATEGORIES[t.category]: t for t in second.things}
+    shared = [kinds[SUPERCATEGORIES[t.category]] for t in scene.things
+              if SUPERCATEGORIES[t.category] in kinds]  # fmt: skip
+    if shared:
+        text = "Which object of the second picture is of the same kind as one of the first?"
+        steps = [shared[0].name]
+        yield row([name, other], text, "Analogical", "High", shared[0].category, steps)
