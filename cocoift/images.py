@@ -75,6 +75,21 @@ def pad_to_square(picture: Image.Image, colour: tuple[int, int, int]) -> Image.I
     return square
 
 
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures as one, left to right at the height of the first; one alone as it is."""
+    if len(pictures) == 1:
+        return pictures[0]
+    height = pictures[0].height
+    scaled = [one.resize((max(1, round(one.width * height / one.height)), height))
+              for one in pictures]  # fmt: skip
+    whole = Image.new("RGB", (sum(one.width for one in scaled), height))
+    left = 0
+    for one in scaled:
+        whole.paste(one, (left, 0))
+        left += one.width
+    return whole
+
+
 def pixel_values(pictures: Sequence[Image.Image], processor: "CLIPImageProcessorPil") -> np.ndarray:
     """Return pictures as the checkpoint's processor prepares them, padded to squares first.
 

@@ -1,74 +1,262 @@
-"""Rollouts: what a model answers, greedily and in batches."""
+"""Rollouts: every question of a benchmark put to a model under a protocol, every round saved.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+A rollout file is JSON, one line a dialog, and only ever grows: a run that is killed goes on where
+it was and asks nothing twice.
+"""
 
-import torch
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pandas as pd
 from PIL import Image
-from torch import Tensor
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from tqdm.auto import tqdm
 
-from cocoift.chat import prompt_ids
-from cocoift.images import pixel_values
-from cocoift.model import image_tokens
-from cocoift.records import Message
+from cocoift.benchmarks import Question
+from cocoift.files import DataError, inside, write_bytes
+from cocoift.images import open_image
+from cocoift.protocols import Answerer, Ask, Failure, Protocol
+from cocoift.records import IMAGE_MARKER, Message
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    from cocoift.endpoint import Endpoint
+
+_GREY = (122, 116, 104)
 
 
-@dataclass(frozen=True)
-class Ask:
-    """A picture and the conversation so far, ending in a human message."""
+class Round(msgspec.Struct, frozen=True):
+    """One question and its answer; `by` tells whether the `model` or a `reference` gave it."""
 
-    picture: Image.Image
-    messages: Sequence[Message]
+    question: str
+    answer: str
+    by: str = "model"
 
 
-@torch.inference_mode()
-def generate(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
-    asked: Sequence[Ask],
+class Rollout(msgspec.Struct, frozen=True):
+    """The dialog that ends in one question of a benchmark; `failure` tells why it broke off."""
+
+    question_id: str
+    images: list[str]
+    rounds: list[Round]
+    failure: str = ""
+
+    @property
+    def answer(self) -> str | None:
+        """The answer to the benchmark's question; `None` where the dialog broke off."""
+        return None if self.failure else self.rounds[-1].answer
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """The first line of a rollout file: what the dialogs below it depend on."""
+
+    key: str
+    model: str
+    protocol: str
+
+
+def local_answers(
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
     *,
     system: str,
-    new_tokens: int = 128,
-    batch: int = 32,
-) -> list[str]:
-    """Return the model's greedy answers, in the order asked, at most `new_tokens` long each.
+    new_tokens: int,
+    batch: int = 64,
+) -> Answerer:
+    """Return an answerer that asks a loaded model."""
+    from cocoift.generation import generate
 
-    Prompts of like length are generated together, padded on the left; an answer is the same
-    as if it had been asked alone.
-    """
-    tokenizer, count = processor.tokenizer, image_tokens(model.config)
-    prompts = [
-        prompt_ids(one.messages, tokenizer=tokenizer, image_tokens=count, system=system)
-        for one in asked
-    ]
-    order = sorted(range(len(asked)), key=lambda number: len(prompts[number]))
-    answers = [""] * len(asked)
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        ids, mask = left_padded([prompts[n] for n in chosen], pad=tokenizer.pad_token_id)
-        pictures = pixel_values([asked[n].picture for n in chosen], processor.image_processor)
-        pixels = torch.from_numpy(pictures).to(model.device, model.dtype)
-        made = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            pixel_values=pixels,
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
+    def answer(asked: Sequence[Ask]) -> Iterator[tuple[int, str]]:
+        yield from enumerate(
+            generate(model, processor, asked, system=system, new_tokens=new_tokens, batch=batch)
         )
-        texts = tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
-        for number, text in zip(chosen, texts, strict=True):
-            answers[number] = text.strip()
-    return answers
+
+    return answer
 
 
-def left_padded(prompts: Sequence[Sequence[int]], *, pad: int) -> tuple[Tensor, Tensor]:
-    """Return ids and attention mask, shape (prompts, longest), padded on the left."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return ids, mask
+def endpoint_answers(endpoint: "Endpoint", *, system: str, new_tokens: int) -> Answerer:
+    """Return an answerer that asks a model behind an OpenAI-compatible endpoint."""
+    from cocoift.endpoint import ask_endpoint, to_openai
+
+    def answer(asked: Sequence[Ask]) -> Iterator[tuple[int, str | Failure]]:
+        chats = [partial(to_openai, ask.messages, ask.pictures, system=system) for ask in asked]
+        yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens)
+
+    return answer
+
+
+def roll_out(
+    questions: Sequence[Question],
+    protocol: Protocol,
+    answer: Answerer,
+    *,
+    file: Path,
+    key: str,
+    model: str,
+    image_root: Path,
+    chunk: int = 256,
+) -> list[Rollout]:
+    """Put every question under a protocol and return the dialogs, in the questions' order.
+
+    `key` digests all that the answers depend on besides the protocol; a file with another key is
+    begun anew.  A dialog that failed is asked again by the next run, and the failed round never
+    enters a history.  Raises `DataError` for a damaged file or a picture that cannot be opened.
+    """
+    head = _Head(key, model, protocol.name)
+    done = _resume(file, head)
+    todo = [q for q in questions if q.id not in done or done[q.id].failure]
+    # Questions on one picture stay together: they share its cache and its opening rounds.
+    todo.sort(key=lambda question: question.images)
+    with file.open("ab") as log, tqdm(total=len(todo), desc=f"{model}, {protocol.name}",
+                                      unit=" dialogs", leave=False) as bar:  # fmt: skip
+        for part in (todo[at : at + chunk] for at in range(0, len(todo), chunk)):
+            shown = _pictures(part, questions, protocol, image_root)
+            for rollout in _dialogs(part, protocol, answer, shown):
+                log.write(msgspec.json.encode(rollout) + b"\n")
+                log.flush()
+                done[rollout.question_id] = rollout
+                bar.update()
+    return [done[question.id] for question in questions]
+
+
+def _resume(file: Path, head: _Head) -> dict[str, Rollout]:
+    """Return the dialogs that are in a file, and make the file ready to be appended to."""
+    first = msgspec.json.encode(head) + b"\n"
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    if not lines or lines[0] != first:
+        write_bytes(file, first)
+        return {}
+    if not lines[-1].endswith(b"\n"):  # a line that a kill cut short
+        lines.pop()
+        os.truncate(file, sum(map(len, lines)))
+    try:
+        found = [msgspec.json.decode(line, type=Rollout) for line in lines[1:]]
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{file}: {error}; delete it and run again") from error
+    return {rollout.question_id: rollout for rollout in found}
+
+
+def read_rollouts(file: Path) -> list[Rollout]:
+    """Return the dialogs of a rollout file, the last one of each question."""
+    try:
+        _, *lines = file.read_bytes().splitlines()
+        found = [msgspec.json.decode(line, type=Rollout) for line in lines]
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise DataError(f"{file}: {error}; run notebook 05_multi_round_eval") from error
+    return list({rollout.question_id: rollout for rollout in found}.values())
+
+
+def _pictures(
+    part: Sequence[Question], questions: Sequence[Question], protocol: Protocol, root: Path
+) -> dict[tuple[str, ...], tuple[Image.Image, ...]]:
+    """Return the pictures to show for each question's images, each opened once."""
+    sets = list(dict.fromkeys(question.images for question in questions))
+    others = dict(zip(sets, [*sets[1:], sets[0]], strict=True))
+    shown = {}
+    for images in dict.fromkeys(question.images for question in part):
+        named = others[images] if protocol.picture == "other" else images
+        opened = tuple(open_image(inside(root, name)) for name in named)
+        if protocol.picture == "blank":
+            opened = tuple(Image.new("RGB", one.size, _GREY) for one in opened)
+        shown[images] = opened
+    return shown
+
+
+def _dialogs(
+    part: Sequence[Question],
+    protocol: Protocol,
+    answer: Answerer,
+    shown: dict[tuple[str, ...], tuple[Image.Image, ...]],
+) -> Iterator[Rollout]:
+    """Yield the dialog of every question, those that fail in their opening rounds first."""
+    rounds, failures = _open(protocol, answer, shown)
+    ready = []
+    for question in part:
+        if question.images in failures:
+            before = rounds[question.images]
+            reason = f"opening round {len(before) + 1}: {failures[question.images]}"
+            yield Rollout(question.id, list(question.images), before, reason)
+        else:
+            ready.append(question)
+    asked = [_ask(q.images, shown[q.images], [*rounds[q.images], Round(q.text, "")]) for q in ready]
+    for number, reply in answer(asked):
+        question = ready[number]
+        failed = isinstance(reply, Failure)
+        last = Round(question.text, "" if failed else reply)
+        yield Rollout(
+            question.id,
+            list(question.images),
+            rounds[question.images] + ([] if failed else [last]),
+            reply.reason if failed else "",
+        )
+
+
+def _open(
+    protocol: Protocol,
+    answer: Answerer,
+    shown: dict[tuple[str, ...], tuple[Image.Image, ...]],
+) -> tuple[dict[tuple[str, ...], list[Round]], dict[tuple[str, ...], str]]:
+    """Play the opening rounds, once per set of pictures; return them, and where they failed."""
+    rounds: dict[tuple[str, ...], list[Round]] = {images: [] for images in shown}
+    failures: dict[tuple[str, ...], str] = {}
+    for position, text in enumerate(protocol.opening):
+        going = [images for images in shown if images not in failures]
+        if protocol.replies:
+            for images in going:
+                told = _reference(protocol, position, images)
+                rounds[images].append(Round(text, told, "reference"))
+            continue
+        asked = [
+            _ask(images, shown[images], [*rounds[images], Round(text, "")]) for images in going
+        ]
+        for number, reply in answer(asked):
+            images = going[number]
+            if isinstance(reply, Failure):
+                failures[images] = reply.reason
+            else:
+                rounds[images].append(Round(text, reply))
+    return rounds, failures
+
+
+def _reference(protocol: Protocol, position: int, images: tuple[str, ...]) -> str:
+    reply = protocol.replies[position]
+    if isinstance(reply, str):
+        return reply
+    if images[0] not in reply:
+        raise DataError(f"protocol {protocol.name}: no reference reply for image {images[0]}")
+    return reply[images[0]]
+
+
+def _ask(
+    images: tuple[str, ...], pictures: tuple[Image.Image, ...], rounds: Sequence[Round]
+) -> Ask:
+    messages = []
+    for position, one in enumerate(rounds):
+        marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
+        messages += [Message("human", f"{marker}{one.question}"), Message("gpt", one.answer)]
+    return Ask("\n".join(images), pictures, messages[:-1])
+
+
+def rollout_frame(rollouts: Sequence[Rollout]) -> pd.DataFrame:
+    """Return one row per dialog: question_id, image, answer, words, opening_reply, failure.
+
+    `image` is the first of the question's, `opening_reply` the answer of the round before the
+    question, empty in a single round.
+    """
+    rows = [
+        (
+            one.question_id,
+            one.images[0],
+            one.answer,
+            len(one.answer.split()) if one.answer is not None else None,
+            one.rounds[-2].answer if len(one.rounds) > 1 and not one.failure else "",
+            one.failure,
+        )
+        for one in rollouts
+    ]
+    columns = ["question_id", "image", "answer", "words", "opening_reply", "failure"]
+    return pd.DataFrame(rows, columns=columns)

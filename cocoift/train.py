@@ -9,6 +9,7 @@ import inspect
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
         notes = {"key": key, "seconds": trainer.seconds, "log": trainer.state.log_history}
         notes |= {"padding_waste": plan.waste, "records": data.records, "steps": training.steps}
         notes |= {"supervised_tokens": data.supervised_tokens}
+        notes |= {"recipe": asdict(training.recipe)}
         notes |= {"processes": trainer.args.world_size, "accumulation": plan.accumulation}
         save_adapter(trainer.model, training.adapter, notes={NOTES: json.dumps(notes, indent=1)})
         for stale in training.adapter.parent.glob(f".{training.adapter.name}.run-*"):

@@ -1,18 +1,15 @@
 """What was trained and how it went: the tables of notebook 04."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from cocoift.batches import Plan
 from cocoift.chat import Sample
-from cocoift.files import inside
-from cocoift.images import open_image
-from cocoift.records import IMAGE_MARKER, Message, read_records
-from cocoift.training_set import TrainingSet, split_images
+from cocoift.held_out import HeldOutRound, read_held_out
+from cocoift.training_set import TrainingSet
 from cocoift.tuning import Training, TuningRecipe
 
 # Which mixture, which seed.
@@ -175,44 +172,14 @@ def adapter_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-@dataclass(frozen=True)
-class HeldOutRound:
-    """One round of a held-out image, asked alone."""
-
-    image: str
-    instruction: str
-    answer: str
-
-    @property
-    def messages(self) -> list[Message]:
-        """The question as the first of a conversation."""
-        return [Message("human", f"{IMAGE_MARKER}\n{self.instruction}")]
-
-    def picture(self, root: Path) -> Image.Image:
-        """Return the picture; raises `DataError` when it is missing or damaged."""
-        return open_image(inside(root, self.image))
-
-
 def held_out_rounds(
     training: Training, wanted: Sequence[str], *, held_out: int
 ) -> list[HeldOutRound]:
-    """Return one round per wanted form of answer, each on another image that did not train.
-
-    `training` is of the merged mixture, whose every round carries its own instruction.
-    """
-    split = split_images(training.mixture, held_out=held_out)
-    unseen = set(split.held_out)
-    records = iter(r for r in read_records(training.mixture) if r.image in unseen)
-    found = []
+    """Return one round per wanted form of answer, each on another image that did not train."""
+    rounds = read_held_out(training.mixture, forms=training.forms, held_out=held_out)
+    found: list[HeldOutRound] = []
     for form in wanted:
-        for record in records:
-            asked, told = record.conversations[::2], record.conversations[1::2]
-            rounds = [
-                HeldOutRound(record.image, human.value.replace(f"{IMAGE_MARKER}\n", ""), gpt.value)
-                for human, gpt, source in zip(asked, told, record.sources, strict=True)
-                if training.forms.get(source) == form
-            ]
-            if rounds:
-                found.append(rounds[0])
-                break
+        used = {one.image for one in found}
+        fitting = (one for one in rounds if one.form == form and one.image not in used)
+        found += list(islice(fitting, 1))
     return found

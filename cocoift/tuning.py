@@ -40,8 +40,11 @@ class TuningRecipe:
     workers: int = 4
 
     def steps(self, records: int) -> int:
-        """Return the optimiser steps for a merged mixture of so many records."""
-        return max(1, -(-records * self.epochs // self.records_per_step))
+        """Return the optimiser steps for a merged mixture of so many records, rounded down.
+
+        No record is lost by that: an epoch is divided into so many steps, whatever is in each.
+        """
+        return max(1, records * self.epochs // self.records_per_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,17 @@ def base_of(checkpoint: str, seed: int, root: Path) -> str:
     return str(local) if local.exists() or named.count("/") != 1 else named
 
 
+def adapter_of(work: Path, mixture: str, seed: int) -> Path:
+    """Return where the adapter of a mixture and seed lies below a preset's `work_dir`."""
+    return work / "adapters" / f"{mixture}-{seed}"
+
+
+def answer_forms(catalogue: Path) -> dict[str, str]:
+    """Return the form of answer that each source asks for."""
+    entries = read_catalogue(catalogue)
+    return {name: entry.form for name, entry in entries.items() if entry.form}
+
+
 def plan_training(
     mixture: str,
     seed: int,
@@ -112,13 +126,12 @@ def plan_training(
     merged = root / work_dir / "merged"
     split = split_images(merged / "merged.json", held_out=held_out_images, train=train_images)
     recipe = TuningRecipe(**tuning)
-    entries = read_catalogue(root / catalogue)
     return Training(
         mixture=merged / f"{mixture}.json",
         images=split.train,
         image_root=root / image_dir,
         checkpoint=base_of(checkpoint, seed, root),
-        adapter=root / work_dir / "adapters" / f"{mixture}-{seed}",
+        adapter=adapter_of(root / work_dir, mixture, seed),
         steps=recipe.steps(count_records(merged / "merged.json", split.train)),
         seed=seed,
         recipe=recipe,
@@ -126,5 +139,5 @@ def plan_training(
         context_tokens=context_tokens,
         system=system_prompt,
         device=device,
-        forms={name: entry.form for name, entry in entries.items() if entry.form},
+        forms=answer_forms(root / catalogue),
     )

@@ -1,0 +1,238 @@
+"""A judge behind an OpenAI-compatible endpoint: asked once, paid once, remembered.
+
+Replies are kept in an SQLite file under a digest of everything that determines them, so a run
+that is stopped, or repeated with more questions, asks only for what it has not got.
+"""
+
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from cocoift.benchmarks import Question
+from cocoift.endpoint import Endpoint, complete
+from cocoift.files import DataError, digest
+from cocoift.judge import Verdict
+from cocoift.protocols import Failure
+from cocoift.tokens import estimate
+
+_GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IGNORECASE)
+_REPLY_TOKENS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """Who judges and how: the endpoint, the prompt, and how often each answer is judged.
+
+    `attempts` bounds how often an unusable reply is asked for again.  `prices` are per million
+    tokens, in and out; a run that would cost more than `max_cost` does not start, and one that
+    reaches it stops.
+    """
+
+    endpoint: Endpoint
+    prompt: str
+    temperature: float = 0.0
+    repeats: int = 1
+    attempts: int = 3
+    prices: tuple[float, float] = (0.0, 0.0)
+    max_cost: float = 10.0
+
+    @property
+    def prompt_hash(self) -> str:
+        """Twelve digits that stand for the prompt in tables."""
+        return digest(self.prompt)[:12]
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What judging takes: calls that are not in the cache, their tokens, and their cost."""
+
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One reply wanted: of answer number `place`, in repeat `repeat`."""
+
+    place: int
+    repeat: int
+    text: str
+
+
+def grade(reply: str) -> float | None:
+    """Return the grade a reply states, `None` unless it is one number from 0 to 1.
+
+    `"0.7"`, `"Grade: 0.7"` and `"1."` are grades; `"1.5"`, `"7/10"`, `"I cannot"` and
+    `"between 0.2 and 0.4"` are not.
+    """
+    match = _GRADE.fullmatch(reply.strip().strip("*|`\"' "))
+    value = float(match[1]) if match else -1.0
+    return value if 0.0 <= value <= 1.0 else None
+
+
+def prompt_text(prompt: str, question: Question, answer: str) -> str:
+    """Return a judge's prompt with question, ground truth, steps and answer filled in.
+
+    The places are `{question}`, `{ground_truth}`, `{steps}` and `{answer}`; a file that has none
+    of them, such as MM-Vet's official prompt, is continued with one row of its table.
+    """
+    values = {
+        "question": question.text,
+        "ground_truth": question.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> "),
+        "steps": " ".join(f"({n}) {step}" for n, step in enumerate(question.steps, start=1)),
+        "answer": answer,
+    }
+    if not any(f"{{{name}}}" in prompt for name in values):
+        row = " | ".join(values[name] for name in ("question", "ground_truth", "answer"))
+        return f"{prompt.rstrip()}\n{row} |"
+    return re.sub(r"\{(question|ground_truth|steps|answer)\}", lambda m: values[m[1]], prompt)
+
+
+class _Cache:
+    """Replies by digest, in SQLite; every reply is on disk before its call counts as made."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = threading.Lock()
+        self.base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self.base.execute("PRAGMA journal_mode=WAL")
+        self.base.execute(
+            "CREATE TABLE IF NOT EXISTS replies "
+            "(key TEXT PRIMARY KEY, reply TEXT, tokens_in INTEGER, tokens_out INTEGER)"
+        )
+
+    def get(self, key: str) -> str | None:
+        with self.lock:
+            row = self.base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def put(self, key: str, reply: str, paid: tuple[int, int]) -> None:
+        with self.lock:
+            self.base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
+                              (key, reply, *paid))  # fmt: skip
+
+    def close(self) -> None:
+        self.base.close()
+
+
+def _key(settings: JudgeSettings, call: _Call, attempt: int) -> str:
+    return digest(
+        [settings.endpoint.base_url, settings.endpoint.model, call.text, settings.temperature,
+         _REPLY_TOKENS, call.repeat, attempt]
+    )  # fmt: skip
+
+
+def _calls(
+    settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str]
+) -> list[_Call]:
+    """Return the calls to make; equal texts are asked once a repeat, whichever model said them."""
+    return [
+        _Call(place, repeat, prompt_text(settings.prompt, question, answer))
+        for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
+        if question.answer
+        for repeat in range(settings.repeats)
+    ]
+
+
+def bill(
+    settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str], cache: Path
+) -> Bill:
+    """Return what judging these answers will take at most, if every first reply can be used."""
+    with closing(_Cache(cache)) as known:
+        texts = {
+            _key(settings, call, 0): call.text for call in _calls(settings, questions, answers)
+        }
+        missing = [text for key, text in texts.items() if known.get(key) is None]
+    tokens_in = sum(map(estimate, missing))
+    tokens_out = _REPLY_TOKENS * len(missing)
+    return Bill(len(missing), tokens_in, tokens_out, _cost(settings, tokens_in, tokens_out))
+
+
+def _cost(settings: JudgeSettings, tokens_in: int, tokens_out: int) -> float:
+    price_in, price_out = settings.prices
+    return (tokens_in * price_in + tokens_out * price_out) / 1e6
+
+
+def judge(
+    settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str], *, cache: Path
+) -> list[list[Verdict]]:
+    """Judge every answer `repeats` times; return its verdicts, in order.
+
+    A reply that is no grade, or does not come, is asked for again up to `attempts` times and then
+    left unscored with the reason.  Raises `DataError` when the bill exceeds `max_cost`, before
+    the first call or as soon as what was paid reaches it.
+    """
+    expected = bill(settings, questions, answers, cache)
+    if expected.cost > settings.max_cost:
+        raise DataError(
+            f"judging takes {expected.calls:,} calls for about {expected.cost:.2f}, "
+            f"max_cost is {settings.max_cost:.2f}; raise it or judge fewer answers"
+        )
+    by_text: dict[tuple[str, int], list[_Call]] = {}
+    for call in _calls(settings, questions, answers):
+        by_text.setdefault((call.text, call.repeat), []).append(call)
+    verdicts: list[list[Verdict]] = [
+        [] if question.answer else [Verdict(None, "upstream gives no answer to compare with")]
+        for question in questions
+    ]
+    with closing(_Cache(cache)) as known:
+        for same, verdict in _graded(settings, list(by_text.values()), known):
+            for call in same:
+                verdicts[call.place].append(verdict)
+    return [sorted(found, key=lambda verdict: verdict.repeat) for found in verdicts]
+
+
+def _graded(
+    settings: JudgeSettings, groups: list[list[_Call]], known: _Cache
+) -> Iterator[tuple[list[_Call], Verdict]]:
+    client, paid, lock = settings.endpoint.client(), [0.0], threading.Lock()
+
+    def spend(tokens: tuple[int, int]) -> None:
+        with lock:
+            paid[0] += _cost(settings, *tokens)
+
+    def verdict(same: list[_Call]) -> Verdict:
+        call, reason = same[0], ""
+        for attempt in range(settings.attempts):
+            key = _key(settings, call, attempt)
+            reply = known.get(key)
+            if reply is None:
+                if paid[0] >= settings.max_cost > 0 and settings.prices != (0.0, 0.0):
+                    raise DataError(f"stopped: judging has cost {paid[0]:.2f}, max_cost reached")
+                chat = [{"role": "user", "content": call.text}]
+                told, *tokens = complete(
+                    client,
+                    settings.endpoint.model,
+                    chat,
+                    new_tokens=_REPLY_TOKENS,
+                    temperature=settings.temperature,
+                )
+                spend((tokens[0], tokens[1]))
+                if isinstance(told, Failure):
+                    reason = told.reason
+                    continue
+                known.put(key, told, (tokens[0], tokens[1]))
+                reply = told
+            value = grade(reply)
+            if value is not None:
+                return Verdict(value, "", call.repeat)
+            reason = f"no grade in the reply {reply[:80]!r}"
+        return Verdict(None, f"{reason} ({settings.attempts} attempts)", call.repeat)
+
+    with ThreadPoolExecutor(settings.endpoint.concurrency) as threads:
+        waiting = {threads.submit(verdict, same): same for same in groups}
+        try:
+            for done in tqdm(as_completed(waiting), total=len(waiting), desc="judging",
+                             unit=" answers", leave=False):  # fmt: skip
+                yield waiting[done], done.result()
+        finally:
+            threads.shutdown(cancel_futures=True)

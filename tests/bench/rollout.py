@@ -1,0 +1,116 @@
+"""Answers per second of our rollouts beside one answer at a time, in one run, same answers.
+
+    python tests/bench/rollout.py [PRESET.yaml] [--questions 240]
+
+Both ask the merged adapter of seed 0 the preset's first benchmark in multi-round, openings
+included.  The plain way is what evaluation scripts do: transformers' `generate`, one prompt after
+the other, nothing kept between them.  Notebooks 00, 02 and 04 must have run.
+"""
+
+import argparse
+import inspect
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from tqdm.auto import tqdm
+
+from cocoift import evaluation
+from cocoift.chat import prompt_ids
+from cocoift.generation import generate
+from cocoift.images import open_image, pixel_values, side_by_side
+from cocoift.model import (
+    image_tokens,
+    load_adapters,
+    load_model,
+    load_processor,
+    pick_device,
+)
+from cocoift.protocols import Ask, read_protocols
+from cocoift.records import IMAGE_MARKER, Message
+from cocoift.tuning import plan_training
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def plain(model, processor, asked, system, new_tokens):
+    tokenizer, count, answers = processor.tokenizer, image_tokens(model.config), []
+    for ask in tqdm(asked, desc="one at a time", leave=False):
+        ids = torch.tensor(
+            [prompt_ids(ask.messages, tokenizer=tokenizer, image_tokens=count, system=system)]
+        ).to(model.device)
+        pixels = pixel_values([side_by_side(ask.pictures)], processor.image_processor)
+        made = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=torch.from_numpy(pixels).to(model.device, model.dtype),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        text = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+        answers.append(text.strip())
+    return answers
+
+
+def dialogs(answer, questions, opening, images):
+    """Play the opening and ask every question, with whatever `answer` gives; return answers."""
+    pictures = {q.images: tuple(open_image(images / n) for n in q.images) for q in questions}
+    keys = list(pictures)
+    first = [Message("human", f"{IMAGE_MARKER}\n{opening}")]
+    told = dict(zip(keys, answer([Ask(str(k), pictures[k], first) for k in keys]), strict=True))
+    return answer(
+        [
+            Ask(
+                str(q.images),
+                pictures[q.images],
+                [*first, Message("gpt", told[q.images]), Message("human", q.text)],
+            )
+            for q in questions
+        ]
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    default = ROOT / "notebooks/presets/mini.yaml"
+    parser.add_argument("preset", type=Path, nargs="?", default=default)
+    parser.add_argument("--questions", type=int, default=240)
+    chosen = parser.parse_args()
+    preset = yaml.safe_load(chosen.preset.read_text())
+    known = inspect.signature(plan_training).parameters
+    values = {name: value for name, value in preset.items() if name in known}
+    values["device"] = pick_device(values["device"])
+    training = plan_training("merged", 0, root=ROOT, **values)
+    benchmark, *_ = evaluation.read_benchmarks(preset["benchmarks"], ROOT / preset["raw_dir"])
+    protocols = read_protocols(preset["protocols"], ROOT / preset["raw_dir"])
+    (opening,) = protocols["multi_round"].opening
+    questions = benchmark.questions[: chosen.questions]
+    processor = load_processor(training.checkpoint)
+    base = load_model(
+        training.checkpoint, four_bit=training.recipe.four_bit, device=training.device
+    )
+    model = load_adapters(base, {"merged": training.adapter})
+    system, new_tokens = preset["system_prompt"], preset["new_tokens"]
+
+    def ours(asked):
+        return generate(model, processor, asked, system=system, new_tokens=new_tokens)
+
+    def theirs(asked):
+        return plain(model, processor, asked, system, new_tokens)
+
+    rates, answers = {}, {}
+    for name, answer in (("ours", ours), ("one at a time", theirs)):
+        start = time.perf_counter()
+        answers[name] = dialogs(answer, questions, opening, benchmark.images)
+        rates[name] = len(questions) / (time.perf_counter() - start)
+        print(f"{name:14} {rates[name]:8.1f} answers/s", flush=True)
+    same = sum(a == b for a, b in zip(*answers.values(), strict=True))
+    ratio = rates["ours"] / rates["one at a time"]
+    print(f"ours / one at a time {ratio:.1f}x on {training.device}; {same} of {len(questions)} "
+          "answers are the same")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

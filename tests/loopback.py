@@ -1,0 +1,77 @@
+"""A loopback server with enough of OpenAI's chat API to be asked, and to fail in every way."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# What a handler may return instead of a text: (status, body).
+Broken = tuple[int, bytes]
+
+
+class Loopback:
+    """The running server: its address, its requests, and how many were at work at once."""
+
+    def __init__(self, reply: Callable[[dict, int], str | Broken], delay: float):
+        self.reply, self.delay = reply, delay
+        self.requests: list[dict] = []
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+        self.url = ""
+
+    def handle(self, body: dict) -> str | Broken:
+        with self.lock:
+            self.requests.append(body)
+            number = len(self.requests) - 1
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            time.sleep(self.delay)
+            return self.reply(body, number)
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
+
+def completion(text: str) -> bytes:
+    choice = {"index": 0, "finish_reason": "stop",
+              "message": {"role": "assistant", "content": text}}  # fmt: skip
+    usage = {"prompt_tokens": 100, "completion_tokens": 4, "total_tokens": 104}
+    return json.dumps(
+        {"id": "x", "object": "chat.completion", "created": 0, "model": "loopback",
+         "choices": [choice], "usage": usage}
+    ).encode()  # fmt: skip
+
+
+@contextmanager
+def serving(reply: Callable[[dict, int], str | Broken], *, delay: float = 0.0):
+    """Serve on a free loopback port; `reply(body, number)` gives a text or (status, body)."""
+    state = Loopback(reply, delay)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            told = state.handle(body)
+            status, content = (200, completion(told)) if isinstance(told, str) else told
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
