@@ -67,6 +67,36 @@ def supervision_card(sample: Sample, decode: Callable[[Sequence[int]], str], *, 
     )
 
 
+def dialog_card(
+    picture: Path, *, title: str, dialogs: Mapping[str, Sequence[tuple[str, str]]]
+) -> str:
+    """Return dialogs about one picture side by side: a column each, with its rounds in order.
+
+    `dialogs` maps a column's heading to its rounds, (question, answer).  All text is escaped.
+    """
+    columns = "".join(
+        '<div style="flex:1 1 14rem;min-width:0">'
+        f"<strong>{html.escape(heading)}</strong>{''.join(map(_round, rounds))}</div>"
+        for heading, rounds in dialogs.items()
+    )
+    return (
+        '<section style="display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start;'
+        'margin:1rem 0;border-top:1px solid #ccc;padding-top:.6rem">'
+        f'{_image(picture, alt=title)}<div style="flex:1 1 24rem;min-width:0">'
+        f"<strong>{html.escape(title)}</strong>"
+        f'<div style="display:flex;flex-wrap:wrap;gap:1rem">{columns}</div></div></section>'
+    )
+
+
+def _round(pair: tuple[str, str]) -> str:
+    question, answer = (html.escape(tidy(text)) for text in pair)
+    style = "margin:.4rem 0;unicode-bidi:isolate;overflow-wrap:anywhere"
+    return (
+        f'<p dir="auto" style="{style};color:#555">{question}</p>'
+        f'<p dir="auto" style="{style};padding-left:1rem">{answer or "(no words)"}</p>'
+    )
+
+
 def _shortened(text: str, image: str) -> str:
     count = text.count(image)
     run = image * count
@@ -82,13 +112,19 @@ def _cell(text: str, style: str = "") -> str:
 
 def _picture(record: Record, image_root: Path) -> str:
     try:
-        data = thumbnail(inside(image_root, record.image))
+        path = inside(image_root, record.image)
     except DataError as error:
         return f'<p style="width:12rem;color:#666">{html.escape(str(error))}</p>'
-    return (
-        f'<img alt="picture {html.escape(record.image)}" src="{data}" '
-        'style="width:12rem;image-rendering:auto">'
-    )
+    return _image(path, alt=f"picture {record.image}")
+
+
+def _image(path: Path, *, alt: str) -> str:
+    """Return a picture as an element, or, where it cannot be shown, the reason in words."""
+    try:
+        data = thumbnail(path)
+    except DataError as error:
+        return f'<p style="width:12rem;color:#666">{html.escape(str(error))}</p>'
+    return f'<img alt="{html.escape(alt)}" src="{data}" style="width:12rem;image-rendering:auto">'
 
 
 def thumbnail(path: Path) -> str:

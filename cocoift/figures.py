@@ -318,3 +318,72 @@ def form_bars(losses: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
     ax.grid(axis="y", visible=False)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
+
+
+@styled
+def difference_plot(
+    differences: pd.DataFrame, *, names: Mapping[str, str], title: str, xlabel: str
+) -> Figure:
+    """Show differences with their intervals: a row per metric, a mark per model.
+
+    `differences` has the columns model, metric, difference, low, high.
+    """
+    metrics = list(dict.fromkeys(differences.metric))
+    models = [name for name in names if name in set(differences.model)]
+    figure, (ax,) = _axes(9, 1.6 + 0.5 * len(metrics))
+    for number, model in enumerate(models):
+        own = differences[differences.model == model].set_index("metric").reindex(metrics)
+        places = np.arange(len(metrics)) + (number - (len(models) - 1) / 2) * 0.22
+        spread = np.abs(own[["low", "high"]].to_numpy().T - own.difference.to_numpy())
+        ax.errorbar(
+            own.difference,
+            places,
+            xerr=spread,
+            fmt="osD^v"[number % 5],
+            color=MIXTURE_COLOURS.get(model, "#444444"),
+            capsize=3,
+            label=names[model],
+        )
+    ax.axvline(0, color="#333333", linewidth=1)
+    ax.set_yticks(range(len(metrics)), metrics)
+    ax.set(xlabel=xlabel, ylim=(len(metrics) - 0.4, -0.6))
+    ax.set_title(title)
+    ax.grid(axis="y", visible=False)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+@styled
+def protocol_bars(
+    scores: pd.DataFrame,
+    *,
+    models: Mapping[str, str],
+    protocols: Mapping[str, str],
+    metrics: Mapping[str, str],
+) -> Figure:
+    """Show metrics side by side: a panel each, a group of bars per protocol, a bar per model."""
+    figure, axes = _axes(11, 1.4 + 0.5 * len(protocols), columns=len(metrics))
+    places = np.arange(len(protocols))
+    for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
+        for number, (model, label) in enumerate(models.items()):
+            own = scores[(scores.metric == metric) & (scores.model == model)]
+            own = own.set_index("protocol").reindex(list(protocols))
+            spread = np.abs(own[["low", "high"]].to_numpy().T - own.value.to_numpy())
+            height = 0.8 / len(models)
+            ax.barh(
+                places + (number - (len(models) - 1) / 2) * height,
+                own.value,
+                height,
+                xerr=spread,
+                color=MIXTURE_COLOURS.get(model, "#444444"),
+                hatch=("", "//", "..")[number % 3],
+                edgecolor="white",
+                error_kw={"capsize": 2, "linewidth": 1, "ecolor": "#222222"},
+                label=label,
+            )
+        ax.set_title(title, fontsize=11)
+        ax.set(xlim=(0, 100), xlabel="percent", ylim=(len(protocols) - 0.4, -0.6))
+        ax.set_yticks(places, list(protocols.values()) if ax is axes[0] else [])
+        ax.grid(axis="y", visible=False)
+    axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure

@@ -9,6 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from loopback import serving
 from published_checkpoint import write_published_checkpoint
 
 from cocoift import study
@@ -125,6 +126,56 @@ def test_an_empty_raw_folder_is_shown_as_absent_and_then_stops_with_one_error(ro
     assert "0 of 21 sources can be read" in (tmp_path / "reports/00_setup.html").read_text()
     with pytest.raises(study.NotebookFailed, match=r"no turn tables in .*; run notebook 00_setup"):
         study.run_notebook(analysis, parameters=preset, reports=tmp_path / "reports")
+
+
+def test_scores_are_tidy_and_gates_do_not_look_at_multi_round(smoke):
+    _, reports = smoke
+    scores = pd.read_csv(reports / "tables/scores.csv")
+    columns = ["benchmark", "model", "seed", "protocol", "metric", "value", "low", "high", "n"]
+    assert list(scores.columns)[:10] == [*columns, "unscored"]
+    assert set(scores.model) == {"base", "mix", "merged"}
+    assert {"single_round", "multi_round", "blank_picture"} <= set(scores.protocol)
+    assert {"total", "overall", "collapse"} <= set(scores.metric)
+    assert ((scores.low <= scores.value + 1e-6) & (scores.value <= scores.high + 1e-6)).mean() > 0.9
+    gates = pd.read_csv(reports / "tables/gates.csv")
+    assert len(gates) == 9 and set(gates.model) == {"base", "mix", "merged"}
+
+
+def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(
+    smoke, root, tmp_path, monkeypatch
+):
+    work, _ = smoke
+    monkeypatch.setenv("LOOPBACK_KEY", "sk-not-to-be-seen")
+
+    def reply(body, number):
+        content = body["messages"][0]["content"]
+        if isinstance(content, str):
+            return "0.5"
+        assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
+        return "beach" if len(body["messages"]) == 1 else "The picture was taken at the beach."
+
+    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
+    preset |= {"raw_dir": str(work.parent / "raw"), "image_dir": "absent", "models": []}
+    preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
+    preset["protocols"] = {k: preset["protocols"][k] for k in ("single_round", "multi_round")}
+    with serving(reply) as server:
+        where = {"base_url": server.url, "model": "served", "key_variable": "LOOPBACK_KEY"}
+        preset["endpoints"] = [{"name": "served", **where}]
+        prompts = {"mm_vet": "data/judges/mm_vet.txt", "infimm_eval": "data/judges/infimm_eval.txt"}
+        preset["judge"] = {"kind": "openai", "prompts": prompts, "prices": [1.0, 1.0], **where}
+        notebook = root / "notebooks/05_multi_round_eval.ipynb"
+        study.run_notebook(notebook, parameters=preset, reports=tmp_path / "reports")
+    scores = pd.read_csv(tmp_path / "reports/tables/scores.csv")
+    assert set(scores.model) == {"served"} and scores.judge.str.startswith("served, prompt ").all()
+    total = scores[(scores.metric == "total") & (scores.seed == "all")].set_index("protocol")
+    assert total.value.to_dict() == {"single_round": 50.0, "multi_round": 50.0}
+    told = scores[(scores.metric == "collapse") & (scores.seed == "all")].set_index(
+        ["benchmark", "protocol"]
+    )
+    assert told.value["mm_vet", "single_round"] == 100.0
+    assert told.value["mm_vet", "multi_round"] == 0.0
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"sk-not-to-be-seen" not in path.read_bytes(), path
 
 
 @pytest.fixture(scope="module")

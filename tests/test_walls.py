@@ -16,16 +16,18 @@ LAYERS = [
     ["analysis", "tables"],
     ["chat", "batches"],
     ["training_set", "model"],
-    ["tuning", "memory", "checkpoints", "rollout", "trainer"],
-    ["train", "training_report"],
-    ["merge_report", "figures", "cards", "mini", "download"],
+    ["tuning", "memory", "checkpoints", "trainer", "benchmarks", "protocols"],
+    ["generation", "endpoint", "judge", "train", "held_out"],
+    ["rollout", "judge_api", "training_report"],
+    ["evaluation", "score", "merge_report"],
+    ["evaluation_report", "figures", "cards", "mini", "download"],
     ["pages"],
     ["study"],
 ]
 HEAVY = {"torch", "transformers", "ipywidgets", "openai", "daft", "ray", "tokenizers", "IPython"}
 HEAVY |= {"peft", "bitsandbytes", "accelerate"}
-# The files that use each; `chat`, `images` and `training_set` name transformers for type checkers
-# only.
+# The files that use each; `chat`, `images`, `training_set` and `rollout` name transformers for
+# type checkers only.
 ALLOWED = {
     "engine": {"daft"},
     "tokens": {"tokenizers"},
@@ -39,7 +41,9 @@ ALLOWED = {
     "model": {"torch", "transformers", "peft", "bitsandbytes"},
     "memory": {"torch", "transformers"},
     "checkpoints": {"torch", "transformers"},
-    "rollout": {"torch", "transformers"},
+    "generation": {"torch", "transformers"},
+    "rollout": {"transformers"},
+    "endpoint": {"openai"},
     "trainer": {"torch", "transformers"},
     "train": {"torch", "transformers"},
 }
