@@ -18,6 +18,9 @@ from cocoift.protocols import Answerer, Ask, Failure, Protocol
 from cocoift.rollout import Rollout, endpoint_answers, local_answers, roll_out
 from cocoift.train import training_log
 
+# Rollouts of code that answers differently are not reused; raise it with such a change.
+_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -95,21 +98,21 @@ def local_candidates(
 ) -> Iterator[Candidate]:
     """Yield the models of one seed: `base` untuned, the others by adapter, on one loaded base.
 
-    The base is loaded as it was when the adapters were trained.  Raises `DataError` when an
-    adapter is not there.
+    The base is loaded as it was when the adapters were trained, in four bits without any.
+    Raises `DataError` when an adapter is not there.
     """
-    recipes = [training_log(folder)["recipe"] for folder in adapters.values()]
+    wanted = {name: folder for name, folder in adapters.items() if name in models}
+    recipes = [training_log(folder)["recipe"] for folder in wanted.values()]
     four_bit = all(recipe["four_bit"] for recipe in recipes)
     processor = load_processor(base)
     loaded = load_model(base, four_bit=four_bit, device=device)
-    wanted = {name: folder for name, folder in adapters.items() if name in models}
     tuned = load_adapters(loaded, wanted) if wanted else None
     weights = [sha256(path) for path in sorted(Path(base).glob("*.safetensors"))] or base
     for name in models:
         shared = tuned if tuned is not None else loaded
         answer = local_answers(shared, processor, system=system, new_tokens=new_tokens, batch=batch)
         own = None if name == "base" else sha256(wanted[name] / "adapter_model.safetensors")
-        key = digest([weights, own, four_bit, device, system, new_tokens])
+        key = digest([_VERSION, weights, own, four_bit, device, system, new_tokens])
         if tuned is not None:
             answer = _switched(tuned, None if name == "base" else name, answer)
         yield Candidate(name, seed, answer, key)

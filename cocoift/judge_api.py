@@ -31,8 +31,8 @@ class JudgeSettings:
     """Who judges and how: the endpoint, the prompt, and how often each answer is judged.
 
     `attempts` bounds how often an unusable reply is asked for again.  `prices` are per million
-    tokens, in and out; a run that would cost more than `max_cost` does not start, and one that
-    reaches it stops.
+    tokens, in and out; `max_cost` is the most that all replies in the cache may cost together,
+    those of earlier runs included.
     """
 
     endpoint: Endpoint
@@ -120,6 +120,12 @@ class _Cache:
             self.base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
                               (key, reply, *paid))  # fmt: skip
 
+    def paid(self) -> tuple[int, int]:
+        """Return the tokens of all replies, in and out."""
+        sums = "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM replies"
+        with self.lock:
+            return self.base.execute(sums).fetchone()
+
     def close(self) -> None:
         self.base.close()
 
@@ -168,14 +174,17 @@ def judge(
     """Judge every answer `repeats` times; return its verdicts, in order.
 
     A reply that is no grade, or does not come, is asked for again up to `attempts` times and then
-    left unscored with the reason.  Raises `DataError` when the bill exceeds `max_cost`, before
-    the first call or as soon as what was paid reaches it.
+    left unscored with the reason.  Raises `DataError` when the bill, on top of what the cache has
+    cost, exceeds `max_cost`: before the first call, or as soon as what was paid reaches it.
     """
     expected = bill(settings, questions, answers, cache)
-    if expected.cost > settings.max_cost:
+    with closing(_Cache(cache)) as known:
+        spent = _cost(settings, *known.paid())
+    if expected.cost + spent > settings.max_cost:
         raise DataError(
             f"judging takes {expected.calls:,} calls for about {expected.cost:.2f}, "
-            f"max_cost is {settings.max_cost:.2f}; raise it or judge fewer answers"
+            f"{spent:.2f} are spent, max_cost is {settings.max_cost:.2f}; "
+            "raise it or judge fewer answers"
         )
     by_text: dict[tuple[str, int], list[_Call]] = {}
     for call in _calls(settings, questions, answers):
@@ -194,11 +203,7 @@ def judge(
 def _graded(
     settings: JudgeSettings, groups: list[list[_Call]], known: _Cache
 ) -> Iterator[tuple[list[_Call], Verdict]]:
-    client, paid, lock = settings.endpoint.client(), [0.0], threading.Lock()
-
-    def spend(tokens: tuple[int, int]) -> None:
-        with lock:
-            paid[0] += _cost(settings, *tokens)
+    client = settings.endpoint.client()
 
     def verdict(same: list[_Call]) -> Verdict:
         call, reason = same[0], ""
@@ -206,8 +211,9 @@ def _graded(
             key = _key(settings, call, attempt)
             reply = known.get(key)
             if reply is None:
-                if paid[0] >= settings.max_cost > 0 and settings.prices != (0.0, 0.0):
-                    raise DataError(f"stopped: judging has cost {paid[0]:.2f}, max_cost reached")
+                spent = _cost(settings, *known.paid())
+                if spent and spent >= settings.max_cost:
+                    raise DataError(f"stopped: judging has cost {spent:.2f}, max_cost reached")
                 chat = [{"role": "user", "content": call.text}]
                 told, *tokens = complete(
                     client,
@@ -216,11 +222,12 @@ def _graded(
                     new_tokens=_REPLY_TOKENS,
                     temperature=settings.temperature,
                 )
-                spend((tokens[0], tokens[1]))
                 if isinstance(told, Failure):
                     reason = told.reason
                     continue
-                known.put(key, told, (tokens[0], tokens[1]))
+                # Servers that do not count tokens are counted for.
+                counted = tokens if any(tokens) else (estimate(call.text), estimate(told))
+                known.put(key, told, (counted[0], counted[1]))
                 reply = told
             value = grade(reply)
             if value is not None:

@@ -106,7 +106,19 @@ def load_model(
         raise DataError(f"checkpoint {checkpoint}: {error}") from error
     if four_bit:
         check_quantised(model)
+        _compute_in_float32(model)
     return model
+
+
+def _compute_in_float32(model: nn.Module) -> None:
+    """Keep 4-bit layers on a CPU in float32, whatever the processor offers.
+
+    Where it has AVX512-BF16, bitsandbytes answers in bfloat16 without being asked; an answer then
+    differs from machine to machine, and a near tie with the batch it was given in.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _place(device: Device) -> str | int:

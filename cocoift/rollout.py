@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -239,24 +238,3 @@ def _ask(
         marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
         messages += [Message("human", f"{marker}{one.question}"), Message("gpt", one.answer)]
     return Ask("\n".join(images), pictures, messages[:-1])
-
-
-def rollout_frame(rollouts: Sequence[Rollout]) -> pd.DataFrame:
-    """Return one row per dialog: question_id, image, answer, words, opening_reply, failure.
-
-    `image` is the first of the question's, `opening_reply` the answer of the round before the
-    question, empty in a single round.
-    """
-    rows = [
-        (
-            one.question_id,
-            one.images[0],
-            one.answer,
-            len(one.answer.split()) if one.answer is not None else None,
-            one.rounds[-2].answer if len(one.rounds) > 1 and not one.failure else "",
-            one.failure,
-        )
-        for one in rollouts
-    ]
-    columns = ["question_id", "image", "answer", "words", "opening_reply", "failure"]
-    return pd.DataFrame(rows, columns=columns)

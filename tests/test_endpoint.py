@@ -161,7 +161,7 @@ def test_what_upstream_gives_no_answer_to_is_not_asked(tmp_path):
 def test_a_bill_above_the_limit_stops_before_the_first_call(tmp_path):
     with serving(lambda body, number: "0.5") as server:
         chosen = settings(server, prices=(1e6, 1e6), max_cost=1.0)
-        with pytest.raises(DataError, match=r"12 calls for about \d+\.\d+, max_cost is 1\.00"):
+        with pytest.raises(DataError, match=r"12 calls for about \d+\.\d+, .*max_cost is 1\.00"):
             judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
     assert not server.requests
 
@@ -177,6 +177,19 @@ def test_judging_stops_when_what_was_paid_reaches_the_limit(tmp_path):
         with pytest.raises(DataError, match="max_cost reached"):
             judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
     assert 0 < len(server.requests) < 12
+
+
+def test_the_limit_holds_over_several_models_and_runs(tmp_path):
+    with serving(lambda body, number: "0.5") as server:
+        where = endpoint(server, concurrency=1)
+        chosen = JudgeSettings(endpoint=where, prompt=PROMPT, prices=(1000.0, 0.0), max_cost=1.5)
+        options = {"cache": tmp_path / "c.sqlite"}
+        judge_api.judge(chosen, QUESTIONS, ANSWERS, **options)
+        # Twelve calls of 100 tokens have cost 1.2; three more are within the limit.
+        with pytest.raises(DataError, match=r"judging has cost 1\.50, max_cost reached"):
+            judge_api.judge(chosen, QUESTIONS, [f"{a} again" for a in ANSWERS], **options)
+        judge_api.judge(chosen, QUESTIONS, ANSWERS, **options)
+    assert len(server.requests) == 15
 
 
 class Unruly:

@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from torch import nn
 
 from cocoift.files import DataError
@@ -57,6 +58,19 @@ def test_four_bits_change_the_logits_a_little(checkpoint):
     small = logits(load_model(checkpoint, four_bit=True))
     assert not torch.equal(whole, small)
     assert nn.functional.cosine_similarity(whole.flatten(), small.flatten(), dim=0) > 0.9
+
+
+def test_four_bit_layers_compute_in_float32_on_a_cpu(checkpoint):
+    layer = load_model(checkpoint, four_bit=True).model.language_model.layers[0].mlp.up_proj
+    weights = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    torch.manual_seed(0)
+    inputs = torch.randn(5, 7, layer.in_features)
+    with torch.no_grad():
+        together = layer(inputs)
+        alone = torch.stack([layer(row[None]) for row in inputs.flatten(0, 1)]).flatten(0, 1)
+    expected = nn.functional.linear(inputs, weights)
+    assert torch.allclose(together, expected, atol=1e-5)
+    assert torch.allclose(alone.view_as(expected), expected, atol=1e-5)
 
 
 def test_lora_is_on_the_language_model_and_the_projector_trains_in_full(checkpoint):

@@ -14,7 +14,7 @@ from cocoift.mini.scenes import sample_scenes
 from cocoift.model import load_model, load_processor
 from cocoift.protocols import Ask, Failure, Protocol, read_protocols
 from cocoift.records import Message
-from cocoift.rollout import read_rollouts, roll_out, rollout_frame
+from cocoift.rollout import read_rollouts, roll_out
 
 OPENING = "Where is it? Answer with one word."
 SINGLE = Protocol(name="single_round")
@@ -147,12 +147,6 @@ def test_a_damaged_rollout_file_is_named(pictures, tmp_path):
     file.write_bytes(b"".join([lines[0], b'{"question_id": 3}\n', *lines[2:]]))
     with pytest.raises(DataError, match=r"x\.jsonl: .*delete it and run again"):
         rolled(pictures, tmp_path, Parrot())
-
-
-def test_the_frame_tells_words_and_the_reply_before(pictures, tmp_path):
-    frame = rollout_frame(rolled(pictures, tmp_path, Parrot(), MULTI))
-    assert frame.words.eq(frame.answer.str.split().str.len()).all()
-    assert frame.opening_reply[0] == "255 0 0 to  one word."
 
 
 def test_protocols_are_read_from_a_preset_and_checked(tmp_path):
