@@ -11,12 +11,13 @@ from cocoift import judge_api
 from cocoift.benchmarks import Question, read_benchmark
 from cocoift.endpoint import Endpoint
 from cocoift.files import DataError, digest, sha256
-from cocoift.judge import Claims, Verdict, reference_verdicts
+from cocoift.judge import Claims, Verdict, reference_verdict
 from cocoift.judge_api import JudgeSettings
 from cocoift.model import Device, load_adapters, load_model, load_processor, using
 from cocoift.protocols import Answerer, Ask, Failure, Protocol
 from cocoift.rollout import Rollout, endpoint_answers, local_answers, roll_out
 from cocoift.train import training_log
+from cocoift.tuning import weights_digest
 
 # Rollouts of code that answers differently are not reused; raise it with such a change.
 _VERSION = 1
@@ -52,6 +53,12 @@ class Run:
     seed: int
     protocol: str
     rollouts: list[Rollout]
+
+    def answered(self) -> tuple[list[Question], list[str]]:
+        """Return the questions that got an answer, and the answers, in the rollouts' order."""
+        by_id = {question.id: question for question in self.benchmark.questions}
+        told = [(by_id[r.question_id], r.answer) for r in self.rollouts if r.answer is not None]
+        return [question for question, _ in told], [answer for _, answer in told]
 
 
 Judge = Callable[[Benchmark, Sequence[Question], Sequence[str]], list[list[Verdict]]]
@@ -107,7 +114,7 @@ def local_candidates(
     processor = load_processor(base)
     loaded = load_model(base, four_bit=four_bit, device=device)
     tuned = load_adapters(loaded, wanted) if wanted else None
-    weights = [sha256(path) for path in sorted(Path(base).glob("*.safetensors"))] or base
+    weights = weights_digest(base)
     for name in models:
         shared = tuned if tuned is not None else loaded
         answer = local_answers(shared, processor, system=system, new_tokens=new_tokens, batch=batch)
@@ -161,13 +168,13 @@ def reference_judge(
     def judge(
         benchmark: Benchmark, questions: Sequence[Question], answers: Sequence[str]
     ) -> list[list[Verdict]]:
-        counted = {}
-        for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            found = claims(question.images[0], answer) if claims else None
+        verdicts = []
+        for question, answer in zip(questions, answers, strict=True):
             # Statements about several pictures cannot be told apart.
-            if found is not None and len(question.images) == 1:
-                counted[place] = found
-        return [[one] for one in reference_verdicts(questions, answers, claims=counted)]
+            alone = claims is not None and len(question.images) == 1
+            found = claims(question.images[0], answer) if alone else None
+            verdicts.append([reference_verdict(question, answer, claims=found)])
+        return verdicts
 
     return judge
 
@@ -220,10 +227,9 @@ def verdict_table(runs: Sequence[Run], judge: Judge) -> pd.DataFrame:
     rows = []
     for run in runs:
         by_id = {question.id: question for question in run.benchmark.questions}
-        told = [one for one in run.rollouts if one.answer is not None]
-        questions = [by_id[one.question_id] for one in told]
-        verdicts = judge(run.benchmark, questions, [one.answer or "" for one in told])
-        judged = dict(zip((one.question_id for one in told), verdicts, strict=True))
+        questions, answers = run.answered()
+        verdicts = judge(run.benchmark, questions, answers)
+        judged = dict(zip((question.id for question in questions), verdicts, strict=True))
         for one in run.rollouts:
             for verdict in judged.get(one.question_id, [Verdict(None, one.failure)]):
                 rows.append(_row(run, one, by_id[one.question_id], verdict))

@@ -131,11 +131,7 @@ def changed_most(
 
 def bill_of(run: Run, judges: Mapping[str, JudgeSettings], cache: Path) -> str:
     """Tell what judging a run will take at most: calls, tokens, cost."""
-    by_id = {question.id: question for question in run.benchmark.questions}
-    told = [one for one in run.rollouts if one.answer is not None]
-    questions = [by_id[one.question_id] for one in told]
-    answers = [one.answer or "" for one in told]
-    due = judge_api.bill(judges[run.benchmark.kind], questions, answers, cache)
+    due = judge_api.bill(judges[run.benchmark.kind], *run.answered(), cache)
     tokens = due.tokens_in + due.tokens_out
     return f"{due.calls:,} calls, about {tokens:,} tokens, cost {due.cost:.2f}"
 

@@ -7,7 +7,7 @@ for mini's scenes, takes off for stated facts that are wrong.  What it cannot se
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cocoift.benchmarks import Question
@@ -89,17 +89,3 @@ def reference_verdict(question: Question, answer: str, *, claims: Claims | None 
 def _stated_share(wanted: str, answer: str) -> float:
     parts = wanted_parts(wanted)
     return sum(any(states(answer, form) for form in forms) for forms in parts) / len(parts)
-
-
-def reference_verdicts(
-    questions: Sequence[Question],
-    answers: Sequence[str],
-    *,
-    claims: Mapping[int, Claims] | None = None,
-) -> list[Verdict]:
-    """Score answers by the reference judge, in order; `claims` by position where known."""
-    found = claims or {}
-    return [
-        reference_verdict(question, answer, claims=found.get(place))
-        for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
-    ]

@@ -109,22 +109,20 @@ class _Cache:
             "CREATE TABLE IF NOT EXISTS replies "
             "(key TEXT PRIMARY KEY, reply TEXT, tokens_in INTEGER, tokens_out INTEGER)"
         )
+        sums = "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM replies"
+        # The tokens of all replies, in and out.
+        self.paid: tuple[int, int] = self.base.execute(sums).fetchone()
 
     def get(self, key: str) -> str | None:
         with self.lock:
             row = self.base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
-    def put(self, key: str, reply: str, paid: tuple[int, int]) -> None:
+    def put(self, key: str, reply: str, tokens: tuple[int, int]) -> None:
         with self.lock:
             self.base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
-                              (key, reply, *paid))  # fmt: skip
-
-    def paid(self) -> tuple[int, int]:
-        """Return the tokens of all replies, in and out."""
-        sums = "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM replies"
-        with self.lock:
-            return self.base.execute(sums).fetchone()
+                              (key, reply, *tokens))  # fmt: skip
+            self.paid = (self.paid[0] + tokens[0], self.paid[1] + tokens[1])
 
     def close(self) -> None:
         self.base.close()
@@ -179,7 +177,7 @@ def judge(
     """
     expected = bill(settings, questions, answers, cache)
     with closing(_Cache(cache)) as known:
-        spent = _cost(settings, *known.paid())
+        spent = _cost(settings, *known.paid)
     if expected.cost + spent > settings.max_cost:
         raise DataError(
             f"judging takes {expected.calls:,} calls for about {expected.cost:.2f}, "
@@ -211,7 +209,7 @@ def _graded(
             key = _key(settings, call, attempt)
             reply = known.get(key)
             if reply is None:
-                spent = _cost(settings, *known.paid())
+                spent = _cost(settings, *known.paid)
                 if spent and spent >= settings.max_cost:
                     raise DataError(f"stopped: judging has cost {spent:.2f}, max_cost reached")
                 chat = [{"role": "user", "content": call.text}]

@@ -132,11 +132,7 @@ def _resume(file: Path, head: _Head) -> dict[str, Rollout]:
     if not lines[-1].endswith(b"\n"):  # a line that a kill cut short
         lines.pop()
         os.truncate(file, sum(map(len, lines)))
-    try:
-        found = [msgspec.json.decode(line, type=Rollout) for line in lines[1:]]
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{file}: {error}; delete it and run again") from error
-    return {rollout.question_id: rollout for rollout in found}
+    return {rollout.question_id: rollout for rollout in read_rollouts(file)}
 
 
 def read_rollouts(file: Path) -> list[Rollout]:
@@ -145,7 +141,7 @@ def read_rollouts(file: Path) -> list[Rollout]:
         _, *lines = file.read_bytes().splitlines()
         found = [msgspec.json.decode(line, type=Rollout) for line in lines]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise DataError(f"{file}: {error}; run notebook 05_multi_round_eval") from error
+        raise DataError(f"{file}: {error}; delete it and run again") from error
     return list({rollout.question_id: rollout for rollout in found}.values())
 
 

@@ -75,9 +75,13 @@ class Training:
         settings |= {"seed": self.seed, "system": self.system, "device": self.device}
         settings |= {"image_tokens": self.image_tokens, "context_tokens": self.context_tokens}
         settings |= {"images": self.images, "mixture": sha256(self.mixture)}
-        weights = sorted(Path(self.checkpoint).glob("*.safetensors"))
-        settings["checkpoint"] = [sha256(path) for path in weights] or self.checkpoint
+        settings["checkpoint"] = weights_digest(self.checkpoint)
         return digest(settings)
+
+
+def weights_digest(checkpoint: str) -> list[str] | str:
+    """Return what stands for a checkpoint in keys: its weights' SHA-256, or a hub's name for it."""
+    return [sha256(path) for path in sorted(Path(checkpoint).glob("*.safetensors"))] or checkpoint
 
 
 def base_of(checkpoint: str, seed: int, root: Path) -> str:
