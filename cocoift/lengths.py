@@ -1,5 +1,6 @@
-"""Answers and how long they are."""
+"""Answers and how long they are: counts, shares, and distances between distributions."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cocoift.prompts import PROMPT_PATTERN
+from cocoift.resample import image_draws, interval
 
 # An answer of so many words or fewer is short; to a free question it counts as collapsed.
 SHORT_WORDS = 3
@@ -72,3 +74,105 @@ def record_rounds(path: Path) -> pd.DataFrame:
             "previous_words": previous,
         }
     )
+
+
+def collapse_intervals(
+    answers: pd.DataFrame, by: list[str], *, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return how long answers are per group, with the interval of the collapse rate over images.
+
+    Columns: those of `by`, n, median_words, collapse_rate, low, high (percent of the answers to
+    questions that state no form; missing where there are none), one_word (share), distinct_1,
+    distinct_2.  `answers` is a table of `cocoift.answers`.
+    """
+    rows = []
+    for key, own in answers.groupby(by, sort=False):
+        free = own[own.free]
+        low, high = _rate_interval(free, resamples=resamples)
+        rate = 100 * (free.words <= SHORT_WORDS).mean() if len(free) else float("nan")
+        spread = [distinct_n(own.answer, n) for n in (1, 2)]
+        rows.append((*key, len(own), own.words.median(), rate, low, high,
+                     (own.words == 1).mean(), *spread))  # fmt: skip
+    columns = [*by, "n", "median_words", "collapse_rate", "low", "high", "one_word"]
+    return pd.DataFrame(rows, columns=[*columns, "distinct_1", "distinct_2"])
+
+
+def _rate_interval(free: pd.DataFrame, *, resamples: int) -> tuple[float, float]:
+    if not len(free):
+        return float("nan"), float("nan")
+    short = (free.words <= SHORT_WORDS).groupby(free.image).agg(["sum", "size"])
+    _, draws = image_draws(short.index, resamples=resamples)
+    with np.errstate(invalid="ignore"):
+        return interval(100 * (draws @ short["sum"]) / (draws @ short["size"]))
+
+
+def distinct_n(answers: Iterable[str], n: int) -> float:
+    """Return the share of distinct n-grams of words among all n-grams of the answers.
+
+    Source: Li et al. 2016 (arXiv 1510.03055); case does not count.  Falls with the number of
+    answers, so compare it between equally many only.  Not a number without any n-gram.
+    """
+    grams: list[tuple[str, ...]] = []
+    for answer in answers:
+        words = answer.lower().split()
+        grams += zip(*(words[start:] for start in range(n)), strict=False)
+    return len(set(grams)) / len(grams) if grams else float("nan")
+
+
+def wasserstein(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the Wasserstein-1 distance in words between histograms over 0, 1, 2, ... words.
+
+    Histograms have the shape (..., words) and need not be normalised; the distance is the area
+    between their cumulative shares.
+    """
+    gap = np.cumsum(_shares(one), -1) - np.cumsum(_shares(other), -1)
+    return np.abs(gap).sum(-1)
+
+
+def jensen_shannon(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the Jensen-Shannon divergence in bits (0: alike, 1: no length in common).
+
+    Histograms as for `wasserstein`.
+    """
+    p, q = _shares(one), _shares(other)
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(x > 0, x * np.log2(x / middle), 0.0).sum(-1) for x in (p, q)]
+    return (terms[0] + terms[1]) / 2
+
+
+def _shares(histogram: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return histogram / histogram.sum(-1, keepdims=True)
+
+
+def distance_table(
+    answers: pd.DataFrame, *, one: str, other: str, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return how far answer lengths under two protocols are apart, per model, seeds together.
+
+    Columns: model, distance (`wasserstein` in words, `jensen_shannon` in bits), value, low, high.
+    Only answers to questions without a stated form count; intervals resample images, the same
+    for both protocols.  Distances are never negative, so an interval above 0 alone tells nothing.
+    """
+    rows = []
+    free = answers[answers.free]
+    for model, own in free.groupby("model", sort=False):
+        parts = [own[own.protocol == name] for name in (one, other)]
+        if not all(map(len, parts)):
+            continue
+        names, draws = image_draws(own.image, resamples=resamples)
+        counts = [_histograms(part, names, size=int(own.words.max()) + 1) for part in parts]
+        for name, distance in (("wasserstein", wasserstein), ("jensen_shannon", jensen_shannon)):
+            value = float(distance(*(count.sum(0) for count in counts)))
+            drawn = distance(*(draws @ count for count in counts))
+            rows.append((model, name, value, *interval(drawn)))
+    return pd.DataFrame(rows, columns=["model", "distance", "value", "low", "high"])
+
+
+def _histograms(answers: pd.DataFrame, images: list[str], *, size: int) -> np.ndarray:
+    """Return how many answers have how many words: shape (images, size)."""
+    counts = np.zeros((len(images), size))
+    place = answers.image.map({name: number for number, name in enumerate(images)})
+    np.add.at(counts, (place.to_numpy(), answers.words.to_numpy(int)), 1)
+    return counts

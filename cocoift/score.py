@@ -12,6 +12,7 @@ import pandas as pd
 
 from cocoift.benchmarks import CAPABILITIES, CATEGORIES, Question
 from cocoift.lengths import SHORT_WORDS
+from cocoift.resample import image_draws, interval
 
 COLLAPSE = "collapse"
 
@@ -114,25 +115,13 @@ class Bootstrap:
     """Resampled images: the same draws for every number, so that differences are paired."""
 
     def __init__(self, images: Iterable[str], *, resamples: int = 2_000, seed: int = 0):
-        self.images = sorted(set(images))
-        rng = np.random.default_rng(seed)
-        size = len(self.images)
-        self.draws = rng.multinomial(size, np.full(size, 1 / size), resamples)
+        self.images, self.draws = image_draws(images, resamples=resamples, seed=seed)
 
     def values(self, answers: pd.DataFrame, metric: Metric) -> np.ndarray:
         """Return the metric on every resample; answers of several seeds are taken together."""
         sums, counts = _clusters(answers, metric, self.images)
         with np.errstate(invalid="ignore", divide="ignore"):
             return 100 * (self.draws @ sums) / (self.draws @ counts)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile interval of resampled values."""
-    usable = values[~np.isnan(values)]
-    if not len(usable):
-        return float("nan"), float("nan")
-    low, high = np.quantile(usable, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def score_table(

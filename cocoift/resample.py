@@ -1,0 +1,27 @@
+"""The bootstrap over images: answers about one picture hang together, so pictures are resampled."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def image_draws(
+    images: Iterable[str], *, resamples: int, seed: int = 0
+) -> tuple[list[str], np.ndarray]:
+    """Return the distinct images, sorted, and how often each resample draws each of them.
+
+    The draws have the shape (resamples, images).  The same images give the same draws, so that
+    differences between numbers are paired.
+    """
+    names = sorted(set(images))
+    rng = np.random.default_rng(seed)
+    return names, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values; those not a number do not count."""
+    usable = values[~np.isnan(values)]
+    if not len(usable):
+        return float("nan"), float("nan")
+    low, high = np.quantile(usable, (0.025, 0.975))
+    return float(low), float(high)
