@@ -178,9 +178,32 @@ def prompt_ids(
     system: str,
 ) -> list[int]:
     """Return the ids that ask for the next answer: a history ending in a human message."""
-    asked = Record("", "", [*messages, Message("gpt", "")], [""] * ((len(messages) + 1) // 2))
-    sample = encode(asked, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
+    sample = _answered(messages, "", tokenizer, image_tokens, system)
     return sample.input_ids[: sample.spans[-1][0]]
+
+
+def answered_ids(
+    messages: Sequence[Message],
+    answer: str,
+    *,
+    tokenizer: "PreTrainedTokenizerBase",
+    image_tokens: int,
+    system: str,
+) -> list[int]:
+    """Return the ids of a history ending in a human message, with its answer and `</s>`."""
+    return _answered(messages, answer, tokenizer, image_tokens, system).input_ids
+
+
+def _answered(
+    messages: Sequence[Message],
+    answer: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    image_tokens: int,
+    system: str,
+) -> Sample:
+    told = [*messages, Message("gpt", answer)]
+    record = Record("", "", told, [""] * (len(told) // 2))
+    return encode(record, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
 
 
 def samples(

@@ -1,9 +1,9 @@
 """Evaluation: models x protocols x benchmarks to rollouts, and rollouts to one verdict table."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
@@ -14,10 +14,13 @@ from cocoift.files import DataError, digest, sha256
 from cocoift.judge import Claims, Verdict, reference_verdict
 from cocoift.judge_api import JudgeSettings
 from cocoift.model import Device, load_adapters, load_model, load_processor, using
-from cocoift.protocols import Answerer, Ask, Failure, Protocol
-from cocoift.rollout import Rollout, endpoint_answers, local_answers, roll_out
+from cocoift.protocols import Answerer, Ask, Protocol
+from cocoift.rollout import Rollout, endpoint_answers, local_answers, local_margins, roll_out
 from cocoift.train import training_log
 from cocoift.tuning import weights_digest
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Rollouts of code that answers differently are not reused; raise it with such a change.
 _VERSION = 1
@@ -34,14 +37,23 @@ class Benchmark:
     digest: str
 
 
+# Questions and two answers for each to how much likelier the first one begins, in nats.
+Margins = Callable[[Sequence[Ask], Sequence[tuple[str, str]]], list[float]]
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A model to evaluate: how to ask it, and a digest of what its answers depend on."""
+    """A model to evaluate: how to ask it, and a digest of what its answers depend on.
+
+    `margins` compares how two answers to each question begin (`generation.margins`); a model
+    behind an endpoint has none.
+    """
 
     name: str
     seed: int
     answer: Answerer
     key: str
+    margins: Margins | None = None
 
 
 @dataclass(frozen=True)
@@ -117,20 +129,24 @@ def local_candidates(
     weights = weights_digest(base)
     for name in models:
         shared = tuned if tuned is not None else loaded
-        answer = local_answers(shared, processor, system=system, new_tokens=new_tokens, batch=batch)
+        ask = local_answers(shared, processor, system=system, new_tokens=new_tokens, batch=batch)
+        compare = local_margins(shared, processor, system=system, batch=batch)
         own = None if name == "base" else sha256(wanted[name] / "adapter_model.safetensors")
         key = digest([_VERSION, weights, own, four_bit, device, system, new_tokens])
         if tuned is not None:
-            answer = _switched(tuned, None if name == "base" else name, answer)
-        yield Candidate(name, seed, answer, key)
+            adapter = None if name == "base" else name
+            ask, compare = _switched(tuned, adapter, ask), _switched(tuned, adapter, compare)
+        yield Candidate(name, seed, ask, key, compare)
 
 
-def _switched(model: Any, adapter: str | None, answer: Answerer) -> Answerer:
-    """Return an answerer that answers with one of the model's adapters in use."""
+def _switched(
+    model: Any, adapter: str | None, work: Callable[P, Iterable[T]]
+) -> Callable[P, list[T]]:
+    """Return `work` as done with one of the model's adapters in use (`None`: without any)."""
 
-    def switched(asked: Sequence[Ask]) -> Iterator[tuple[int, str | Failure]]:
+    def switched(*args: P.args, **kwargs: P.kwargs) -> list[T]:
         with using(model, adapter):
-            yield from answer(asked)
+            return list(work(*args, **kwargs))
 
     return switched
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProcessor
 
-from cocoift.chat import prompt_ids
+from cocoift.chat import answered_ids, prompt_ids
 from cocoift.images import pixel_values, side_by_side
 from cocoift.model import image_tokens
 from cocoift.protocols import Ask
@@ -47,7 +47,8 @@ def generate(
     """
     tokenizer = processor.tokenizer
     answers = [""] * len(asked)
-    for groups in _batches(_shared(asked, processor, image_tokens(model.config), system), batch):
+    prompts = _prompts(asked, processor, image_tokens(model.config), system)
+    for groups in _batches(_shared(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
         told = _decode(model, processor, groups, new_tokens)
         for number, ids in zip(numbers, told, strict=True):
@@ -55,26 +56,67 @@ def generate(
     return answers
 
 
-def _shared(
+@torch.inference_mode()
+def margins(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    asked: Sequence[Ask],
+    answers: Sequence[tuple[str, str]],
+    *,
+    system: str,
+    batch: int = 64,
+) -> list[float]:
+    """Return how much likelier each first answer begins than the second, in nats.
+
+    `answers` holds two answers for each question.  Compared are the log-probabilities of the
+    first token in which the two differ (their `</s>` included), given the prompt and what both
+    begin with: above 0 the model starts the first one rather.  Raises `ValueError` where both
+    are the same.
+    """
+    tokens = image_tokens(model.config)
+    settings = {"tokenizer": processor.tokenizer, "image_tokens": tokens, "system": system}
+    prompts, pairs = [], []
+    for ask, texts in zip(asked, answers, strict=True):
+        one, other = (answered_ids(ask.messages, text, **settings) for text in texts)
+        if one == other:
+            raise ValueError(f"both answers are {texts[0]!r}")
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+        same = sum(1 for _ in alike)
+        prompts.append(one[:same])
+        pairs.append((one[same], other[same]))
+    found = [0.0] * len(asked)
+    for groups in _batches(_shared(asked, prompts), batch):
+        numbers = [number for group in groups for number in group.numbers]
+        logits = _next(model, *_prompted(model, processor, groups)).float()
+        chosen = torch.tensor([pairs[number] for number in numbers], device=logits.device)
+        ahead = logits.gather(1, chosen)
+        for number, margin in zip(numbers, (ahead[:, 0] - ahead[:, 1]).tolist(), strict=True):
+            found[number] = margin
+    return found
+
+
+def _prompts(
     asked: Sequence[Ask], processor: LlavaProcessor, tokens: int, system: str
-) -> list[_Shared]:
+) -> list[list[int]]:
+    return [
+        prompt_ids(ask.messages, tokenizer=processor.tokenizer, image_tokens=tokens, system=system)
+        for ask in asked
+    ]
+
+
+def _shared(asked: Sequence[Ask], prompts: Sequence[list[int]]) -> list[_Shared]:
     """Group prompts by their pictures, shortest prompts first."""
     by_key: dict[str, list[int]] = defaultdict(list)
     for number, ask in enumerate(asked):
         by_key[ask.key].append(number)
     groups = []
     for numbers in by_key.values():
-        prompts = [
-            prompt_ids(
-                asked[n].messages, tokenizer=processor.tokenizer, image_tokens=tokens, system=system
-            )
-            for n in numbers
-        ]
+        own = [prompts[n] for n in numbers]
         # One token at least is left to every question: its logits are needed.
-        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+        columns = zip(*(prompt[:-1] for prompt in own), strict=False)
         common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-        suffixes = [prompt[common:] for prompt in prompts]
-        groups.append(_Shared(asked[numbers[0]].pictures, prompts[0][:common], numbers, suffixes))
+        suffixes = [prompt[common:] for prompt in own]
+        groups.append(_Shared(asked[numbers[0]].pictures, own[0][:common], numbers, suffixes))
     return sorted(groups, key=lambda group: len(group.prefix) + max(map(len, group.suffixes)))
 
 
@@ -100,23 +142,12 @@ def _decode(
     new_tokens: int,
 ) -> list[list[int]]:
     """Return the new token ids of every prompt of these groups, in their order."""
-    pad, end = processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id
-    cache, mask = _prefill(model, processor, groups, pad)
-    suffixes = [suffix for group in groups for suffix in group.suffixes]
-    ids, fresh = left_padded(suffixes, pad=pad)
-    ids, mask = ids.to(model.device), torch.cat([mask, fresh.to(model.device)], dim=1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    told: list[list[int]] = [[] for _ in suffixes]
-    running = list(range(len(suffixes)))
+    end = processor.tokenizer.eos_token_id
+    ids, mask, positions, cache = _prompted(model, processor, groups)
+    told: list[list[int]] = [[] for _ in ids]
+    running = list(range(len(ids)))
     for _ in range(new_tokens):
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        logits = _next(model, ids, mask, positions, cache)
         chosen = logits.argmax(-1)
         for row, token in zip(running, chosen.tolist(), strict=True):
             told[row].append(token)
@@ -131,6 +162,36 @@ def _decode(
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         positions = positions[:, -1:] + 1
     return told
+
+
+def _prompted(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, groups: Sequence[_Shared]
+) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+    """Return what the first step needs: fresh ids, whole mask, positions, filled cache."""
+    pad = processor.tokenizer.pad_token_id
+    cache, mask = _prefill(model, processor, groups, pad)
+    ids, fresh = left_padded([suffix for group in groups for suffix in group.suffixes], pad=pad)
+    ids, mask = ids.to(model.device), torch.cat([mask, fresh.to(model.device)], dim=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    return ids, mask, positions, cache
+
+
+def _next(
+    model: LlavaForConditionalGeneration,
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: DynamicCache,
+) -> Tensor:
+    """Return the logits of the next token, shape (prompts, vocabulary); the cache grows."""
+    return model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
 
 
 def _prefill(

@@ -5,7 +5,7 @@ it was and asks nothing twice.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,8 +50,8 @@ class Rollout(msgspec.Struct, frozen=True):
         return None if self.failure else self.rounds[-1].answer
 
 
-class _Head(msgspec.Struct, frozen=True):
-    """The first line of a rollout file: what the dialogs below it depend on."""
+class Head(msgspec.Struct, frozen=True):
+    """The first line of a rollout file: `model` is `<name>-<seed>`."""
 
     key: str
     model: str
@@ -75,6 +75,19 @@ def local_answers(
         )
 
     return answer
+
+
+def local_margins(
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
+    *,
+    system: str,
+    batch: int = 64,
+) -> Callable[[Sequence[Ask], Sequence[tuple[str, str]]], list[float]]:
+    """Return a function that compares how two answers begin, by a loaded model, in nats."""
+    from cocoift.generation import margins
+
+    return partial(margins, model, processor, system=system, batch=batch)
 
 
 def endpoint_answers(endpoint: "Endpoint", *, system: str, new_tokens: int) -> Answerer:
@@ -105,7 +118,7 @@ def roll_out(
     begun anew.  A dialog that failed is asked again by the next run, and the failed round never
     enters a history.  Raises `DataError` for a damaged file or a picture that cannot be opened.
     """
-    head = _Head(key, model, protocol.name)
+    head = Head(key, model, protocol.name)
     done = _resume(file, head)
     todo = [q for q in questions if q.id not in done or done[q.id].failure]
     # Questions on one picture stay together: they share its cache and its opening rounds.
@@ -122,7 +135,7 @@ def roll_out(
     return [done[question.id] for question in questions]
 
 
-def _resume(file: Path, head: _Head) -> dict[str, Rollout]:
+def _resume(file: Path, head: Head) -> dict[str, Rollout]:
     """Return the dialogs that are in a file, and make the file ready to be appended to."""
     first = msgspec.json.encode(head) + b"\n"
     lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
@@ -137,12 +150,35 @@ def _resume(file: Path, head: _Head) -> dict[str, Rollout]:
 
 def read_rollouts(file: Path) -> list[Rollout]:
     """Return the dialogs of a rollout file, the last one of each question."""
+    return read_log(file)[1]
+
+
+def read_log(file: Path) -> tuple[Head, list[Rollout]]:
+    """Return a rollout file's head and its dialogs; raises `DataError` when it is damaged."""
     try:
-        _, *lines = file.read_bytes().splitlines()
+        first, *lines = file.read_bytes().splitlines()
+        head = msgspec.json.decode(first, type=Head)
         found = [msgspec.json.decode(line, type=Rollout) for line in lines]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise DataError(f"{file}: {error}; delete it and run again") from error
-    return list({rollout.question_id: rollout for rollout in found}.values())
+    return head, list({rollout.question_id: rollout for rollout in found}.values())
+
+
+def asks(
+    questions: Sequence[Question], protocol: Protocol, answer: Answerer, *, image_root: Path
+) -> list[Ask | None]:
+    """Return each question with its opening rounds played, ready to be answered.
+
+    `None` stands where an opening round failed.  Raises `DataError` as `roll_out` does.
+    """
+    shown = _pictures(questions, questions, protocol, image_root)
+    rounds, failures = _open(protocol, answer, shown)
+    return [
+        None
+        if one.images in failures
+        else _ask(one.images, shown[one.images], [*rounds[one.images], Round(one.text, "")])
+        for one in questions
+    ]
 
 
 def _pictures(
@@ -169,14 +205,11 @@ def _dialogs(
 ) -> Iterator[Rollout]:
     """Yield the dialog of every question, those that fail in their opening rounds first."""
     rounds, failures = _open(protocol, answer, shown)
-    ready = []
-    for question in part:
-        if question.images in failures:
-            before = rounds[question.images]
-            reason = f"opening round {len(before) + 1}: {failures[question.images]}"
-            yield Rollout(question.id, list(question.images), before, reason)
-        else:
-            ready.append(question)
+    for question in (one for one in part if one.images in failures):
+        before = rounds[question.images]
+        reason = f"opening round {len(before) + 1}: {failures[question.images]}"
+        yield Rollout(question.id, list(question.images), before, reason)
+    ready = [question for question in part if question.images not in failures]
     asked = [_ask(q.images, shown[q.images], [*rounds[q.images], Round(q.text, "")]) for q in ready]
     for number, reply in answer(asked):
         question = ready[number]

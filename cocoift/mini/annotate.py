@@ -1,7 +1,7 @@
 """Write a mini-COCO to disk: pictures, COCO's own annotations, and every source's files."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ def write_mini_coco(root: Path, *, train: int, held_out: int, seed: int, pixels:
             write_bytes(root / "images" / split / name_2017(scene), jpeg(scene))
     writers = (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files)
     written = [file for writer in writers for file in writer(world)]
+    asked = benchmark.benchmark_scenes(seed, pixels=pixels)
+    written.append(("mm_vet/instances.json", benchmark_instances(asked)))
     for name, content in [*written, *benchmark.files(seed, pixels=pixels)]:
         raw = content if isinstance(content, bytes) else msgspec.json.encode(content)
         write_bytes(root / name, raw)
@@ -67,20 +69,30 @@ def coco_files(world: World) -> Iterator[tuple[str, Any]]:
     """
     for split, scenes in (("train2017", world.train), ("val2017", world.held_out)):
         images = [_image(scene, split) for scene in scenes]
-        head = {"info": {"description": f"mini-COCO {split}"}, "licenses": [], "images": images}
-        categories = [
-            {"supercategory": SUPERCATEGORIES[name], "id": number, "name": name}
-            for number, name in CATEGORIES.items()
-        ]
-        instances = [row for scene in scenes for row in _instances(scene)]
-        yield (
-            f"annotations/instances_{split}.json",
-            {**head, "annotations": instances, "categories": categories},
-        )
-        yield (
-            f"annotations/captions_{split}.json",
-            {**head, "annotations": list(_captions(world, scenes, split))},
-        )
+        yield f"annotations/instances_{split}.json", _instance_file(split, images, scenes)
+        rows = list(_captions(world, scenes, split))
+        yield f"annotations/captions_{split}.json", {**_head(split, images), "annotations": rows}
+
+
+def benchmark_instances(scenes: Mapping[str, Scene]) -> dict[str, Any]:
+    """Return the instances of the benchmarks' pictures as a COCO file, by their own file names."""
+    images = [_image(scene, "benchmark") | {"file_name": name} for name, scene in scenes.items()]
+    return _instance_file("benchmark", images, list(scenes.values()))
+
+
+def _head(split: str, images: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"info": {"description": f"mini-COCO {split}"}, "licenses": [], "images": images}
+
+
+def _instance_file(
+    split: str, images: list[dict[str, Any]], scenes: Sequence[Scene]
+) -> dict[str, Any]:
+    categories = [
+        {"supercategory": SUPERCATEGORIES[name], "id": number, "name": name}
+        for number, name in CATEGORIES.items()
+    ]
+    rows = [row for scene in scenes for row in _instances(scene)]
+    return {**_head(split, images), "annotations": rows, "categories": categories}
 
 
 def _image(scene: Scene, split: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from cocoift.mini.dialog_sets import DESCRIBE
 from cocoift.mini.draw import jpeg
 from cocoift.mini.facts import Fact, facts, reasoning
 from cocoift.mini.scenes import SUPERCATEGORIES, USES, Scene, Thing, sample_scenes
+from cocoift.mini.world import ask
 
 SCENES = 40
 # Questions as the short-answer sources ask them, and the capabilities they need.
@@ -32,7 +33,7 @@ def benchmark_scenes(seed: int, *, pixels: int) -> dict[str, Scene]:
 
 
 def files(seed: int, *, pixels: int) -> Iterator[tuple[str, Any]]:
-    """Yield both benchmarks' question files, the opening's true replies, and their pictures."""
+    """Yield questions and pictures of both benchmarks, true opening replies, probe questions."""
     scenes = benchmark_scenes(seed, pixels=pixels)
     rng = random.Random(f"benchmark/{seed}")
     rows = [row for name, scene in scenes.items() for row in _mm_vet(name, scene, rng)]
@@ -42,9 +43,25 @@ def files(seed: int, *, pixels: int) -> Iterator[tuple[str, Any]]:
     rows = [row for pair in pairs for row in _infimm(pair, scenes, rng)]
     yield "infimm_eval/core-mm.json", {str(number): row for number, row in enumerate(rows)}
     yield "mm_vet/opening_replies.json", {name: s.background for name, s in scenes.items()}
+    yield "gqa/probe_questions.json", dict(_pairs(scenes, random.Random(f"probe/{seed}")))
     for name, scene in scenes.items():
         for folder in ("mm_vet", "infimm_eval"):
             yield f"{folder}/images/{name}", jpeg(scene)
+
+
+def _pairs(scenes: dict[str, Scene], rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield questions with a phrase and a sentence as answers, in GQA's format."""
+    for name, scene in scenes.items():
+        for fact in ask(scene, rng, 4, kinds=("colour", "place", "size", "category", "count")):
+            yield (
+                f"{name.removesuffix('.jpg')}-{fact.kind}-{rng.randrange(10**6):06d}",
+                {
+                    "question": fact.question,
+                    "imageId": name.removesuffix(".jpg"),
+                    "answer": fact.short,
+                    "fullAnswer": fact.sentence,
+                },
+            )
 
 
 def _mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, Any]]:
