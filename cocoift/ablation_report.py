@@ -1,0 +1,189 @@
+"""What the ablations say: one tidy table, and a sentence for each that its numbers decide."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from cocoift.ablations import Arm
+from cocoift.resample import interval
+from cocoift.score import (
+    COLLAPSE,
+    Bootstrap,
+    Metric,
+    difference_table,
+    per_answer,
+    score_table,
+    value,
+)
+
+COLUMNS = ("ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high")
+ALONE, AFTER, CHANGE = "single_round", "multi_round", "difference"
+
+
+def arm_table(
+    arms: Sequence[Arm], verdicts: pd.DataFrame, metrics: Sequence[Metric], *, resamples: int
+) -> pd.DataFrame:
+    """Return every arm's metrics per seed and over all (`all`), in `COLUMNS`.
+
+    `protocol` is `single_round`, `multi_round`, or `difference`: multi-round minus single round,
+    paired over pictures, all seeds together.
+    """
+    models = list(dict.fromkeys(arm.variant.name for arm in arms))
+    own = verdicts[verdicts.model.isin(models)]
+    scores = score_table(own, metrics, resamples=resamples)
+    pairs = [((name, AFTER), (name, ALONE)) for name in models]
+    changes = difference_table(own, metrics, pairs, resamples=resamples)
+    changes = changes.assign(
+        model=changes.one.str.rsplit(", ").str[0], seed="all", protocol=CHANGE
+    ).rename(columns={"difference": "value"})
+    both = pd.concat([scores, changes], ignore_index=True)
+    parts = [
+        both[both.model == arm.variant.name].assign(ablation=arm.ablation, setting=arm.setting)
+        for arm in arms
+    ]
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def opening_table(
+    protocols: Mapping[str, str],
+    verdicts: pd.DataFrame,
+    metrics: Sequence[Metric],
+    *,
+    resamples: int,
+) -> pd.DataFrame:
+    """Return the metrics after each kind of opening, in `COLUMNS`; settings are named as given.
+
+    `protocols` maps a protocol's name to how its opening is called.
+    """
+    scores = score_table(verdicts, metrics, resamples=resamples)
+    named = scores.assign(ablation="openings", setting=scores.protocol.map(protocols))
+    order = {name: number for number, name in enumerate(protocols)}
+    return named.sort_values("protocol", key=lambda names: names.map(order), kind="stable")[
+        list(COLUMNS)
+    ].reset_index(drop=True)
+
+
+def _of(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:
+    """Return value, low and high by setting, in the order of settings, all seeds together."""
+    rows = table[(table.seed == "all") & (table.protocol == protocol) & (table.metric == metric)]
+    return rows.set_index("setting")[["value", "low", "high"]]
+
+
+def _told(row: pd.Series, unit: str) -> str:
+    return f"{row.value:.1f}{unit} [{row.low:.1f}, {row.high:.1f}]"
+
+
+def dose_sentence(table: pd.DataFrame, metric: str) -> str:
+    """Say how collapse and the change of the score go with the share of images as in `mix`."""
+    collapse, change = _of(table, AFTER, COLLAPSE), _of(table, CHANGE, metric)
+    first, last = collapse.iloc[0], collapse.iloc[-1]
+    half = (first.value + last.value) / 2
+    text = (
+        f"With the share of images laid out as in the baseline going from {collapse.index[0]} to "
+        f"{collapse.index[-1]}, multi-round collapse goes from {_told(first, ' %')} to "
+        f"{_told(last, ' %')}, the change of the score from {change.value.iloc[0]:+.1f} to "
+        f"{change.value.iloc[-1]:+.1f} points."
+    )
+    if last.low <= first.high:
+        return f"{text} The intervals of both ends overlap: no dose-response is shown."
+    passed = collapse.index[collapse.value >= half][0]
+    return f"{text} Half of the rise is reached at {passed}."
+
+
+def effects(verdicts: pd.DataFrame, metric: Metric, *, resamples: int) -> pd.DataFrame:
+    """Return what each factor of the 2 x 2 adds to multi-round minus single round.
+
+    The effect of `prompts` is first turn minus every turn, averaged over both ways to lay out the
+    sources; that of `sources` is apart minus mixed; `interaction` is how much more the two do
+    together than one after the other; `prompts - sources` compares the two.  Columns: factor,
+    effect (points), low, high; intervals resample images.
+    """
+    answers = per_answer(verdicts)
+    bootstrap = Bootstrap(answers.image, resamples=resamples)
+    groups = dict(iter(answers.groupby(["model", "protocol"])))
+
+    def change(model: str) -> np.ndarray:
+        after, alone = groups[model, AFTER], groups[model, ALONE]
+        drawn = bootstrap.values(after, metric) - bootstrap.values(alone, metric)
+        return np.append(drawn, value(after, metric) - value(alone, metric))
+
+    both, prompts = change("mix"), change("first-mixed")
+    sources, neither = change("every-apart"), change("merged")
+    of_prompts = (both + prompts - sources - neither) / 2
+    of_sources = (both + sources - prompts - neither) / 2
+    found = {
+        "prompts": of_prompts,
+        "sources": of_sources,
+        "interaction": both + neither - prompts - sources,
+        "prompts - sources": of_prompts - of_sources,
+    }
+    rows = [(name, drawn[-1], *interval(drawn[:-1])) for name, drawn in found.items()]
+    return pd.DataFrame(rows, columns=["factor", "effect", "low", "high"])
+
+
+def factor_sentence(collapse: pd.DataFrame) -> str:
+    """Say which factor of the 2 x 2 matters more for collapse, or that neither does."""
+    rows = collapse.set_index("factor")
+
+    def told(name: str) -> str:
+        row = rows.loc[name]
+        return f"{row.effect:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]"
+
+    text = (
+        "On the rise of collapse from single round to multi-round, the prompt standing in the "
+        f"first turn only adds {told('prompts')}, keeping the sources apart {told('sources')}, "
+        f"their interaction is {told('interaction')}."
+    )
+    apart = rows.loc["prompts - sources"]
+    shown = [name for name in ("prompts", "sources") if rows.low[name] > 0 or rows.high[name] < 0]
+    if not shown:
+        return f"{text} Neither effect is beyond its interval."
+    if apart.low <= 0 <= apart.high:
+        return f"{text} Which of the two matters more is not shown."
+    winner = "where the prompt stands" if apart.effect > 0 else "keeping the sources apart"
+    return f"{text} More of it comes from {winner}."
+
+
+def answer_sentence(table: pd.DataFrame, metric: str) -> str:
+    """Say whether full sentences as training answers prevent the collapse."""
+    collapse, change = _of(table, AFTER, COLLAPSE), _of(table, CHANGE, metric)
+    short, full = collapse.loc["short"], collapse.loc["sentence"]
+    text = (
+        "With the same questions of GQA answered in a phrase, multi-round collapse is "
+        f"{_told(short, ' %')} and the score changes by {change.value['short']:+.1f} points; "
+        f"answered in a full sentence, {_told(full, ' %')} and {change.value['sentence']:+.1f}."
+    )
+    if full.high < short.low:
+        return f"{text} Short answers, not the layout alone, make the collapse."
+    if short.high < full.low:
+        return f"{text} Full sentences do not prevent it."
+    return f"{text} The intervals overlap: no difference is shown."
+
+
+def image_sentence(table: pd.DataFrame, metric: str) -> str:
+    """Say from how many images on the multi-round score is no longer below that of all."""
+    scores = _of(table, AFTER, metric)
+    best = scores.loc["all"]
+    near = scores[scores.high >= best.low]
+    listed = "; ".join(f"{name}: {_told(row, '')}" for name, row in scores.iterrows())
+    return (
+        f"Multi-round score by number of images, one pass each: {listed}. The smallest number "
+        f"whose interval reaches that of all images is {near.index[0]}."
+    )
+
+
+def opening_sentence(table: pd.DataFrame) -> str:
+    """Say what each kind of opening does to each model, at one round and at the most."""
+    rows = table[(table.seed == "all") & (table.metric == COLLAPSE)]
+    parts = []
+    for model, own in rows.groupby("model", sort=False):
+        by = own.set_index("setting")
+        kinds = dict.fromkeys(name.split(" x ")[0] for name in by.index if " x " in name)
+        told = [f"none {_told(by.loc['none'], ' %')}"] if "none" in by.index else []
+        for kind in kinds:
+            counts = [name for name in by.index if name.startswith(f"{kind} x ")]
+            ends = list(dict.fromkeys((counts[0], counts[-1])))
+            told += [f"{name} {_told(by.loc[name], ' %')}" for name in ends]
+        parts.append(f"**{model}** {', '.join(told)}")
+    return f"Collapse by kind and number of opening rounds: {'; '.join(parts)}."

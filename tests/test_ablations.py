@@ -1,0 +1,291 @@
+"""Ablations: arms differ in one thing, and sentences say what the numbers say."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+from test_mixtures import IMAGE, asked, kept
+
+from cocoift import ablation_report as report
+from cocoift.ablations import (
+    ABLATIONS,
+    WHOLE,
+    Variant,
+    arms,
+    full_answers,
+    opening_protocols,
+    variant_records,
+    variant_training,
+    write_variant,
+)
+from cocoift.files import DataError
+from cocoift.mixtures import MERGED, MIX, Layout, records
+from cocoift.score import COLLAPSE, Metric
+
+BUDGET = {"budget": 1000, "image_dir": "train2017"}
+
+
+def images(count):
+    """`count` images with the turns of `IMAGE`, each under its own id."""
+
+    def moved(item, image_id):
+        return type(item)(item.turn._replace(image_id=image_id), *_rest(item))
+
+    return [[moved(item, image_id) for item in IMAGE] for image_id in range(1, count + 1)]
+
+
+def _rest(item):
+    return item.record, item.position, item.tokens
+
+
+def made(variant, sentences=None, turns=None):
+    found = variant_records(variant, turns or images(60), sentences=sentences or {}, **BUDGET)
+    return list(found)
+
+
+def test_no_dose_is_the_merged_mixture_and_the_whole_dose_the_baseline():
+    for share, layout in ((0.0, MERGED), (1.0, MIX)):
+        variant = Variant(name="x", layout=MIX, share=share)
+        assert made(variant) == list(records(images(60), layout=layout, **BUDGET))
+
+
+def test_a_larger_dose_holds_the_images_of_a_smaller_one():
+    def as_in_mix(share):
+        merged = {record.image: record for record in made(WHOLE["merged"])}
+        found = made(Variant(name="x", layout=MIX, share=share))
+        return {record.image for record in found if record != merged[record.image]}
+
+    quarter, half = as_in_mix(0.25), as_in_mix(0.5)
+    assert quarter < half
+    assert 0.1 < len(quarter) / 60 < 0.4 < len(half) / 60 < 0.7
+
+
+def test_both_answers_arms_ask_the_same_questions_and_only_the_answers_differ():
+    turns = [
+        [
+            kept("gqa", "7", 0, "What is it?", "cup"),
+            kept("gqa", "8", 0, "Where?", "beach"),
+            kept("vqav2", "1", 0, "What color is it?", "red"),
+            kept("svit", "s", 0, "What do you see?", "A cup at the beach.", "free"),
+        ]
+    ]
+    sentences = {"7": "It is a cup.", "8": "It is at the beach."}
+    short, full = (
+        made(Variant(name=k, layout=MIX, answers=k), sentences, turns)
+        for k in ("short", "sentence")
+    )
+    assert [r.sources for r in short] == [r.sources for r in full] == [["gqa", "gqa"], ["svit"]]
+    assert [m.value for m in short[0].conversations[1::2]] == ["cup", "beach"]
+    assert [m.value for m in full[0].conversations[1::2]] == list(sentences.values())
+    assert asked(short[0])[1] == asked(full[0])[1] == "Where?"
+    assert asked(full[0])[0] == "What is it? Answer the question in a full sentence."
+    assert short[1] == full[1]
+
+
+def test_the_two_by_two_holds_both_mixtures_and_two_more():
+    found = arms(["factors"], doses=(), image_counts=())
+    layouts = [dataclasses.astuple(arm.variant.layout) for arm in found]
+    assert sorted(layouts) == sorted(
+        {(p, s) for p in ("first", "every") for s in ("apart", "mixed")}
+    )
+    assert [a.variant.name for a in found] == ["mix", "first-mixed", "every-apart", "merged"]
+    assert found[0].variant.layout == Layout(prompts="first", sources="apart")
+
+
+def test_the_ends_of_the_dose_and_all_images_are_not_trained_again():
+    found = arms(["dose", "images"], doses=(0, 0.5, 1), image_counts=(50,))
+    names = [(arm.setting, arm.variant.name) for arm in found]
+    assert names == [("0 %", "merged"), ("50 %", "dose-50"), ("100 %", "mix"),
+                     ("50", "images-50"), ("all", "merged")]  # fmt: skip
+
+
+def test_an_unknown_ablation_is_named_with_those_there_are():
+    with pytest.raises(DataError, match=rf"\['doze'\] are none of {', '.join(ABLATIONS)}"):
+        arms(["doze"], doses=(), image_counts=())
+
+
+def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from cocoift.engine import KEPT_SCHEMA
+
+    def write(turns):
+        rows = [[*item.turn, *_rest(item)] for item in turns]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        pq.write_table(pa.Table.from_arrays(list(map(pa.array, columns)), schema=KEPT_SCHEMA),
+                       tmp_path / "turns.parquet")  # fmt: skip
+
+    variant = Variant(name="dose-50", layout=MIX, share=0.5)
+    given = {"budget": 1000, "sentences": {}}
+    write(IMAGE)
+    path = write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    first = path.stat().st_mtime_ns
+    assert json.loads(path.read_text())
+    write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    assert path.stat().st_mtime_ns == first
+    write(IMAGE[:3])
+    write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    assert path.stat().st_mtime_ns > first
+
+
+@pytest.fixture
+def settings(mixture, checkpoint, tmp_path):
+    merged = tmp_path / "work" / "merged"
+    merged.parent.mkdir()
+    merged.symlink_to(mixture)
+    (tmp_path / "sources.yaml").write_text("{}")
+    return {
+        "root": tmp_path,
+        "catalogue": "sources.yaml",
+        "work_dir": "work",
+        "image_dir": str(mixture),
+        "checkpoint": str(checkpoint),
+        "tuning": {"records_per_step": 4},
+        "held_out_images": 5,
+        "image_tokens": 16,
+        "context_tokens": 512,
+        "system_prompt": "",
+        "device": "cpu",
+    }
+
+
+def training(variant, settings, mixture=None):
+    folder = settings["root"] / "adapters"
+    return variant_training(
+        variant, 1, mixture=mixture, folder=folder, train_images=None, settings=settings
+    )
+
+
+def test_an_arm_trains_as_merged_does_but_for_its_mixture(settings, tmp_path):
+    plain = training(WHOLE["merged"], settings)
+    arm = training(Variant(name="dose-50", layout=MIX), settings, tmp_path / "dose-50.json")
+    assert arm == dataclasses.replace(
+        plain, mixture=tmp_path / "dose-50.json", adapter=tmp_path / "adapters/dose-50-1"
+    )
+    assert plain.adapter == tmp_path / "work/adapters/merged-1"
+
+
+def test_fewer_images_are_some_of_more_images_with_fewer_steps(settings):
+    few, more, every = (
+        training(Variant(name="i", images=count), settings) for count in (8, 16, None)
+    )
+    assert set(few.images) < set(more.images) < set(every.images)
+    assert (few.steps, more.steps, every.steps) == (2, 4, 8)
+
+
+def test_full_answers_are_gqas_and_a_missing_file_has_none(real, tmp_path):
+    (text,) = full_answers(real / "gqa/questions.json").values()
+    assert text == "The picture is hanging above the chalkboard."
+    assert full_answers(tmp_path / "none.json") == {}
+
+
+def test_openings_grow_round_by_round():
+    found = opening_protocols({"short": ["a", "b"], "long": ["c"]})
+    assert {label: one.opening for label, one in found.items()} == {
+        "none": (), "short x 1": ("a",), "short x 2": ("a", "b"), "long x 1": ("c",)}  # fmt: skip
+
+
+# What the sentences say
+
+
+def rows(ablation, settings, collapse, change=None):
+    """A table of one ablation: collapse as {setting: (value, half width)}, changes likewise."""
+    found = []
+    for metric, protocol, values in (
+        (COLLAPSE, "multi_round", collapse),
+        ("total", "difference", change or dict.fromkeys(settings, (0, 1))),
+        ("total", "multi_round", change or dict.fromkeys(settings, (0, 1))),
+    ):
+        for name in settings:
+            mid, half = values[name]
+            found.append(
+                (ablation, name, "m", "all", protocol, metric, mid, mid - half, mid + half)
+            )
+    return pd.DataFrame(found, columns=list(report.COLUMNS))
+
+
+def test_the_dose_sentence_names_where_half_of_the_rise_is_reached():
+    doses = ["0 %", "25 %", "50 %", "100 %"]
+    table = rows("dose", doses, dict(zip(doses, [(10, 2), (30, 2), (60, 2), (80, 2)], strict=True)))
+    assert report.dose_sentence(table, "total").endswith("Half of the rise is reached at 50 %.")
+    flat = rows("dose", doses, dict.fromkeys(doses, (10, 5)))
+    assert "no dose-response is shown" in report.dose_sentence(flat, "total")
+
+
+def test_the_answers_sentence_follows_the_intervals():
+    kinds = ["short", "sentence"]
+
+    def said(short, sentence):
+        return report.answer_sentence(
+            rows("answers", kinds, {"short": short, "sentence": sentence}), "total"
+        )
+
+    assert said((80, 3), (5, 3)).endswith("make the collapse.")
+    assert said((5, 3), (80, 3)).endswith("do not prevent it.")
+    assert said((50, 20), (40, 20)).endswith("no difference is shown.")
+
+
+def test_the_images_sentence_names_the_smallest_number_that_reaches_all():
+    counts = ["50", "200", "all"]
+    scores = {"50": (20, 2), "200": (39, 2), "all": (41, 2)}
+    text = report.image_sentence(rows("images", counts, scores, scores), "total")
+    assert text.endswith("reaches that of all images is 200.")
+
+
+def verdicts(collapse):
+    """Verdicts of the four arms on 30 pictures: {model: (collapsed alone, after)} of 30."""
+    found = []
+    for model, shares in collapse.items():
+        for protocol, count in zip(("single_round", "multi_round"), shares, strict=True):
+            for n in range(30):
+                words = 1 if n < count else 9
+                found.append((model, 0, protocol, f"q{n}", f"i{n}", words, 1.0, "", 0))
+    columns = ["model", "seed", "protocol", "question_id", "image", "words", "score", "reason",
+               "repeat"]  # fmt: skip
+    return pd.DataFrame(found, columns=columns)
+
+
+METRIC = Metric(COLLAPSE, {f"q{n}": 1.0 for n in range(30)}, of="collapsed")
+
+
+def test_effects_of_the_two_by_two_are_those_computed_by_hand():
+    table = report.effects(
+        verdicts({"mix": (0, 27), "first-mixed": (0, 18), "every-apart": (0, 6), "merged": (0, 3)}),
+        METRIC,
+        resamples=300,
+    ).set_index("factor")
+    percent = {"prompts": (90 + 60 - 20 - 10) / 2, "sources": (90 + 20 - 60 - 10) / 2,
+               "interaction": 90 + 10 - 60 - 20}  # fmt: skip
+    for name, expected in percent.items():
+        assert table.effect[name] == pytest.approx(expected)
+        assert table.low[name] <= expected <= table.high[name]
+
+
+@pytest.mark.parametrize(
+    ("collapse", "said"),
+    [
+        ({"mix": (0, 29), "first-mixed": (0, 28), "every-apart": (0, 2), "merged": (0, 1)},
+         "More of it comes from where the prompt stands."),
+        ({"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 28), "merged": (0, 1)},
+         "More of it comes from keeping the sources apart."),
+        ({"mix": (3, 3), "first-mixed": (3, 3), "every-apart": (3, 3), "merged": (3, 3)},
+         "Neither effect is beyond its interval."),
+    ],
+)  # fmt: skip
+def test_the_factor_sentence_says_what_the_numbers_say(collapse, said):
+    table = report.effects(verdicts(collapse), METRIC, resamples=300)
+    assert report.factor_sentence(table).endswith(said)
+
+
+def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
+    table = verdicts({"mix": (0, 27), "merged": (0, 3)})
+    both = pd.concat([table, table.assign(seed=1)])
+    found = report.arm_table(
+        arms(["dose"], doses=(0.0, 1.0), image_counts=()), both, [METRIC], resamples=100
+    )
+    assert list(found.columns) == list(report.COLUMNS)
+    assert set(found.seed) == {"0", "1", "all"}
+    change = found[(found.protocol == "difference")].set_index("setting").value
+    assert change["100 %"] == pytest.approx(90) and change["0 %"] == pytest.approx(10)
