@@ -9,12 +9,13 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
 from doit import get_var
 from doit.exceptions import TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
-from cocoift import study
+from cocoift import evaluation_report, study
 from cocoift.files import DataError, write_text
 from cocoift.pages import index_page
 
@@ -27,15 +28,40 @@ PRODUCTS = {
     "02_merge": "merged/manifest.json",
     "04_finetune_qlora": "adapters/manifest.json",
 }
-# The figures that open the index.
-FIGURES = {
-    "Where the format prompt stands in multi-round conversations": "prompt_placement.png",
-    "Answer lengths of both mixtures, per round": "mixture_lengths.png",
-}
+# The figures of the index: file, title, text for those who cannot see it.  The first one is the
+# finding's.
+FIGURES = (
+    ("finding.png", "Score and collapsed answers, asked alone and after one short round",
+     "Bars: score and share of collapsed answers per model, alone and after a short round"),
+    ("rounds.png", "Collapse in open rounds after one short round",
+     "A line per model: share of answers of three words or fewer in rounds 2 to 5"),
+    ("ablation_dose.png", "How much of the baseline's layout is enough",
+     "Score and collapse by share of images laid out as in the baseline, with intervals"),
+    ("ablation_factors.png", "Where the prompt stands, and whether sources mix",
+     "Score and collapse for prompt in the first or every turn by sources apart or mixed"),
+    ("length_grid.png", "Answer lengths in training, alone, and after a short round",
+     "Histograms of answer lengths: a row per model, a column per protocol"),
+    ("prompt_placement.png", "Where the format prompt stands in multi-round conversations",
+     "Bars: share of first and later turns that state a form of answer, per source"),
+)  # fmt: skip
+QUESTION = "Does a model still answer open questions after one short answer?"
 PURPOSE = (
-    "Annotation files in their upstream formats, analysed and merged into one multi-round "
-    "conversation per COCO image. Each notebook asks one question and answers it at its end."
+    "The same annotations of the same COCO images are laid out in two ways: as in LLaVA's own "
+    "mixture (a conversation per source, the prompt for a short answer in its first turn only), "
+    "and merged into one conversation per image, each turn with its own instruction. One base is "
+    "tuned on each. Every notebook asks one question and answers it at its end."
 )
+MINI = (
+    "Preset {preset}: pictures and annotations are drawn by this study, written in the upstream "
+    "formats and read by the code that reads the real files; the model is a tiny LLaVA trained "
+    "from scratch. The numbers show the effect and its mechanism, not LLaVA-1.5's level. The "
+    "paper's numbers stand beside ours in notebook 05."
+)
+REAL = (
+    "Preset {preset}: real annotation files and images, and the checkpoint {checkpoint}. Which "
+    "sources were there is in notebook 00."
+)
+LABELS = {"base": "nothing (base)", "mix": "baseline mixture", "merged": "merged mixture"}
 
 
 class OneLine(ConsoleReporter):
@@ -114,18 +140,37 @@ def task_notebook():
         upstream = [*upstream, *products]
 
 
+def figures():
+    for name, title, alt in FIGURES:
+        path = REPORTS / "figures" / name
+        if path.is_file():
+            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            yield {"title": title, "alt": alt, "data": data}
+
+
+def finding():
+    scores, lost = (REPORTS / "tables" / name for name in ("scores.csv", "differences.csv"))
+    if not (scores.is_file() and lost.is_file() and (REPORTS / "figures/finding.png").is_file()):
+        return None
+    read = [pd.read_csv(path, dtype={"seed": str}) for path in (scores, lost)]
+    return evaluation_report.finding(*read, labels=LABELS)
+
+
 def write_report():
     run_facts = study.run_facts(
         preset=PARAMETERS["preset"], parameters=PARAMETERS, reports=REPORTS, root=ROOT
     )
-    figures = []
-    for title, name in FIGURES.items():
-        path = REPORTS / "figures" / name
-        if path.is_file():
-            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-            figures.append({"title": title, "data": data})
+    kind = MINI if PARAMETERS.get("mini_coco") else REAL
     page = index_page(
-        run=run_facts, notebooks=study.notebooks(ROOT), figures=figures, purpose=PURPOSE
+        run=run_facts,
+        notebooks=study.notebooks(ROOT),
+        figures=list(figures()),
+        finding=finding(),
+        question=QUESTION,
+        purpose=PURPOSE,
+        provenance=kind.format(
+            preset=PARAMETERS["preset"], checkpoint=PARAMETERS.get("checkpoint")
+        ),
     )
     write_text(REPORTS / "run.json", json.dumps(run_facts, indent=2) + "\n")
     write_text(REPORTS / "index.html", page)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -164,6 +165,41 @@ def answer(
                 "answers, so its difference tells less."
             )
     return f"{'; '.join(parts)}. {conclusion(gaps)}{''.join(caveats)}"
+
+
+def finding(
+    scores: pd.DataFrame, lost: pd.DataFrame, *, labels: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Return the study's finding on its first benchmark: conclusion, sentence, table.
+
+    `scores` and `lost` are `scores.csv` and `differences.csv` of notebook 05.  `None` where they
+    hold no model under both protocols.
+    """
+    first = scores.benchmark.iloc[0]
+    gaps = lost[(lost.benchmark == first) & (lost.model.isin(labels))]
+    if gaps.empty:
+        return None
+    own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
+    metric = [name for name in own.metric.unique() if name != COLLAPSE][-1]
+    value = own.set_index(["model", "metric", "protocol"]).value
+    gaps = gaps[gaps.metric == metric].set_index("model")
+    rows = []
+    for name in (name for name in labels if name in gaps.index):
+        gap = gaps.loc[name]
+        cells = {
+            f"{what}, {when}": f"{value[name, of, protocol]:.0f}{unit}"
+            for of, what, unit in ((metric, "score", ""), (COLLAPSE, "collapsed", " %"))
+            for protocol, when in (("single_round", "alone"), ("multi_round", "after"))
+        }
+        change = f"{gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
+        rows.append({"tuned on": labels[name], **cells, "change of the score": change})
+    judges = ", ".join(sorted(set(own.judge)))
+    sentence = (
+        f"Asked alone and after one short round, {int(own.n.max()):,} answers a model and "
+        f"protocol on {first} (judge: {judges}); change with 95 % interval over pictures. "
+        f"Collapsed: {SHORT_WORDS} words or fewer to an open question."
+    )
+    return {"conclusion": conclusion(gaps), "sentence": sentence, "table": rows}
 
 
 def conclusion(gaps: pd.DataFrame) -> str:

@@ -66,7 +66,7 @@ def show(figure: Figure, path: Path, *, alt: str) -> HTML:
     )
 
 
-def _axes(
+def new_axes(
     width: float, height: float, *, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure outside pyplot, so that notebooks do not show it twice."""
@@ -91,7 +91,7 @@ def picture_grid(
     """Show pictures with their boxes named, five a row, each with its caption below."""
     columns = 5
     rows = -(-len(pictures) // columns)
-    figure, axes = _axes(12, 3.2 * rows, rows=rows, columns=columns)
+    figure, axes = new_axes(12, 3.2 * rows, rows=rows, columns=columns)
     figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
     for ax in axes:
         ax.axis("off")
@@ -114,7 +114,7 @@ def overlap_map(counts: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     shares = counts.div(np.maximum(np.diag(counts), 1), axis=0) * 100
     shares = shares.rename(index=names, columns=names)
     size = 2.6 + 0.42 * len(shares)
-    figure, (ax,) = _axes(size + 1.6, size)
+    figure, (ax,) = new_axes(size + 1.6, size)
     sns.heatmap(
         shares,
         ax=ax,
@@ -144,11 +144,11 @@ def length_histograms(
     medians = words.groupby(by).words.median().sort_values(kind="stable")
     columns = 4
     rows = -(-len(medians) // columns)
-    figure, axes = _axes(12, 1.9 * rows + 0.8, rows=rows, columns=columns)
+    figure, axes = new_axes(12, 1.9 * rows + 0.8, rows=rows, columns=columns)
     figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
     top = max(2, int(words.words.max()))
     for ax, (name, median) in zip(axes, medians.items(), strict=False):
-        _log_histogram(ax, words.words[words[by] == name], top=top)
+        log_histogram(ax, words.words[words[by] == name], top=top)
         ax.axvline(max(median, 1), color="#c44e52", linewidth=1.5)
         label = f"{names.get(str(name), name)}, median {median:.0f}"
         ax.set_title(label, fontsize=10, fontweight="normal")
@@ -159,7 +159,7 @@ def length_histograms(
     return figure
 
 
-def _log_histogram(ax: Axes, words: pd.Series, *, top: int) -> None:
+def log_histogram(ax: Axes, words: pd.Series, *, top: int) -> None:
     """Draw shares in percent over word counts on a log axis; an empty answer counts as one word."""
     bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
     values = words.clip(lower=1)
@@ -175,7 +175,7 @@ def _log_histogram(ax: Axes, words: pd.Series, *, top: int) -> None:
 @styled
 def stacked_shares(shares: pd.DataFrame, *, title: str, xlabel: str) -> Figure:
     """Show rows as bars of 100 %, columns as their parts, values written where they fit."""
-    figure, (ax,) = _axes(10, 1.6 + 0.36 * len(shares))
+    figure, (ax,) = new_axes(10, 1.6 + 0.36 * len(shares))
     left = np.zeros(len(shares))
     palette = sns.color_palette("colorblind", len(shares.columns))
     for (name, column), colour in zip(shares.items(), palette, strict=True):
@@ -199,7 +199,7 @@ def histogram(
     values: pd.Series, *, title: str, xlabel: str, ylabel: str, limit: float | None = None
 ) -> Figure:
     """Show a histogram of whole numbers; `limit` draws a line that values must not pass."""
-    figure, (ax,) = _axes(7.5, 3.6)
+    figure, (ax,) = new_axes(7.5, 3.6)
     discrete = values.max() - values.min() <= 40
     sns.histplot(
         values,
@@ -224,7 +224,7 @@ def histogram(
 @styled
 def bars(values: pd.Series, *, title: str, xlabel: str) -> Figure:
     """Show one horizontal bar per index entry, its value written behind it."""
-    figure, (ax,) = _axes(8, 1.2 + 0.36 * len(values))
+    figure, (ax,) = new_axes(8, 1.2 + 0.36 * len(values))
     drawn = ax.barh(values.index, values, color="#3b75af")
     ax.bar_label(drawn, labels=[f"{value:,.0f}" for value in values], padding=4, fontsize=9)
     ax.set(xlabel=xlabel, ylim=(len(values) - 0.4, -0.6), xlim=(0, values.max() * 1.12))
@@ -249,7 +249,7 @@ def drop_bars(drops: pd.DataFrame, names: Mapping[str, str], reasons: Mapping[st
 def lengths_by_mixture(rounds: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
     """Show answer lengths per mixture: of all answers, and of those that follow a short answer."""
     mixtures = list(names)
-    figure, axes = _axes(11, 2.7 * len(mixtures) + 0.6, rows=len(mixtures), columns=2)
+    figure, axes = new_axes(11, 2.7 * len(mixtures) + 0.6, rows=len(mixtures), columns=2)
     figure.suptitle(
         "Answer lengths of both mixtures, per round", fontweight="bold", x=0.01, ha="left"
     )
@@ -264,126 +264,11 @@ def lengths_by_mixture(rounds: pd.DataFrame, *, names: Mapping[str, str]) -> Fig
         for ax, (chosen, what) in zip(axes[2 * row : 2 * row + 2], panels, strict=True):
             values = rounds.words[chosen]
             share = (values <= SHORT_WORDS).mean() * 100 if len(values) else float("nan")
-            _log_histogram(ax, values, top=top)
+            log_histogram(ax, values, top=top)
             ax.set_title(f"{names[mixture]}: {what}", fontsize=11)
             ax.annotate(f"{share:.0f} % have at most {SHORT_WORDS} words", (0.98, 0.9), fontsize=10,
                         xycoords="axes fraction", ha="right")  # fmt: skip
             ax.set_ylim(0, 100)
     figure.supxlabel("words in the answer (log scale)")
     figure.supylabel("share of answers (%)")
-    return figure
-
-
-@styled
-def loss_curves(losses: pd.DataFrame, *, names: Mapping[str, str], smooth: int) -> Figure:
-    """Show the loss of every training over its steps, thin, and the mean over `smooth` steps."""
-    figure, (ax,) = _axes(9, 4.2)
-    for (mixture, label), line in zip(names.items(), ("-", "--"), strict=False):
-        runs = [run for _, run in losses[losses.mixture == mixture].groupby("seed")]
-        colour = MIXTURE_COLOURS[mixture]
-        for run in runs:
-            ax.plot(run.step, run.loss, color=colour, alpha=0.2, linewidth=0.8)
-        mean = losses[losses.mixture == mixture].groupby("step").loss.mean()
-        smoothed = mean.rolling(smooth, min_periods=1).mean()
-        ax.plot(smoothed.index, smoothed, line, color=colour, linewidth=2, label=label)
-    ax.set(xlabel="optimiser step", ylabel="loss (nats per supervised token)", ylim=(0, None))
-    ax.set_title(f"Training loss, thin: every step, thick: mean of {smooth} steps")
-    ax.legend(frameon=False)
-    return figure
-
-
-@styled
-def form_bars(losses: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
-    """Show the loss by form of answer, one bar per mixture, the number of tokens beside."""
-    wide = losses.pivot_table(index="form", columns="mixture", values="loss")
-    order = [form for form in (*FORM_NAMES, "other") if form in wide.index]
-    figure, (ax,) = _axes(9, 1.4 + 0.55 * len(order))
-    places = np.arange(len(order))
-    for number, (mixture, label) in enumerate(names.items()):
-        values = wide[mixture].reindex(order)
-        height = 0.8 / len(names)
-        drawn = ax.barh(
-            places + (number - (len(names) - 1) / 2) * height,
-            values,
-            height,
-            color=MIXTURE_COLOURS[mixture],
-            hatch="" if number else "//",
-            edgecolor="white",
-            label=label,
-        )
-        ax.bar_label(drawn, fmt="%.2f", padding=3, fontsize=9)
-    ax.set_yticks(places, [FORM_NAMES.get(form, form) for form in order])
-    ax.set(xlabel="loss (nats per supervised token)", ylim=(len(order) - 0.4, -0.6))
-    ax.set_title("Loss by form of answer, last quarter of the training")
-    ax.grid(axis="y", visible=False)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return figure
-
-
-@styled
-def difference_plot(
-    differences: pd.DataFrame, *, names: Mapping[str, str], title: str, xlabel: str
-) -> Figure:
-    """Show differences with their intervals: a row per metric, a mark per model.
-
-    `differences` has the columns model, metric, difference, low, high.
-    """
-    metrics = list(dict.fromkeys(differences.metric))
-    models = [name for name in names if name in set(differences.model)]
-    figure, (ax,) = _axes(9, 1.6 + 0.5 * len(metrics))
-    for number, model in enumerate(models):
-        own = differences[differences.model == model].set_index("metric").reindex(metrics)
-        places = np.arange(len(metrics)) + (number - (len(models) - 1) / 2) * 0.22
-        spread = np.abs(own[["low", "high"]].to_numpy().T - own.difference.to_numpy())
-        ax.errorbar(
-            own.difference,
-            places,
-            xerr=spread,
-            fmt="osD^v"[number % 5],
-            color=MIXTURE_COLOURS.get(model, "#444444"),
-            capsize=3,
-            label=names[model],
-        )
-    ax.axvline(0, color="#333333", linewidth=1)
-    ax.set_yticks(range(len(metrics)), metrics)
-    ax.set(xlabel=xlabel, ylim=(len(metrics) - 0.4, -0.6))
-    ax.set_title(title)
-    ax.grid(axis="y", visible=False)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return figure
-
-
-@styled
-def protocol_bars(
-    scores: pd.DataFrame,
-    *,
-    models: Mapping[str, str],
-    protocols: Mapping[str, str],
-    metrics: Mapping[str, str],
-) -> Figure:
-    """Show metrics side by side: a panel each, a group of bars per protocol, a bar per model."""
-    figure, axes = _axes(11, 1.4 + 0.5 * len(protocols), columns=len(metrics))
-    places = np.arange(len(protocols))
-    for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
-        for number, (model, label) in enumerate(models.items()):
-            own = scores[(scores.metric == metric) & (scores.model == model)]
-            own = own.set_index("protocol").reindex(list(protocols))
-            spread = np.abs(own[["low", "high"]].to_numpy().T - own.value.to_numpy())
-            height = 0.8 / len(models)
-            ax.barh(
-                places + (number - (len(models) - 1) / 2) * height,
-                own.value,
-                height,
-                xerr=spread,
-                color=MIXTURE_COLOURS.get(model, "#444444"),
-                hatch=("", "//", "..")[number % 3],
-                edgecolor="white",
-                error_kw={"capsize": 2, "linewidth": 1, "ecolor": "#222222"},
-                label=label,
-            )
-        ax.set_title(title, fontsize=11)
-        ax.set(xlim=(0, 100), xlabel="percent", ylim=(len(protocols) - 0.4, -0.6))
-        ax.set_yticks(places, list(protocols.values()) if ax is axes[0] else [])
-        ax.grid(axis="y", visible=False)
-    axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,17 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: #444; } a { color: #0b57a4; }
 .scroll { overflow-x: auto; } code { overflow-wrap: anywhere; }
+.finding { font-size: 1.1em; } thead, tr { break-inside: avoid; }
+@media (max-width: 40rem) { body { font-size: 16px; padding: .7rem; } h1 { font-size: 1.5rem; }
+       th, td { padding: .3rem .45rem; } }
 @media print { body { max-width: none; font-size: 11pt; } figure { break-inside: avoid; } }
 """
 
-_INDEX = """<!DOCTYPE html>
+_INDEX = """{% macro shown(figure) -%}
+<figure><img src="{{ figure.data | safe }}" alt="{{ figure.alt }}">
+<figcaption>{{ figure.title }}</figcaption></figure>
+{%- endmacro -%}
+<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -43,22 +50,33 @@ _INDEX = """<!DOCTYPE html>
 <style>{{ style | safe }}</style>
 </head>
 <body>
-<h1>COCO instruction fine-tuning, preset {{ run.preset }}</h1>
+<h1>{{ question }}</h1>
+{% if finding %}
+<p class="finding"><strong>{{ finding.conclusion }}</strong> {{ finding.sentence }}</p>
+{% for figure in figures[:1] %}{{ shown(figure) }}{% endfor %}
+<div class="scroll"><table>
+<tr>{% for name in finding.table[0] %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in finding.table %}
+<tr>{% for cell in row.values() %}<td class="{{ 'text' if loop.first else 'number' }}">
+{{- cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+{% endif %}
 <p>{{ purpose }}</p>
+<h2>What is real here</h2>
+<p>{{ provenance }}</p>
 <h2>Notebooks</h2>
-<table>
+<div class="scroll"><table>
 <tr><th>Notebook</th><th>Question</th><th>Seconds</th></tr>
 {% for row in rows %}
 <tr><td><a href="{{ row.name }}.html">{{ row.title }}</a></td><td>{{ row.question }}</td>
 <td class="number">{{ row.seconds }}</td></tr>
 {% endfor %}
-</table>
-{% for figure in figures %}
-<figure><img src="{{ figure.data | safe }}" alt="{{ figure.title }}">
-<figcaption>{{ figure.title }}</figcaption></figure>
-{% endfor %}
+</table></div>
+{% for figure in (figures[1:] if finding else figures) %}{{ shown(figure) }}{% endfor %}
 <h2>This run</h2>
 <div class="scroll"><table>
+<tr><th>Preset</th><td>{{ run.preset }}</td></tr>
 <tr><th>Machine</th><td>{{ run.device }}</td></tr>
 <tr><th>Commit</th><td><code>{{ run.commit }}</code></td></tr>
 <tr><th>Seeds</th><td>{% for n, v in run.seeds.items() %}{{ n }} = {{ v }} {% endfor %}</td></tr>
@@ -100,23 +118,33 @@ def headline(notebook: Path) -> tuple[str, str]:
 def index_page(
     *,
     run: Mapping[str, Any],
-    notebooks: list[Path],
-    figures: list[Mapping[str, str]],
+    notebooks: Sequence[Path],
+    figures: Sequence[Mapping[str, str]],
+    finding: Mapping[str, Any] | None,
+    question: str,
     purpose: str,
+    provenance: str,
 ) -> str:
-    """Return the index of a run: its notebooks with their questions, main figures, provenance.
+    """Return the index of a run: the finding first, then its notebooks, figures and provenance.
 
-    `figures` holds `title` and `data`, a `data:` address.
+    `figures` holds `title`, `alt` and `data`, a `data:` address; the first one belongs to the
+    finding.  `finding` holds `conclusion`, `sentence` and `table`, a list of rows by column name.
     """
     rows = []
     for path in notebooks:
         if path.stem in run["seconds"]:
-            title, question = headline(path)
+            title, asked = headline(path)
             seconds = run["seconds"][path.stem]
-            rows.append(
-                {"name": path.stem, "title": title, "question": question, "seconds": seconds}
-            )
+            rows.append({"name": path.stem, "title": title, "question": asked, "seconds": seconds})
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_INDEX)
     return template.render(
-        run=run, rows=rows, figures=figures, purpose=purpose, policy=POLICY, style=_STYLE
+        run=run,
+        rows=rows,
+        figures=figures,
+        finding=finding,
+        question=question,
+        purpose=purpose,
+        provenance=provenance,
+        policy=POLICY,
+        style=_STYLE,
     )

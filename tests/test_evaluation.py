@@ -154,3 +154,26 @@ def test_where_a_mixture_teaches_unasked_short_answers_is_told(mixture):
     assert table["short among them"]["merged"] == table["short among them"]["mix"]
     # In `mix` every round is a first one; merged records open with a short question here.
     assert table["short among first rounds"]["merged"] == 1.0
+
+
+def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval():
+    rows = [
+        ("mm_vet", model, "all", protocol, metric, value, 240, "reference")
+        for model, metric, values in (
+            ("mix", "rec", (1, 1)), ("mix", "total", (48, 25)), ("mix", "collapse", (14, 77)),
+            ("merged", "total", (40, 47)), ("merged", "collapse", (22, 10)),
+        )
+        for protocol, value in zip(("single_round", "multi_round"), values, strict=True)
+    ]  # fmt: skip
+    columns = ["benchmark", "model", "seed", "protocol", "metric", "value", "n", "judge"]
+    lost = pd.DataFrame(
+        [("mm_vet", "mix", "total", -23, -26, -19), ("mm_vet", "merged", "total", 7, 4, 9)],
+        columns=["benchmark", "model", "metric", "difference", "low", "high"],
+    )
+    labels = {"mix": "baseline", "merged": "merged"}
+    found = report.finding(pd.DataFrame(rows, columns=columns), lost, labels=labels)
+    assert list(found["table"][0].values()) == [
+        "baseline", "48", "25", "14 %", "77 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
+    assert found["conclusion"].endswith("Layout decides.")
+    assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
+    assert report.finding(pd.DataFrame(rows, columns=columns), lost.head(0), labels=labels) is None

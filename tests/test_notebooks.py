@@ -141,6 +141,42 @@ def test_scores_are_tidy_and_gates_do_not_look_at_multi_round(smoke):
     assert len(gates) == 9 and set(gates.model) == {"base", "mix", "merged"}
 
 
+def test_lengths_and_ablations_keep_their_contract(smoke):
+    _, reports = smoke
+    lengths = pd.read_csv(reports / "tables/lengths.csv")
+    columns = ["model", "seed", "protocol", "round", "n", "median_words", "collapse_rate"]
+    assert list(lengths.columns)[:9] == [*columns, "low", "high"]
+    assert set(lengths[lengths.protocol == "five_rounds"]["round"]) == {1, 2, 3, 4, 5}
+    ablations = pd.read_csv(reports / "tables/ablations.csv")
+    columns = ["ablation", "setting", "seed", "protocol", "metric", "value", "low", "high"]
+    assert [name for name in ablations if name != "model"] == columns
+    assert set(ablations.ablation) == {"dose", "factors", "answers", "images", "openings"}
+    probe = pd.read_csv(reports / "tables/probe.csv")
+    assert set(probe.protocol) == {"single_round", "multi_round"}
+
+
+def test_bias_is_analysed_on_real_answer_files_alone(root, real, tmp_path):
+    files = [
+        {"file": "llava_bench_wild/answers/llava-v1.5-13b.jsonl"},
+        {"model": "gpt-4", "file": "llava/qa90_gpt4_answer.jsonl", "format": "llava_bench",
+         "questions": "llava/qa90_questions.jsonl"},
+    ]  # fmt: skip
+    preset = {"raw_dir": str(real), "work_dir": str(tmp_path), "report_dir": str(tmp_path),
+              "answer_files": files, "benchmarks": {}, "protocols": {}, "models": [],
+              "probe_questions": None, "tokenizer_file": None,
+              "instances": ["coco_instances/instances_train2017.json"]}  # fmt: skip
+    notebook = root / "notebooks/06_bias_analysis.ipynb"
+    study.run_notebook(notebook, parameters=preset, reports=tmp_path / "out")
+    read = pd.read_csv(tmp_path / "tables/answers_read.csv").set_index("model")
+    assert read.answers.to_dict() == {"llava-v1.5-13b": 60, "gpt-4": 42}
+    lengths = pd.read_csv(tmp_path / "tables/lengths.csv").set_index(["model", "seed"])
+    lines = (real / files[0]["file"]).read_text().splitlines()
+    words = [len(json.loads(line)["text"].split()) for line in lines]
+    found = lengths.loc[("llava-v1.5-13b", "all")]
+    assert found.median_words == pd.Series(words).median()
+    assert found.collapse_rate == pytest.approx(100 * sum(n <= 3 for n in words) / 60)
+
+
 def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(
     smoke, root, tmp_path, monkeypatch
 ):

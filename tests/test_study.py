@@ -142,6 +142,28 @@ def test_text_output_that_looks_like_a_page_stays_text(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in (tmp_path / "00_a.html").read_text()
 
 
+def index(run, notebook, *, finding=None, figures=()):
+    """An index page of one notebook."""
+    texts = {"question": "Q?", "purpose": "p", "provenance": "drawn"}
+    return index_page(run=run, notebooks=[notebook], figures=figures, finding=finding, **texts)
+
+
+def test_the_index_opens_with_the_finding_before_anything_else(tmp_path):
+    path = notebook(tmp_path / "00_a.ipynb")
+    run = {"preset": "mini", "seconds": {}, "device": "d", "commit": "c", "seeds": {},
+           "versions": {}}  # fmt: skip
+    figures = [{"title": "t<1>", "alt": "bars", "data": "data:,1"},
+               {"title": "t2", "alt": "line", "data": "data:,2"}]  # fmt: skip
+    table = [{"tuned on": "<b>mix", "score": "46"}]
+    finding = {"conclusion": "It falls.", "sentence": "s", "table": table}
+    page = index(run, path, finding=finding, figures=figures)
+    order = ["Q?", "It falls.", "data:,1", "&lt;b&gt;mix", "drawn", "Notebooks", "data:,2"]
+    places = [page.index(text) for text in order]
+    assert places == sorted(places)
+    assert "<b>mix" not in page and "t&lt;1&gt;" in page and 'alt="bars"' in page
+    assert "http" not in page.split("</head>")[1]
+
+
 def test_the_index_links_notebooks_with_their_questions(tmp_path):
     path = notebook(tmp_path / "00_a.ipynb")
     assert headline(path) == ("Title", "Is it so?")
@@ -149,7 +171,7 @@ def test_the_index_links_notebooks_with_their_questions(tmp_path):
         "preset": "<mini>", "seconds": {"00_a": 1.5}, "device": "d", "commit": "c",
         "seeds": {"seed": 0}, "versions": {"python": "3"},
     }  # fmt: skip
-    page = index_page(run=run, notebooks=[path], figures=[], purpose="p")
+    page = index(run, path)
     assert '<a href="00_a.html">Title</a>' in page
     assert "Is it so?" in page
     assert "&lt;mini&gt;" in page and "<mini>" not in page

@@ -6,7 +6,7 @@ import sys
 
 # Each group may import the groups before it, never those after it.
 LAYERS = [
-    ["files", "prompts"],
+    ["files", "prompts", "resample"],
     ["records", "tokens", "images"],
     ["sources"],
     ["merge"],
@@ -17,10 +17,11 @@ LAYERS = [
     ["chat", "batches"],
     ["training_set", "model"],
     ["tuning", "memory", "checkpoints", "trainer", "benchmarks", "protocols"],
-    ["generation", "endpoint", "judge", "train", "held_out"],
-    ["rollout", "judge_api", "training_report"],
-    ["evaluation", "score", "merge_report"],
-    ["evaluation_report", "figures", "cards", "mini", "download"],
+    ["generation", "endpoint", "judge", "train", "held_out", "ablations", "faithfulness"],
+    ["rollout", "judge_api", "training_report", "pool"],
+    ["answers", "evaluation", "score", "merge_report"],
+    ["evaluation_report", "ablation_report", "bias_report", "probe", "figures", "cards", "mini"],
+    ["result_figures", "download"],
     ["pages"],
     ["study"],
 ]
@@ -46,6 +47,7 @@ ALLOWED = {
     "endpoint": {"openai"},
     "trainer": {"torch", "transformers"},
     "train": {"torch", "transformers"},
+    "pool": {"torch"},
 }
 
 
