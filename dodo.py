@@ -119,6 +119,12 @@ def raw_files():
     )
 
 
+def curated(own):
+    """Return the decisions that a notebook takes as input, as text."""
+    path = ROOT / own["curation"] if "curation" in own else None
+    return path.read_text(encoding="utf-8") if path and path.is_file() else ""
+
+
 def task_notebook():
     """Execute one notebook of the study."""
     package = [*(ROOT / "cocoift").rglob("*.py"), ROOT / PARAMETERS["catalogue"]]
@@ -133,7 +139,9 @@ def task_notebook():
             "actions": [(run, [notebook])],
             "file_dep": [notebook, *package, *upstream],
             "targets": [REPORTS / f"{name}.ipynb", REPORTS / f"{name}.html", *products],
-            "uptodate": [config_changed({"parameters": own, "raw": raw_files()})],
+            "uptodate": [
+                config_changed({"parameters": own, "raw": raw_files(), "curation": curated(own)})
+            ],
             "task_dep": [f"notebook:{before}"] if before else [],
         }
         before = name

@@ -5,7 +5,7 @@ cluster; both give the same bytes because images are independent and written in 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from cocoift.files import DataError, replacing
-from cocoift.merge import Conflict, MergedImage, Rules, merge_image
+from cocoift.merge import Conflict, MergedImage, Rules, TurnKey, merge_image
 from cocoift.records import TURN_SCHEMA, Turn
 from cocoift.sources.coco import Scope
 from cocoift.tokens import token_counter
@@ -30,6 +30,8 @@ KEPT_SCHEMA = pa.schema(
         pa.field("tokens", pa.int32(), nullable=False),
     ]
 )
+
+DROPPED_SCHEMA = pa.schema([*TURN_SCHEMA, pa.field("reason", pa.string(), nullable=False)])
 
 Runner = Literal["native", "ray"]
 
@@ -75,11 +77,14 @@ def merge_tables(
     scope: Scope,
     tokenizer_file: str | None = None,
     runner: Runner = "native",
+    curated: Mapping[int, Collection[TurnKey]] | None = None,
 ) -> MergeReport:
     """Merge turn tables into `out`, a Parquet file of `KEPT_SCHEMA` sorted by image and record.
 
-    Asserts that, per source, turns in equal turns kept plus drops.  Raises `DataError` when
-    there is nothing to merge or the output cannot be written; `out` is then left as it was.
+    `dropped.parquet` beside it holds the dropped turns of the images that may train, by image, in
+    `DROPPED_SCHEMA`.  `curated` are the turns that a person took out, by image.  Asserts that, per
+    source, turns in equal turns kept plus drops.  Raises `DataError` when there is nothing to
+    merge or the output cannot be written; `out` is then left as it was.
     """
     if not tables:
         raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")
@@ -91,13 +96,27 @@ def merge_tables(
     conflicts: list[Conflict] = []
     refused: dict[int, str] = {}
     images = merged_images(
-        tables, rules=rules, scope=scope, tokenizer_file=tokenizer_file, runner=runner
+        tables,
+        rules=rules,
+        scope=scope,
+        tokenizer_file=tokenizer_file,
+        runner=runner,
+        curated=curated,
     )
-    with replacing(out) as temporary, pq.ParquetWriter(temporary, KEPT_SCHEMA) as writer:
+    beside = out.with_name("dropped.parquet")
+    with (
+        replacing(out) as temporary,
+        replacing(beside) as dropped_file,
+        pq.ParquetWriter(temporary, KEPT_SCHEMA) as writer,
+        pq.ParquetWriter(dropped_file, DROPPED_SCHEMA) as dropped_writer,
+    ):
         for chunk in _chunks(tqdm(images, desc="merging", unit=" images"), size=2_000):
             rows = [row for merged in chunk for row in _kept_rows(merged)]
+            lost = [(*turn, reason) for merged in chunk for turn, reason in merged.dropped]
             if rows:
-                writer.write_batch(_batch(rows))
+                writer.write_batch(_batch(rows, KEPT_SCHEMA))
+            if lost:
+                dropped_writer.write_batch(_batch(lost, DROPPED_SCHEMA))
             kept.update(row[1] for row in rows)
             for merged in chunk:
                 drops.update({(source, why): count for source, why, count in merged.drops})
@@ -117,12 +136,14 @@ def merged_images(
     scope: Scope,
     tokenizer_file: str | None,
     runner: Runner,
+    curated: Mapping[int, Collection[TurnKey]] | None = None,
 ) -> Iterator[MergedImage]:
     """Yield every image of the turn tables merged, in order of image id."""
     import daft
     from daft.functions import to_struct
 
     _start(runner)
+    taken_out = curated or {}
 
     @daft.func.batch(return_dtype=daft.DataType.binary())
     def merge_batch(image_ids: daft.Series, groups: daft.Series) -> list[bytes]:
@@ -135,6 +156,7 @@ def merged_images(
                     rules=rules,
                     scope=scope,
                     count_tokens=count_tokens,
+                    curated=taken_out.get(image_id, ()),
                 )
             )
             for image_id, group in zip(image_ids.to_pylist(), groups.to_pylist(), strict=True)
@@ -177,10 +199,10 @@ def _kept_rows(merged: MergedImage) -> Iterator[tuple]:
             yield (*turn, number, position, tokens)
 
 
-def _batch(rows: list[tuple]) -> pa.RecordBatch:
-    columns = zip(zip(*rows, strict=True), KEPT_SCHEMA, strict=True)
+def _batch(rows: list[tuple], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(zip(*rows, strict=True), schema, strict=True)
     arrays = [pa.array(values, field.type) for values, field in columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=KEPT_SCHEMA)
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def kept_by_image(path: Path) -> Iterator[list[KeptTurn]]:

@@ -6,7 +6,7 @@ happens in `merge_image`, which sees one image and nothing else.
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -23,8 +23,11 @@ from cocoift.tokens import CountTokens
 CLOSED_FORMS = frozenset({"phrase", "number", "yes_no", "choice"})
 
 
-# Turns, each with the tokens it costs in a record.
+# Turns, each with the tokens it costs in a record; and each with the reason why it was dropped.
 Costed = list[tuple[Turn, int]]
+Dropped = list[tuple[Turn, str]]
+# What tells a turn from the others of its image: source, dialog, round.
+TurnKey = tuple[str, str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +63,17 @@ class Conflict(msgspec.Struct, frozen=True):
 
 
 class MergedImage(msgspec.Struct, frozen=True):
-    """What the merge made of one image: records of turns with their tokens, drops, conflicts."""
+    """What the merge made of one image: records of turns with their tokens, drops, conflicts.
+
+    `drops` counts by source and reason; `dropped` are the turns themselves, except those of images
+    that may not train.
+    """
 
     image_id: int
     records: list[Costed]
     drops: list[tuple[str, str, int]]
     conflicts: list[Conflict] = []
+    dropped: list[tuple[Turn, str]] = []
 
 
 def merge_image(
@@ -75,33 +83,37 @@ def merge_image(
     rules: Rules,
     scope: Scope,
     count_tokens: CountTokens,
+    curated: Collection[TurnKey] = (),
 ) -> MergedImage:
     """Merge all turns of one image into its records.
 
-    A pure function: the same turns in any order give the same records on every machine.  Kept
-    turns plus drops always equal the turns that came in.
+    `curated` are turns that a person took out (`cocoift.curation`).  A pure function: the same
+    turns in any order give the same records on every machine.  Kept turns plus drops always equal
+    the turns that came in.
     """
-    drops: Counter[tuple[str, str]] = Counter()
     refusal = scope.refusal(image_id)
     if refusal:
-        drops.update((turn.source, refusal) for turn in turns)
-        return MergedImage(image_id, [], _listed(drops))
+        return MergedImage(image_id, [], _counted((turn, refusal) for turn in turns))
+    dropped: Dropped = []
     ordered = sorted(turns, key=lambda turn: (turn.source, turn.dialog_id, turn.round))
-    usable = list(_usable(ordered, drops))
-    unique, conflicts = _without_duplicates(usable, drops, rules=rules)
-    costed = _costed(unique, drops, rules=rules, count_tokens=count_tokens)
+    usable = list(_usable(ordered, dropped, curated=curated))
+    unique, conflicts = _without_duplicates(usable, dropped, rules=rules)
+    costed = _costed(unique, dropped, rules=rules, count_tokens=count_tokens)
     dialogs = shuffled_dialogs(costed, seed=rules.seed)
     if rules.overflow == "sample":
-        dialogs = _sampled(dialogs, drops, rules=rules)
+        dialogs = _sampled(dialogs, dropped, rules=rules)
     records = pack(dialogs, budget=rules.budget)
-    return MergedImage(image_id, records, _listed(drops), conflicts)
+    return MergedImage(image_id, records, _counted(dropped), conflicts, dropped)
 
 
-def _listed(drops: Counter[tuple[str, str]]) -> list[tuple[str, str, int]]:
-    return [(source, reason, count) for (source, reason), count in sorted(drops.items())]
+def _counted(dropped: Iterable[tuple[Turn, str]]) -> list[tuple[str, str, int]]:
+    counts = Counter((turn.source, reason) for turn, reason in dropped)
+    return [(source, reason, count) for (source, reason), count in sorted(counts.items())]
 
 
-def _usable(turns: Iterable[Turn], drops: Counter[tuple[str, str]]) -> Iterator[Turn]:
+def _usable(
+    turns: Iterable[Turn], dropped: Dropped, *, curated: Collection[TurnKey]
+) -> Iterator[Turn]:
     """Yield the turns with tidy text; drop those with nothing to ask or nothing to learn."""
     for turn in turns:
         turn = turn._replace(
@@ -110,17 +122,19 @@ def _usable(turns: Iterable[Turn], drops: Counter[tuple[str, str]]) -> Iterator[
             answer=tidy(turn.answer),
         )
         if not turn.instruction:
-            drops[turn.source, "empty_question"] += 1
+            dropped.append((turn, "empty_question"))
         elif not turn.answer:
-            drops[turn.source, "empty_answer"] += 1
+            dropped.append((turn, "empty_answer"))
         elif IMAGE_MARKER in turn.instruction + turn.answer:
-            drops[turn.source, "stray_image_marker"] += 1
+            dropped.append((turn, "stray_image_marker"))
+        elif (turn.source, turn.dialog_id, turn.round) in curated:
+            dropped.append((turn, "curated"))
         else:
             yield turn
 
 
 def _without_duplicates(
-    turns: Sequence[Turn], drops: Counter[tuple[str, str]], *, rules: Rules
+    turns: Sequence[Turn], dropped: Dropped, *, rules: Rules
 ) -> tuple[list[Turn], list[Conflict]]:
     """Keep one turn per question; where answers disagree, one with the majority's answer.
 
@@ -150,7 +164,7 @@ def _without_duplicates(
                 continue
             closed = turn.form in CLOSED_FORMS and stays.form in CLOSED_FORMS
             reason = "duplicate" if answer == winner else "conflict" if closed else "alternative"
-            drops[turn.source, reason] += 1
+            dropped.append((turn, reason))
             if reason == "conflict":
                 others.append((turn.source, turn.answer or ""))
         if others:
@@ -162,11 +176,7 @@ def _without_duplicates(
 
 
 def _costed(
-    turns: Iterable[Turn],
-    drops: Counter[tuple[str, str]],
-    *,
-    rules: Rules,
-    count_tokens: CountTokens,
+    turns: Iterable[Turn], dropped: Dropped, *, rules: Rules, count_tokens: CountTokens
 ) -> Costed:
     """Return each turn with its tokens; drop the turns that no record could hold."""
     costed = []
@@ -174,7 +184,7 @@ def _costed(
         texts = count_tokens(turn.instruction or "") + count_tokens(turn.answer or "")
         cost = texts + rules.turn_tokens
         if cost > rules.budget:
-            drops[turn.source, "longer_than_context"] += 1
+            dropped.append((turn, "longer_than_context"))
         else:
             costed.append((turn, cost))
     return costed
@@ -198,9 +208,7 @@ def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Co
     return sorted((list(group) for _, group in groupby(ordered, key=dialog)), key=place)
 
 
-def _sampled(
-    dialogs: list[Costed], drops: Counter[tuple[str, str]], *, rules: Rules
-) -> list[Costed]:
+def _sampled(dialogs: list[Costed], dropped: Dropped, *, rules: Rules) -> list[Costed]:
     """Choose dialogs that fit one record, taking one of each source in turn."""
     waiting: dict[str, list[int]] = defaultdict(list)
     for index, dialog in enumerate(dialogs):
@@ -219,7 +227,7 @@ def _sampled(
             chosen.add(index)
             left -= cost
         else:
-            drops[dialogs[index][0][0].source, "over_budget"] += len(dialogs[index])
+            dropped += [(turn, "over_budget") for turn, _ in dialogs[index]]
     return [dialog for index, dialog in enumerate(dialogs) if index in chosen]
 
 
