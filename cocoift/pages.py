@@ -17,6 +17,7 @@ POLICY = (
     "style-src 'unsafe-inline'; script-src 'none'; base-uri 'none'; form-action 'none'"
 )
 
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL | re.IGNORECASE)
 
 _STYLE = """
@@ -106,6 +107,19 @@ def notebook_page(notebook: nbformat.NotebookNode, *, title: str) -> str:
     policy = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'
     body = _SCRIPT.sub("", body)
     return body.replace("<head>", f"<head>{policy}", 1).replace("<html>", '<html lang="en">', 1)
+
+
+def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return an executed notebook whose widgets give way to the static output beside them.
+
+    A widget without its kernel shows nothing.  The notebook is changed in place.
+    """
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if "text/html" in output.get("data", {}):
+                output["data"].pop(_WIDGET, None)
+    notebook.metadata.pop("widgets", None)
+    return notebook
 
 
 def headline(notebook: Path) -> tuple[str, str]:

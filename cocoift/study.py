@@ -21,7 +21,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from cocoift.files import DataError, write_text
-from cocoift.pages import notebook_page
+from cocoift.pages import notebook_page, without_widgets
 
 Parameters = dict[str, Any]
 
@@ -119,6 +119,7 @@ def run_notebook(notebook: Path, *, parameters: Parameters, reports: Path) -> fl
         raise NotebookFailed(describe_failure(notebook, error, failed)) from None
     finally:
         unfinished.unlink(missing_ok=True)
+    executed = without_widgets(executed)
     write_text(reports / f"{notebook.stem}.html", notebook_page(executed, title=notebook.stem))
     write_text(reports / notebook.name, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     failed.unlink(missing_ok=True)

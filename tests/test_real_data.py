@@ -8,9 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from pycocotools.coco import COCO
 
 from cocoift import study
+from cocoift.inspection import open_inspection
+from cocoift.inspector import picture
+from cocoift.instances import write_instances
+from cocoift.overlay import LAYERS
 from cocoift.prompts import tidy
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.coco import instances_by_image
@@ -113,16 +118,17 @@ def test_masks_lie_in_their_boxes_and_crowds_are_run_lengths(real):
 
 @pytest.fixture(scope="module")
 def run(real, root, tmp_path_factory):
-    """Run notebooks 00 to 02 on the sample; return the folders of work and reports."""
+    """Run notebooks 00 to 03 on the sample; return the folders of work and reports."""
     folder = tmp_path_factory.mktemp("real")
     preset = yaml.safe_load((HERE / "preset.yaml").read_text())
     preset |= {"raw_dir": str(real), "image_dir": str(real / "images")}
     preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
+    preset |= {"curation": str(folder / "work/curation.jsonl")}
     (folder / "preset.yaml").write_text(yaml.safe_dump(preset))
     known = {path.stem: study.declared_parameters(path) for path in study.notebooks(root)}
     parameters = study.read_preset(folder / "preset.yaml", known=known)
     with study.environment(PYTHONPATH=str(HERE)):
-        for notebook in study.notebooks(root)[:3]:
+        for notebook in study.notebooks(root)[:4]:
             study.run_notebook(notebook, parameters=parameters, reports=folder / "reports")
     return folder / "work", folder / "reports"
 
@@ -172,3 +178,26 @@ def test_real_text_survives_but_for_stray_blanks(run, readings):
     for record in json.loads((work / "merged/merged.json").read_text()):
         for message in record["conversations"][1::2]:
             assert message["value"] in answers
+
+
+def test_the_inspector_shows_merged_records_on_real_photographs_unstretched(run, real, tmp_path):
+    work, reports = run
+    write_instances(real / "coco_instances/instances_train2017.json", tmp_path / "i.parquet")
+    opened = open_inspection(
+        work / "merged",
+        image_root=real / "images",
+        instances=tmp_path / "i.parquet",
+    )
+    shown = 0
+    for image_id in map(int, opened.turns.ids):
+        view = opened.view(image_id)
+        path = real / "images" / view.picture
+        if path.is_file():
+            with Image.open(path) as photograph:
+                width, height = photograph.size
+            drawn = picture(opened, view, layers=LAYERS, categories=None)
+            assert f'viewBox="0 0 {width} {height}"' in drawn
+            assert drawn.count("<g>") == len(view.instances)
+            shown += bool(view.instances)
+    assert shown > 50
+    assert "data:image/jpeg" in (reports / "03_inspect.html").read_text()

@@ -6,11 +6,11 @@ import sys
 
 # Each group may import the groups before it, never those after it.
 LAYERS = [
-    ["files", "prompts", "resample"],
+    ["files", "prompts", "resample", "safe_text"],
     ["records", "tokens", "images"],
     ["sources"],
-    ["merge"],
-    ["engine"],
+    ["merge", "instances", "raw_annotations", "overlay"],
+    ["engine", "curation", "inspection"],
     ["mixtures"],
     ["export", "lengths"],
     ["analysis", "tables"],
@@ -21,7 +21,8 @@ LAYERS = [
     ["rollout", "judge_api", "training_report", "pool"],
     ["answers", "evaluation", "score", "merge_report"],
     ["evaluation_report", "ablation_report", "bias_report", "probe", "figures", "cards", "mini"],
-    ["result_figures", "download"],
+    ["result_figures", "download", "inspect_cards", "inspector_controls"],
+    ["inspector"],
     ["pages"],
     ["study"],
 ]
@@ -48,6 +49,7 @@ ALLOWED = {
     "trainer": {"torch", "transformers"},
     "train": {"torch", "transformers"},
     "pool": {"torch"},
+    "inspector_controls": {"ipywidgets"},
 }
 
 
