@@ -93,7 +93,7 @@ def dropped_table(view: ImageView, titles: Mapping[str, str], reasons: Mapping[s
 def answer_table(answers: pd.DataFrame, *, one: str, other: str) -> str:
     """Return a picture's answers under two protocols side by side, with scores and reasons.
 
-    `answers` are rows of `verdicts.csv` about one picture.
+    `answers` are rows of `verdicts.csv.gz` about one picture.
     """
     own = answers[answers.protocol.isin([one, other])]
     rows = []

@@ -26,7 +26,7 @@ Turns = Sequence[Mapping[str, Any]]
 class Surroundings:
     """What is looked up beside the set: sources by name, reasons in words, answers by picture.
 
-    `answers` maps (benchmark, picture) to rows of `verdicts.csv`; the pictures of a benchmark are
+    `answers` maps (benchmark, picture) to rows of `verdicts.csv.gz`; a benchmark's pictures are
     below `answer_roots`.
     """
 
