@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from cocoift import held_out
 from cocoift.ablations import Arm
+from cocoift.lengths import SHORT_WORDS
 from cocoift.resample import interval
 from cocoift.score import (
     COLLAPSE,
@@ -19,6 +21,9 @@ from cocoift.score import (
 
 COLUMNS = ("ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high")
 ALONE, AFTER, CHANGE = "single_round", "multi_round", "difference"
+# The share of opening rounds answered in three words or fewer, as they ask: a model that has not
+# learnt that cannot collapse.
+OBEYS = "short opening replies"
 
 
 def arm_table(
@@ -37,12 +42,21 @@ def arm_table(
     changes = changes.assign(
         model=changes.one.str.rsplit(", ").str[0], seed="all", protocol=CHANGE
     ).rename(columns={"difference": "value"})
-    both = pd.concat([scores, changes], ignore_index=True)
+    both = pd.concat([scores, changes, _obedience(own, resamples)], ignore_index=True)
     parts = [
         both[both.model == arm.variant.name].assign(ablation=arm.ablation, setting=arm.setting)
         for arm in arms
     ]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def _obedience(verdicts: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """Return how many of the opening rounds that ask for a short reply get one."""
+    opened = verdicts[verdicts.protocol == AFTER].drop_duplicates(["model", "seed", "image"])
+    words = opened.opening_reply.str.split().str.len()
+    short = opened.assign(score=(words <= SHORT_WORDS).astype(float))
+    metric = Metric(OBEYS, dict.fromkeys(short.question_id, 1.0))
+    return score_table(short, [metric], resamples=resamples)
 
 
 def opening_table(
@@ -136,6 +150,8 @@ def factor_sentence(collapse: pd.DataFrame) -> str:
         f"their interaction is {told('interaction')}."
     )
     apart = rows.loc["prompts - sources"]
+    if rows.low["interaction"] > 0:
+        text += " Together they do more than the sum of each alone."
     shown = [name for name in ("prompts", "sources") if rows.low[name] > 0 or rows.high[name] < 0]
     if not shown:
         return f"{text} Neither effect is beyond its interval."
@@ -162,14 +178,22 @@ def answer_sentence(table: pd.DataFrame, metric: str) -> str:
 
 
 def image_sentence(table: pd.DataFrame, metric: str) -> str:
-    """Say from how many images on the multi-round score is no longer below that of all."""
-    scores = _of(table, AFTER, metric)
-    best = scores.loc["all"]
-    near = scores[scores.high >= best.low]
-    listed = "; ".join(f"{name}: {_told(row, '')}" for name, row in scores.iterrows())
+    """Say from how many images on a model is short when asked and scores as with all of them."""
+    scores, obeys = _of(table, AFTER, metric), _of(table, AFTER, OBEYS)
+    told = "; ".join(
+        f"{name}: {row.value:.1f} and {obeys.value[name]:.0f} %" for name, row in scores.iterrows()
+    )
+    text = (
+        "Multi-round score and share of opening rounds answered as shortly as they ask, by number "
+        f"of images, one pass each: {told}."
+    )
+    least = 100 * held_out.OPENING
+    enough = scores[(scores.high >= scores.low["all"]) & (obeys.value >= least)]
+    if enough.empty:
+        return f"{text} None is both as good as all images and short when asked."
     return (
-        f"Multi-round score by number of images, one pass each: {listed}. The smallest number "
-        f"whose interval reaches that of all images is {near.index[0]}."
+        f"{text} The smallest number that is short when asked (at least {least:.0f} %) and whose "
+        f"score's interval reaches that of all images is {enough.index[0]}."
     )
 
 

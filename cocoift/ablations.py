@@ -53,6 +53,8 @@ class Arm:
     variant: Variant
 
 
+# The model that no arm trains: what `images` compares few images with.
+UNTUNED = Variant(name="base", images=0)
 WHOLE = {"merged": Variant(name="merged"), "mix": Variant(name="mix", layout=MIX)}
 
 
@@ -82,7 +84,7 @@ def arms(
         found.append(Arm("answers", kind, variant))
     if "images" in wanted:
         fewer = [Variant(name=f"images-{count}", images=count) for count in image_counts]
-        found += [Arm("images", f"{one.images:,}", one) for one in fewer]
+        found += [Arm("images", f"{one.images:,}", one) for one in (UNTUNED, *fewer)]
         found.append(Arm("images", "all", WHOLE["merged"]))
     return found
 

@@ -27,7 +27,7 @@ body { font: 17px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; p
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; }
 table { border-collapse: collapse; } th, td { padding: .35rem .8rem; text-align: left;
        border-bottom: 1px solid #ddd; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: #444; } a { color: #0b57a4; }
 .scroll { overflow-x: auto; } code { overflow-wrap: anywhere; }
@@ -56,7 +56,8 @@ _INDEX = """{% macro shown(figure) -%}
 <p class="finding"><strong>{{ finding.conclusion }}</strong> {{ finding.sentence }}</p>
 {% for figure in figures[:1] %}{{ shown(figure) }}{% endfor %}
 <div class="scroll"><table>
-<tr>{% for name in finding.table[0] %}<th>{{ name }}</th>{% endfor %}</tr>
+<tr>{% for name in finding.table[0] %}<th class="{{ 'text' if loop.first else 'number' }}">
+{{- name }}</th>{% endfor %}</tr>
 {% for row in finding.table %}
 <tr>{% for cell in row.values() %}<td class="{{ 'text' if loop.first else 'number' }}">
 {{- cell }}</td>{% endfor %}</tr>

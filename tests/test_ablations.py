@@ -97,7 +97,7 @@ def test_the_ends_of_the_dose_and_all_images_are_not_trained_again():
     found = arms(["dose", "images"], doses=(0, 0.5, 1), image_counts=(50,))
     names = [(arm.setting, arm.variant.name) for arm in found]
     assert names == [("0 %", "merged"), ("50 %", "dose-50"), ("100 %", "mix"),
-                     ("50", "images-50"), ("all", "merged")]  # fmt: skip
+                     ("0", "base"), ("50", "images-50"), ("all", "merged")]  # fmt: skip
 
 
 def test_an_unknown_ablation_is_named_with_those_there_are():
@@ -227,11 +227,21 @@ def test_the_answers_sentence_follows_the_intervals():
     assert said((50, 20), (40, 20)).endswith("no difference is shown.")
 
 
-def test_the_images_sentence_names_the_smallest_number_that_reaches_all():
-    counts = ["50", "200", "all"]
-    scores = {"50": (20, 2), "200": (39, 2), "all": (41, 2)}
-    text = report.image_sentence(rows("images", counts, scores, scores), "total")
-    assert text.endswith("reaches that of all images is 200.")
+def test_the_images_sentence_names_the_smallest_number_that_obeys_and_scores_as_all():
+    counts = ["0", "50", "200", "all"]
+    scores = {"0": (45, 2), "50": (41, 2), "200": (39, 2), "all": (41, 2)}
+
+    def said(obeys):
+        found = rows("images", counts, scores, scores)
+        own = [("images", n, "m", "all", "multi_round", report.OBEYS, v, v, v)
+               for n, v in zip(counts, obeys, strict=True)]  # fmt: skip
+        extra = pd.DataFrame(own, columns=list(report.COLUMNS))
+        return report.image_sentence(pd.concat([found, extra]), "total")
+
+    assert said([30, 50, 95, 99]).endswith("reaches that of all images is 200.")
+    assert said([30, 50, 60, 70]).endswith(
+        "None is both as good as all images and short when asked."
+    )
 
 
 def verdicts(collapse):
@@ -240,10 +250,10 @@ def verdicts(collapse):
     for model, shares in collapse.items():
         for protocol, count in zip(("single_round", "multi_round"), shares, strict=True):
             for n in range(30):
-                words = 1 if n < count else 9
-                found.append((model, 0, protocol, f"q{n}", f"i{n}", words, 1.0, "", 0))
+                words, opening = 1 if n < count else 9, "a word" if n < 24 else "more than 3 words"
+                found.append((model, 0, protocol, f"q{n}", f"i{n}", words, 1.0, "", 0, opening))
     columns = ["model", "seed", "protocol", "question_id", "image", "words", "score", "reason",
-               "repeat"]  # fmt: skip
+               "repeat", "opening_reply"]  # fmt: skip
     return pd.DataFrame(found, columns=columns)
 
 
@@ -289,3 +299,11 @@ def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
     assert set(found.seed) == {"0", "1", "all"}
     change = found[(found.protocol == "difference")].set_index("setting").value
     assert change["100 %"] == pytest.approx(90) and change["0 %"] == pytest.approx(10)
+    obeys = found[(found.metric == report.OBEYS) & (found.seed == "all")]
+    assert set(obeys.protocol) == {"multi_round"} and set(obeys.value) == {80.0}
+
+
+def test_the_factor_sentence_tells_when_both_together_do_more():
+    both = {"mix": (0, 27), "first-mixed": (0, 6), "every-apart": (0, 6), "merged": (0, 3)}
+    table = report.effects(verdicts(both), METRIC, resamples=300)
+    assert "more than the sum of each alone" in report.factor_sentence(table)

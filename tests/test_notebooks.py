@@ -95,9 +95,9 @@ def test_the_losses_of_both_mixtures_stand_in_one_table(smoke):
 def test_every_figure_of_a_page_has_an_alternative_text(smoke):
     _, reports = smoke
     for page in reports.glob("*.html"):
-        images = re.findall(r"<img [^>]*>", page.read_text())
+        images = re.findall(r"<(?:img|svg) [^>]*>", page.read_text())
         assert images or page.stem == "index"
-        assert all(re.search(r'alt="[^"]+"', image) for image in images)
+        assert all(re.search(r'(?:alt|aria-label)="[^"]+"', image) for image in images)
 
 
 def test_merged_records_mix_sources_and_state_the_format_anew(smoke):
