@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from cocoift.files import DataError, replacing
 from cocoift.merge import Conflict, MergedImage, Rules, TurnKey, merge_image
 from cocoift.records import TURN_SCHEMA, Turn
+from cocoift.sources.base import paused_collector
 from cocoift.sources.coco import Scope
 from cocoift.tokens import token_counter
 
@@ -109,6 +110,7 @@ def merge_tables(
         replacing(beside) as dropped_file,
         pq.ParquetWriter(temporary, KEPT_SCHEMA) as writer,
         pq.ParquetWriter(dropped_file, DROPPED_SCHEMA) as dropped_writer,
+        paused_collector(),
     ):
         for chunk in _chunks(tqdm(images, desc="merging", unit=" images"), size=2_000):
             rows = [row for merged in chunk for row in _kept_rows(merged)]
@@ -140,33 +142,37 @@ def merged_images(
 ) -> Iterator[MergedImage]:
     """Yield every image of the turn tables merged, in order of image id."""
     import daft
-    from daft.functions import to_struct
 
     _start(runner)
     taken_out = curated or {}
 
+    names = [name for name in TURN_SCHEMA.names if name != "image_id"]
+
     @daft.func.batch(return_dtype=daft.DataType.binary())
-    def merge_batch(image_ids: daft.Series, groups: daft.Series) -> list[bytes]:
+    def merge_batch(image_ids: daft.Series, *columns: daft.Series) -> list[bytes]:
         count_tokens = token_counter(tokenizer_file)
-        return [
-            msgspec.msgpack.encode(
-                merge_image(
-                    image_id,
-                    [Turn(**row) for row in group],
-                    rules=rules,
-                    scope=scope,
-                    count_tokens=count_tokens,
-                    curated=taken_out.get(image_id, ()),
+        with paused_collector():
+            groups = zip(*(column.to_pylist() for column in columns), strict=True)
+            return [
+                msgspec.msgpack.encode(
+                    merge_image(
+                        image_id,
+                        [Turn(image_id, *row) for row in zip(*lists, strict=True)],
+                        rules=rules,
+                        scope=scope,
+                        count_tokens=count_tokens,
+                        curated=taken_out.get(image_id, ()),
+                    )
                 )
-            )
-            for image_id, group in zip(image_ids.to_pylist(), groups.to_pylist(), strict=True)
-        ]
+                for image_id, lists in zip(image_ids.to_pylist(), groups, strict=True)
+            ]
 
     turns = daft.read_parquet([str(path) for path in tables])
-    packed = to_struct(*(daft.col(name) for name in TURN_SCHEMA.names)).alias("turns")
-    images = turns.select("image_id", packed).groupby("image_id").agg(daft.col("turns").list_agg())
+    # Lists of one group are filled row by row, so their elements belong together.
+    lists = [daft.col(name).list_agg() for name in names]
+    images = turns.groupby("image_id").agg(*lists)
     merged = images.select(
-        "image_id", merge_batch(daft.col("image_id"), daft.col("turns")).alias("merged")
+        "image_id", merge_batch(daft.col("image_id"), *map(daft.col, names)).alias("merged")
     ).sort("image_id")
     decoder = msgspec.msgpack.Decoder(MergedImage)
     for batch in merged.to_arrow_iter():

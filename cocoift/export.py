@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from cocoift.files import replacing, write_text
 from cocoift.merge import Rules
 from cocoift.records import IMAGE_MARKER, Message, Record, check_record
+from cocoift.sources.base import paused_collector
 from cocoift.sources.catalogue import Entry
 
 _MESSAGE = pa.struct([("from", pa.string()), ("value", pa.string())])
@@ -47,7 +48,7 @@ def write_mixture(records: Iterable[Record], folder: Path, *, name: str) -> dict
     """
     counts = {"records": 0, "rounds": 0}
     encode = msgspec.json.Encoder().encode
-    with ExitStack() as stack:
+    with ExitStack() as stack, paused_collector():
         as_json = stack.enter_context(replacing(folder / f"{name}.json")).open("wb")
         stack.callback(as_json.close)
         rows = _writer(stack, folder / f"{name}.parquet", RECORD_SCHEMA)

@@ -150,6 +150,9 @@ def _without_duplicates(
         groups[question_key(turn.question or turn.instruction or ""), shape].append(turn)
     kept, conflicts = [], []
     for group in groups.values():
+        if len(group) == 1:
+            kept += group
+            continue
         answers = [question_key(turn.answer or "") for turn in group]
         votes = Counter(answers)
         winner = max(votes, key=lambda answer: (votes[answer], -answers.index(answer)))

@@ -24,12 +24,13 @@ FORMAT_PROMPTS = (
 PROMPT_PATTERN = f"(?:{'|'.join(re.escape(p.rstrip('.:')) for p in FORMAT_PROMPTS)})[.:]?"
 _PROMPT = re.compile(PROMPT_PATTERN, re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
-_BLANKS = re.compile(r"\s+")
+# Every format prompt has one of these, so most questions need no search for one.
+_HINTS = ("answer", "describe", "provide")
 
 
 def tidy(text: str | None) -> str:
     """Trim `text`, collapse white space, compose Unicode (NFC) and keep non-ASCII as it is."""
-    return _BLANKS.sub(" ", unicodedata.normalize("NFC", text)).strip() if text else ""
+    return " ".join(unicodedata.normalize("NFC", text).split()) if text else ""
 
 
 def has_format_prompt(instruction: str) -> bool:
@@ -39,7 +40,9 @@ def has_format_prompt(instruction: str) -> bool:
 
 def without_format_prompt(instruction: str) -> str:
     """Return the instruction without its format prompt, tidied."""
-    return tidy(_PROMPT.sub(" ", instruction))
+    folded = instruction.casefold()
+    some = any(hint in folded for hint in _HINTS)
+    return tidy(_PROMPT.sub(" ", instruction) if some else instruction)
 
 
 def question_key(question: str) -> str:

@@ -1,9 +1,13 @@
+import re
+import unicodedata
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cocoift.prompts import (
     FORMAT_PROMPTS,
+    PROMPT_PATTERN,
     has_format_prompt,
     question_key,
     tidy,
@@ -16,6 +20,26 @@ def test_tidy_text_has_no_stray_blanks_and_is_stable(text):
     clean = tidy(text)
     assert clean == " ".join(clean.split())
     assert tidy(clean) == clean
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("a\x1cb\x85c\u2028d\xa0e\u3000f\x0b")
+def test_tidy_collapses_what_regular_expressions_call_white_space(text):
+    composed = unicodedata.normalize("NFC", text)
+    assert tidy(text) == re.sub(r"\s+", " ", composed).strip()
+
+
+PIECES = st.sampled_from(
+    ["An\u017fwer", "ANSWER", "Please", "DESCRIBE", "cat", "?", "\n", "\u212a"]
+)
+
+
+@given(st.lists(st.one_of(PIECES, st.sampled_from(FORMAT_PROMPTS), st.text(max_size=5))))
+def test_no_format_prompt_is_missed_for_want_of_a_search(parts):
+    text = " ".join(parts)
+    for changed in (text, text.upper(), text.swapcase()):
+        whole = re.sub(PROMPT_PATTERN, " ", changed, flags=re.IGNORECASE)
+        assert without_format_prompt(changed) == tidy(whole)
 
 
 def test_tidy_keeps_non_ascii_and_composes_it():

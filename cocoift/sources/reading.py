@@ -1,7 +1,6 @@
 """From upstream files to the turn table: run a reader, apply the template, count what drops."""
 
 import json
-import string
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from tqdm.auto import tqdm
 
 from cocoift.files import DataError, replacing
 from cocoift.records import FORMS, TURN_SCHEMA, Turn, turn_batches
-from cocoift.sources.base import QA, Dialog, Drop
+from cocoift.sources.base import QA, Dialog, Drop, paused_collector
 from cocoift.sources.catalogue import Entry, parts_on_disk
 
 _DROPS_KEY = b"cocoift.drops"
@@ -41,15 +40,17 @@ def read_source(name: str, entry: Entry, raw: Path) -> Reading | None:
     reader = _reader(name, entry)
     drops: Counter[str] = Counter()
     dialogs: dict[str, Dialog] = {}
-    for files in parts:
-        for item in reader(**files):
-            if isinstance(item, Drop):
-                drops[item.reason] += item.turns
-            else:
-                _keep_first(dialogs, item, drops)
-    ordered = sorted(dialogs.values(), key=lambda dialog: (dialog.image_id, dialog.dialog_id))
-    turns = (turn for dialog in ordered for turn in _turns(name, entry, dialog))
-    return Reading(pa.Table.from_batches(turn_batches(turns), TURN_SCHEMA), dict(drops))
+    with paused_collector():
+        for files in parts:
+            for item in reader(**files):
+                if isinstance(item, Drop):
+                    drops[item.reason] += item.turns
+                else:
+                    _keep_first(dialogs, item, drops)
+        ordered = sorted(dialogs.values(), key=lambda dialog: (dialog.image_id, dialog.dialog_id))
+        turns = (turn for dialog in ordered for turn in _turns(name, entry, dialog))
+        table = pa.Table.from_batches(turn_batches(turns), TURN_SCHEMA)
+    return Reading(table, dict(drops))
 
 
 def read_all(catalogue: Mapping[str, Entry], raw: Path, folder: Path) -> dict[str, Reading]:
@@ -110,7 +111,7 @@ def apply_template(template: str, qa: QA) -> str | None:
 
     Plain replacement, not `str.format`: questions may hold braces.
     """
-    if not any(field == "question" for _, field, *_ in string.Formatter().parse(template)):
+    if "{question}" not in template:
         return template
     return template.replace("{question}", qa.question.strip()) if qa.question else None
 
