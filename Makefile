@@ -1,4 +1,4 @@
-# The study: `make study` (PRESET=mini by default), `make test`, `make lab`.
+# The study: `make study` (PRESET=mini by default), `make test`, `make lab`, `make bench`.
 # Each target is a few plain python lines; the README shows them for machines without make.
 
 PRESET ?= mini
@@ -6,7 +6,7 @@ BASE_PYTHON ?= python3
 PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
 
-.PHONY: study test lab clean
+.PHONY: study test lab bench clean
 
 study: $(INSTALLED)
 	$(PYTHON) -m doit preset=$(PRESET)
@@ -15,6 +15,13 @@ test: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest
+
+# A tenth of the paper's size; IMAGES=118287 is all of it.
+IMAGES ?= 11829
+bench: $(INSTALLED)
+	$(PYTHON) tests/bench/make_corpus.py data/bench/$(IMAGES) $(IMAGES)
+	$(PYTHON) tests/bench/merge.py data/bench/$(IMAGES)
+	$(PYTHON) tests/bench/inspector.py $(IMAGES)
 
 lab: $(INSTALLED)
 	$(PYTHON) -m jupyter lab notebooks
@@ -26,4 +33,4 @@ $(INSTALLED): requirements.txt pyproject.toml
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv data/mini data/smoke reports/mini reports/smoke
+	rm -rf .venv data/mini data/smoke data/bench reports/mini reports/smoke

@@ -155,11 +155,11 @@ def _taught(taught: pd.DataFrame, labels: Mapping[str, str]) -> str:
         return ""
     rows = taught[taught.context == "after a short answer"].set_index("mixture")
     told = [
-        f"in the {labels.get(name, name)} {row.short_share:.0%} of the answers that follow a short "
-        f"one are short, and {row.prompt_share:.0%} of their questions ask for a form"
+        f"{labels.get(name, name)}: {row.short_share:.0%} of the answers that follow a short one "
+        f"are short, and {row.prompt_share:.0%} of their questions ask for a form"
         for name, row in rows.iterrows()
     ]
-    return f"**Where does it come from?** {'; '.join(told)}."
+    return f"**Where does it come from?** In training, by mixture: {'; '.join(told)}."
 
 
 def _shift(shifts: pd.DataFrame, labels: Mapping[str, str]) -> str:
