@@ -120,6 +120,8 @@ def run_notebook(notebook: Path, *, parameters: Parameters, reports: Path) -> fl
     finally:
         unfinished.unlink(missing_ok=True)
     executed = without_widgets(executed)
+    # Where this machine keeps the project is nobody's business.
+    executed.metadata.papermill.update(input_path=notebook.name, output_path=notebook.name)
     write_text(reports / f"{notebook.stem}.html", notebook_page(executed, title=notebook.stem))
     write_text(reports / notebook.name, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     failed.unlink(missing_ok=True)
