@@ -188,7 +188,7 @@ def _conflicts(dropped: Path) -> frozenset[int]:
     return frozenset(table["image_id"].to_pylist())
 
 
-def answers_by_image(verdicts: Path) -> Mapping[str, pd.DataFrame]:
+def answers_by_image(verdicts: Path) -> Mapping[tuple[str, str], pd.DataFrame]:
     """Return notebook 05's answers with their scores by picture; none when it has not run."""
     if not verdicts.is_file():
         return {}

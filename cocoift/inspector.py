@@ -58,6 +58,7 @@ class Inspector:
         self.controls = make_controls(inspection, titles=beside.titles, evaluated=beside.answers)
         self.widget = lay_out(self.controls)
         self._connect()
+        self._draw_answers()
         self.show(int(self.ids[0]))
 
     def show(self, image_id: int) -> None:
@@ -174,7 +175,6 @@ class Inspector:
         reasons = self.beside.reasons
         self.controls["dropped"].value = cards.dropped_table(self.view, titles, reasons)
         self._draw_picture()
-        self._draw_answers()
         self._count()
 
     def _draw_picture(self) -> None:

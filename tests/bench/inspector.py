@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def measure(folder):
     from cocoift.inspector import Inspector, Surroundings
 
     opened = open_inspection(folder, image_root=folder, instances=folder / "instances.parquet")
-    object.__setattr__(opened, "picture", "photo.jpg")
+    opened = replace(opened, picture="photo.jpg")
     beside = Surroundings(catalogue={}, reasons={}, raw=folder)
     inspector = Inspector(opened, beside, curation=folder / "curation.jsonl")
     bundle = inspector._repr_mimebundle_()
