@@ -19,6 +19,7 @@ from cocoift.files import DataError, digest, sha256, write_text
 from cocoift.mixtures import MERGED, MIX, Layout, records
 from cocoift.protocols import Protocol
 from cocoift.records import Record
+from cocoift.sources.base import decode
 from cocoift.tuning import Training, plan_training
 
 # Mixtures written by code that lays them out differently are not reused; raise it with a change.
@@ -144,10 +145,7 @@ def full_answers(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         return {}
-    try:
-        rows = msgspec.json.decode(path.read_bytes(), type=dict[str, _Twice])
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DataError(f"{path}: {error}; fetch it again") from error
+    rows = decode(path, dict[str, _Twice])
     return {name: row.full_answer for name, row in rows.items() if row.full_answer}
 
 

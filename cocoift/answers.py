@@ -16,19 +16,12 @@ import pyarrow.parquet as pq
 from cocoift.benchmarks import Question
 from cocoift.files import DataError
 from cocoift.prompts import has_format_prompt, tidy
-from cocoift.records import IMAGE_MARKER, Message
 from cocoift.rollout import read_log
+from cocoift.sources.base import QA, decode_lines
+from cocoift.sources.dialogs import LlavaRecord, llava_records, rounds
 
 COLUMNS = ("model", "seed", "protocol", "round", "last", "question_id", "image", "question",
            "answer", "words", "free")  # fmt: skip
-
-
-class _Conversation(msgspec.Struct):
-    """A record of any LLaVA-format dataset: ours, LLaVA's own (some without a picture)."""
-
-    id: str | int
-    conversations: list[Message]
-    image: str = ""
 
 
 class _Answer(msgspec.Struct):
@@ -48,7 +41,8 @@ def answer_table(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
 def rollout_answers(files: Iterable[Path]) -> pd.DataFrame:
     """Return every answered round of rollout files; reference replies are not answers.
 
-    Opening rounds of one picture are asked once and stand in every dialog on it: they count once.
+    Opening rounds are asked once per set of pictures and stand in every dialog on it: they count
+    once.
     Raises `DataError` for a damaged file.
     """
     return answer_table(row for file in files for row in _rollout_rows(file))
@@ -62,7 +56,7 @@ def _rollout_rows(file: Path) -> Iterator[tuple[Any, ...]]:
         total = len(rollout.rounds)
         for number, told in enumerate(rollout.rounds, start=1):
             last = number == total and not rollout.failure
-            opening = (rollout.images[0], number)
+            opening = (*rollout.images, number)
             if told.by != "model" or (not last and opening in opened):
                 continue
             if not last:
@@ -71,40 +65,43 @@ def _rollout_rows(file: Path) -> Iterator[tuple[Any, ...]]:
                    rollout.images[0], told.question, told.answer)  # fmt: skip
 
 
-def dataset_answers(path: Path, *, name: str, rounds: int = 50_000) -> pd.DataFrame:
-    """Return about `rounds` answers of a LLaVA-format dataset (JSON or our Parquet twin).
+def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> pd.DataFrame:
+    """Return about `wanted` answers of a LLaVA-format dataset (JSON or our Parquet twin).
 
     Whole records are taken, evenly spread over the file.  `protocol` is `training`.  Raises
     `DataError` for a file that is missing, damaged, or holds a record whose sides do not alternate.
     """
-    records = _sampled(path, rounds)
     return answer_table(
-        (name, "", "training", number, False, str(record.id), record.image, tidy(ask), told)
-        for record in records
-        for number, (ask, told) in enumerate(_pairs(record, path), start=1)
-    )
+        (name, "", "training", number, False, str(record.id), record.image or "",
+         tidy(pair.question), pair.answer)
+        for record in _sampled(path, wanted)
+        for number, pair in enumerate(_rounds(record, path), start=1)
+    )  # fmt: skip
 
 
-def _sampled(path: Path, rounds: int) -> list[_Conversation]:
+def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
+    if path.suffix != ".parquet":
+        found = llava_records(path)
+        return found[:: _step((len(record.conversations) for record in found), wanted)]
     try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path, columns=["id", "image", "conversations"])
-            sizes = pc.list_value_length(table["conversations"]).to_pylist()
-            chosen = table.take(list(range(len(table)))[:: max(1, sum(sizes) // 2 // rounds)])
-            return [msgspec.convert(row, _Conversation) for row in chosen.to_pylist()]
-        found = msgspec.json.decode(path.read_bytes(), type=list[_Conversation])
-    except (OSError, msgspec.MsgspecError) as error:
+        table = pq.read_table(path, columns=["id", "image", "conversations"])
+    except OSError as error:
         raise DataError(f"{path}: {error}; name a dataset in LLaVA's format") from error
-    total = sum(len(record.conversations) // 2 for record in found)
-    return found[:: max(1, total // rounds)]
+    sizes = pc.list_value_length(table["conversations"]).to_pylist()
+    chosen = table.take(list(range(len(table)))[:: _step(sizes, wanted)])
+    return [msgspec.convert(row, LlavaRecord) for row in chosen.to_pylist()]
 
 
-def _pairs(record: _Conversation, path: Path) -> Iterator[tuple[str, str]]:
-    messages = record.conversations
-    if [m.speaker for m in messages] != ["human", "gpt"] * (len(messages) // 2):
+def _step(messages: Iterable[int], wanted: int) -> int:
+    """Return every how many records to take one for about so many rounds."""
+    return max(1, sum(messages) // 2 // wanted)
+
+
+def _rounds(record: LlavaRecord, path: Path) -> tuple[QA, ...]:
+    pairs = rounds(record.conversations, asker="human")
+    if pairs is None:
         raise DataError(f"{path}, record {record.id}: human and gpt do not alternate")
-    for human, gpt in zip(messages[::2], messages[1::2], strict=True):
-        yield human.value.replace(IMAGE_MARKER, ""), gpt.value
+    return pairs
 
 
 def file_answers(
@@ -122,15 +119,7 @@ def file_answers(
 def _file_rows(
     path: Path, model: str, protocol: str, asked: Mapping[str, Question]
 ) -> Iterator[tuple[Any, ...]]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; name an answer file") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = msgspec.json.decode(line, type=_Answer)
-        except (ValueError, msgspec.MsgspecError) as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
+    for row in decode_lines(path, _Answer):
         name = str(row.question_id)
         question = asked.get(name)
         image = question.images[0] if question else name

@@ -22,12 +22,13 @@ def gather(
     datasets: Mapping[str, Path],
     files: Sequence[Mapping[str, str]],
     raw: Path,
-    rounds: int = 50_000,
+    wanted: int = 50_000,
 ) -> pd.DataFrame:
     """Return all answers in one table: rollouts of each benchmark, datasets, answer files.
 
     A further column `origin` names the benchmark, the dataset or the file.  What is not there is
-    left out.  `files` are `{model, file, questions, format}` below `raw`; the last two may lack.
+    left out; of a dataset about `wanted` answers are taken.  `files` are
+    `{model, file, questions, format}` below `raw`; the last two may lack.
     """
     parts = []
     for benchmark in benchmarks:
@@ -35,7 +36,7 @@ def gather(
         parts.append(rollout_answers(found).assign(origin=benchmark.name))
     for name, path in datasets.items():
         if path.is_file():
-            parts.append(dataset_answers(path, name=name, rounds=rounds).assign(origin=path.name))
+            parts.append(dataset_answers(path, name=name, wanted=wanted).assign(origin=path.name))
     for entry in files:
         path = raw / entry["file"]
         asked = _questions(entry, raw)

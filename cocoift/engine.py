@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from cocoift.files import DataError, replacing
 from cocoift.merge import Conflict, MergedImage, Rules, TurnKey, merge_image
-from cocoift.records import TURN_SCHEMA, Turn
+from cocoift.records import TURN_SCHEMA, Turn, row_batch
 from cocoift.sources.base import paused_collector
 from cocoift.sources.coco import Scope
 from cocoift.tokens import token_counter
@@ -116,9 +116,9 @@ def merge_tables(
             rows = [row for merged in chunk for row in _kept_rows(merged)]
             lost = [(*turn, reason) for merged in chunk for turn, reason in merged.dropped]
             if rows:
-                writer.write_batch(_batch(rows, KEPT_SCHEMA))
+                writer.write_batch(row_batch(rows, KEPT_SCHEMA))
             if lost:
-                dropped_writer.write_batch(_batch(lost, DROPPED_SCHEMA))
+                dropped_writer.write_batch(row_batch(lost, DROPPED_SCHEMA))
             kept.update(row[1] for row in rows)
             for merged in chunk:
                 drops.update({(source, why): count for source, why, count in merged.drops})
@@ -203,12 +203,6 @@ def _kept_rows(merged: MergedImage) -> Iterator[tuple]:
     for number, record in enumerate(merged.records):
         for position, (turn, tokens) in enumerate(record):
             yield (*turn, number, position, tokens)
-
-
-def _batch(rows: list[tuple], schema: pa.Schema) -> pa.RecordBatch:
-    columns = zip(zip(*rows, strict=True), schema, strict=True)
-    arrays = [pa.array(values, field.type) for values, field in columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def kept_by_image(path: Path) -> Iterator[list[KeptTurn]]:

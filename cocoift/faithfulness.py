@@ -12,7 +12,7 @@ import pandas as pd
 
 from cocoift.files import DataError
 from cocoift.records import coco_id
-from cocoift.resample import image_draws, interval
+from cocoift.resample import ratio_interval
 
 _DENIAL = re.compile(r"\b(?:no|not|none|without|never|neither|nor)\b|n't\b", re.IGNORECASE)
 
@@ -119,13 +119,9 @@ def faithfulness_table(
     """
     rows = []
     for key, own in mentions.groupby(by, sort=False):
-        sums = own.groupby("image")[["absent", "mentioned"]].sum()
-        _, draws = image_draws(sums.index, resamples=resamples)
-        total = sums.mentioned.sum()
-        share = 100 * sums.absent.sum() / total if total else float("nan")
-        drawn = draws @ sums.mentioned.to_numpy()
-        shares = 100 * (draws @ sums.absent.to_numpy()) / drawn.clip(min=1)
-        low, high = interval(shares[drawn > 0])
+        absent, named = 100.0 * own.absent, own.mentioned
+        share = absent.sum() / named.sum() if named.sum() else float("nan")
+        low, high = ratio_interval(own.image, absent, named, resamples=resamples)
         some = 100 * (own.absent > 0).mean()
         rows.append((*key, len(own), own.mentioned.mean(), share, low, high, some))
     columns = [*by, "answers", "mentions", "absent_share", "low", "high", "answers_with_absent"]

@@ -1,7 +1,7 @@
 """COCO's instances in a file by image, so that one picture's are read without the other 860,000."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cocoift.files import replacing
+from cocoift.records import row_batch
 from cocoift.sources.base import decode
 
 INSTANCE_SCHEMA = pa.schema(
@@ -62,21 +63,11 @@ def write_instances(source: Path, out: Path) -> int:
     with replacing(out) as temporary, pq.ParquetWriter(temporary, INSTANCE_SCHEMA) as writer:
         for start in range(0, len(order), 20_000):
             rows = [file.annotations[place] for place in order[start : start + 20_000]]
-            writer.write_batch(_batch(rows, names, sizes))
+            told = [_row(row, names[row.category_id], sizes[row.image_id]) for row in rows]
+            writer.write_batch(row_batch(told, INSTANCE_SCHEMA))
     return len(order)
 
 
-def _batch(
-    rows: list[_Annotation], names: dict[int, str], sizes: dict[int, tuple[int, int]]
-) -> pa.RecordBatch:
-    def columns() -> Iterator[list]:
-        yield [row.image_id for row in rows]
-        yield [names[row.category_id] for row in rows]
-        yield [row.bbox for row in rows]
-        yield [bool(row.iscrowd) for row in rows]
-        yield [sizes[row.image_id][0] for row in rows]
-        yield [sizes[row.image_id][1] for row in rows]
-        yield [bytes(row.segmentation).decode() for row in rows]
-
-    arrays = [pa.array(c, field.type) for c, field in zip(columns(), INSTANCE_SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=INSTANCE_SCHEMA)
+def _row(row: _Annotation, category: str, size: tuple[int, int]) -> tuple[Any, ...]:
+    outline = bytes(row.segmentation).decode()
+    return row.image_id, category, row.bbox, bool(row.iscrowd), *size, outline

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cocoift.prompts import PROMPT_PATTERN
-from cocoift.resample import image_draws, interval
+from cocoift.resample import image_draws, interval, ratio_interval
 
 # An answer of so many words or fewer is short; to a free question it counts as collapsed.
 SHORT_WORDS = 3
@@ -88,22 +88,14 @@ def collapse_intervals(
     rows = []
     for key, own in answers.groupby(by, sort=False):
         free = own[own.free]
-        low, high = _rate_interval(free, resamples=resamples)
-        rate = 100 * (free.words <= SHORT_WORDS).mean() if len(free) else float("nan")
+        short, every = 100.0 * (free.words <= SHORT_WORDS), free.words.notna()
+        low, high = ratio_interval(free.image, short, every, resamples=resamples)
+        rate = short.mean() if len(free) else float("nan")
         spread = [distinct_n(own.answer, n) for n in (1, 2)]
         rows.append((*key, len(own), own.words.median(), rate, low, high,
                      (own.words == 1).mean(), *spread))  # fmt: skip
     columns = [*by, "n", "median_words", "collapse_rate", "low", "high", "one_word"]
     return pd.DataFrame(rows, columns=[*columns, "distinct_1", "distinct_2"])
-
-
-def _rate_interval(free: pd.DataFrame, *, resamples: int) -> tuple[float, float]:
-    if not len(free):
-        return float("nan"), float("nan")
-    short = (free.words <= SHORT_WORDS).groupby(free.image).agg(["sum", "size"])
-    _, draws = image_draws(short.index, resamples=resamples)
-    with np.errstate(invalid="ignore"):
-        return interval(100 * (draws @ short["sum"]) / (draws @ short["size"]))
 
 
 def distinct_n(answers: Iterable[str], n: int) -> float:

@@ -15,7 +15,7 @@ from cocoift.benchmarks import Question
 from cocoift.evaluation import Candidate
 from cocoift.files import DataError
 from cocoift.protocols import Protocol
-from cocoift.resample import image_draws, interval
+from cocoift.resample import ratio_interval
 from cocoift.rollout import asks
 
 
@@ -92,10 +92,9 @@ def margin_table(
         )
         paired = paired.reindex(columns=[one, other]).dropna()
         paired["shift"] = paired[other] - paired[one]
-        sums = paired.groupby("image").agg(["sum", "size"])
-        _, draws = image_draws(sums.index, resamples=resamples)
+        paired = paired.reset_index()
         for measure in (one, other, "shift"):
-            drawn = (draws @ sums[measure]["sum"]) / (draws @ sums[measure]["size"])
-            value = paired[measure].mean()
-            rows.append((model, measure, value, *interval(drawn), len(paired)))
+            margin = paired[measure]
+            ends = ratio_interval(paired.image, margin, margin.notna(), resamples=resamples)
+            rows.append((model, measure, margin.mean(), *ends, len(paired)))
     return pd.DataFrame(rows, columns=["model", "measure", "value", "low", "high", "n"])

@@ -7,7 +7,7 @@ training conversation in LLaVA's own JSON format, which LLaVA, LLaMA-Factory and
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -135,15 +135,14 @@ def turn_batches(turns: Iterable[Turn], *, rows: int = 100_000) -> Iterator[pa.R
     for turn in turns:
         chunk.append(turn)
         if len(chunk) == rows:
-            yield _batch(chunk)
+            yield row_batch(chunk, TURN_SCHEMA)
             chunk = []
     if chunk:
-        yield _batch(chunk)
+        yield row_batch(chunk, TURN_SCHEMA)
 
 
-def _batch(turns: list[Turn]) -> pa.RecordBatch:
-    columns = zip(*turns, strict=True)
-    arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, TURN_SCHEMA, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=TURN_SCHEMA)
+def row_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows, at least one and each in the schema's order of fields, as one Arrow batch."""
+    columns = zip(zip(*rows, strict=True), schema, strict=True)
+    arrays = [pa.array(values, field.type) for values, field in columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 
 
 def image_draws(
@@ -16,6 +17,21 @@ def image_draws(
     names = sorted(set(images))
     rng = np.random.default_rng(seed)
     return names, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+
+
+def ratio_interval(
+    images: pd.Series, top: pd.Series, bottom: pd.Series, *, resamples: int
+) -> tuple[float, float]:
+    """Return the 95 % interval of sum(top) / sum(bottom) over resampled images.
+
+    The series have one entry per answer; resamples whose `bottom` is 0 do not count.
+    """
+    if not len(images):
+        return float("nan"), float("nan")
+    sums = pd.DataFrame({"top": top, "bottom": bottom}).groupby(images).sum()
+    _, draws = image_draws(sums.index, resamples=resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return interval((draws @ sums.top.to_numpy()) / (draws @ sums.bottom.to_numpy()))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

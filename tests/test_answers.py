@@ -74,7 +74,7 @@ def test_both_forms_of_a_mixture_give_the_same_answers(mixture):
 
 
 def test_a_sample_takes_whole_records_spread_over_the_file(mixture):
-    table = dataset_answers(mixture / "merged.parquet", name="merged", rounds=40)
+    table = dataset_answers(mixture / "merged.parquet", name="merged", wanted=40)
     assert 40 <= len(table) <= 60
     assert set(table.groupby("question_id").size()) == {4}
 
