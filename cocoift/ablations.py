@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from cocoift.engine import KeptTurn, kept_by_image
 from cocoift.export import write_mixture
 from cocoift.files import DataError, digest, sha256, write_text
+from cocoift.kept import KeptTurn, kept_by_image
 from cocoift.mixtures import MERGED, MIX, Layout, records
 from cocoift.protocols import Protocol
 from cocoift.records import Record

@@ -1,6 +1,7 @@
 """What is in the sources and in a LLaVA-format mixture: the tables of notebooks 00 and 01."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from cocoift.lengths import SHORT_WORDS, answer_words
 from cocoift.prompts import has_format_prompt, question_key
-from cocoift.sources import Entry, Reading
+from cocoift.sources import Entry, Reading, saved_counts
 from cocoift.sources.dialogs import LlavaRecord, rounds
 
 # What the reasons in drop tables mean, in words.
@@ -47,16 +48,16 @@ def told(drops: Mapping[str, int]) -> str:
     return ", ".join(f"{REASONS.get(reason, reason)} {turns:,}" for reason, turns in ordered)
 
 
-def reading_table(readings: Mapping[str, Reading], catalogue: Mapping[str, Entry]) -> pd.DataFrame:
-    """Return one row per source read: its turns, the turns dropped while reading, and why."""
+def reading_table(folder: Path, catalogue: Mapping[str, Entry]) -> pd.DataFrame:
+    """Return one row per turn table in `folder`: its turns, those dropped in reading, and why."""
     rows = [
         {
             "source": catalogue[name].title,
-            "turns": reading.turns.num_rows,
-            "dropped": sum(reading.drops.values()),
-            "reasons": told(reading.drops),
+            "turns": turns,
+            "dropped": sum(drops.values()),
+            "reasons": told(drops),
         }
-        for name, reading in readings.items()
+        for name, (turns, drops) in saved_counts(folder).items()
     ]
     return pd.DataFrame(rows, columns=["source", "turns", "dropped", "reasons"])
 

@@ -1,49 +1,32 @@
-"""The engine of the merge: Daft reads turn tables, groups them by image and writes the result.
+"""The engine of the merge: images in parts, several parts at once, written in order of image id.
 
-No rule lives here.  The native runner uses the cores of this machine, the Ray runner those of a
-cluster; both give the same bytes because images are independent and written in order of id.
+No rule lives here.  A part is a range of image ids with about as many turns as every other, so
+that memory does not grow with the corpus; images are independent, so parts may be merged anywhere
+and give the same bytes.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import msgspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from cocoift.files import DataError, replacing
+from cocoift.kept import DROPPED_SCHEMA, KEPT_SCHEMA
 from cocoift.merge import Conflict, MergedImage, Rules, TurnKey, merge_image
-from cocoift.records import TURN_SCHEMA, Turn, row_batch
+from cocoift.parallel import Runner, ordered
+from cocoift.records import TURN_SCHEMA, Turn, row_table
 from cocoift.sources.base import paused_collector
 from cocoift.sources.coco import Scope
 from cocoift.tokens import token_counter
 
-KEPT_SCHEMA = pa.schema(
-    [
-        *TURN_SCHEMA,
-        pa.field("record", pa.int16(), nullable=False),
-        pa.field("position", pa.int16(), nullable=False),
-        pa.field("tokens", pa.int32(), nullable=False),
-    ]
-)
-
-DROPPED_SCHEMA = pa.schema([*TURN_SCHEMA, pa.field("reason", pa.string(), nullable=False)])
-
-Runner = Literal["native", "ray"]
-
-
-class KeptTurn(msgspec.Struct, frozen=True):
-    """A turn of the merged set: which record of its image, where in it, at how many tokens."""
-
-    turn: Turn
-    record: int
-    position: int
-    tokens: int
+PART_TURNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -70,6 +53,30 @@ class MergeReport:
         return table.sort_values(["source", "reason"], ignore_index=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What merging one part needs: the images `first` to `last` of the tables, and the rules."""
+
+    tables: Sequence[Path]
+    first: int
+    last: int
+    rules: Rules
+    scope: Scope
+    tokenizer_file: str | None
+    curated: Mapping[int, Collection[TurnKey]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedPart:
+    """One part merged: tables of `KEPT_SCHEMA` and `DROPPED_SCHEMA`, and what was counted."""
+
+    kept: pa.Table
+    dropped: pa.Table
+    drops: Counter[tuple[str, str]]
+    conflicts: list[Conflict]
+    refused: dict[int, str]
+
+
 def merge_tables(
     tables: Sequence[Path],
     *,
@@ -79,124 +86,95 @@ def merge_tables(
     tokenizer_file: str | None = None,
     runner: Runner = "native",
     curated: Mapping[int, Collection[TurnKey]] | None = None,
+    part_turns: int = PART_TURNS,
 ) -> MergeReport:
     """Merge turn tables into `out`, a Parquet file of `KEPT_SCHEMA` sorted by image and record.
 
-    `dropped.parquet` beside it holds the dropped turns of the images that may train, by image, in
-    `DROPPED_SCHEMA`.  `curated` are the turns that a person took out, by image.  Asserts that, per
-    source, turns in equal turns kept plus drops.  Raises `DataError` when there is nothing to
-    merge or the output cannot be written; `out` is then left as it was.
+    One row group per part, so an image never lies in two.  `dropped.parquet` beside it holds the
+    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  `curated` are the
+    turns that a person took out, by image.  Asserts that, per source, turns in equal turns kept
+    plus drops.  Raises `DataError` when there is nothing to merge or the output cannot be
+    written; `out` is then left as it was.
     """
     if not tables:
         raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")
-    turns_in = Counter(
-        {p.stem: pq.read_metadata(p).num_rows for p in tables if pq.read_metadata(p).num_rows}
-    )
-    kept: Counter[str] = Counter()
+    sizes = {path.stem: pq.read_metadata(path).num_rows for path in tables}
+    turns_in = {source: turns for source, turns in sizes.items() if turns}
+    parts = [
+        Part(
+            tables=tables,
+            first=first,
+            last=last,
+            rules=rules,
+            scope=scope,
+            tokenizer_file=tokenizer_file,
+            curated={i: keys for i, keys in (curated or {}).items() if first <= i <= last},
+        )
+        for first, last in image_ranges(tables, turns=part_turns)
+    ]
+    merged = ordered(merge_part, parts, runner=runner)
+    report = _write(tqdm(merged, desc="merging", total=len(parts), unit=" parts"), out, turns_in)
+    for source, count in turns_in.items():
+        lost = sum(turns for (name, _), turns in report.drops.items() if name == source)
+        kept = report.kept.get(source, 0)
+        assert count == kept + lost, f"{source}: {count} turns in, {kept} kept, {lost} dropped"
+    return report
+
+
+def image_ranges(tables: Sequence[Path], *, turns: int) -> list[tuple[int, int]]:
+    """Return ranges of image ids, first and last, that hold about `turns` turns each.
+
+    They depend on the ids alone, not on the order of rows or files.
+    """
+    columns = [pq.read_table(path, columns=["image_id"])["image_id"].to_numpy() for path in tables]
+    ids = np.sort(np.concatenate(columns))
+    firsts = np.unique(ids[::turns])
+    lasts = [*(firsts[1:] - 1), ids[-1]] if len(ids) else []
+    return [(int(first), int(last)) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def merge_part(part: Part) -> MergedPart:
+    """Merge the images of one part, in order of id."""
+    count_tokens = token_counter(part.tokenizer_file)
+    kept: list[tuple] = []
+    dropped: list[tuple] = []
     drops: Counter[tuple[str, str]] = Counter()
     conflicts: list[Conflict] = []
-    refused: dict[int, str] = {}
-    images = merged_images(
-        tables,
-        rules=rules,
-        scope=scope,
-        tokenizer_file=tokenizer_file,
-        runner=runner,
-        curated=curated,
+    refused = {}
+    with paused_collector():
+        for image_id, turns in _turns_by_image(part):
+            merged = merge_image(
+                image_id,
+                turns,
+                rules=part.rules,
+                scope=part.scope,
+                count_tokens=count_tokens,
+                curated=part.curated.get(image_id, ()),
+            )
+            kept += _kept_rows(merged)
+            dropped += ((*turn, reason) for turn, reason in merged.dropped)
+            drops.update({(source, why): count for source, why, count in merged.drops})
+            conflicts += merged.conflicts
+            if reason := part.scope.refusal(image_id):
+                refused[image_id] = reason
+        return MergedPart(
+            kept=row_table(kept, KEPT_SCHEMA),
+            dropped=row_table(dropped, DROPPED_SCHEMA),
+            drops=drops,
+            conflicts=conflicts,
+            refused=refused,
+        )
+
+
+def _turns_by_image(part: Part) -> Iterator[tuple[int, list[Turn]]]:
+    image = ds.field("image_id")
+    turns = ds.dataset([str(path) for path in part.tables], schema=TURN_SCHEMA).to_table(
+        filter=(image >= part.first) & (image <= part.last)
     )
-    beside = out.with_name("dropped.parquet")
-    with (
-        replacing(out) as temporary,
-        replacing(beside) as dropped_file,
-        pq.ParquetWriter(temporary, KEPT_SCHEMA) as writer,
-        pq.ParquetWriter(dropped_file, DROPPED_SCHEMA) as dropped_writer,
-        paused_collector(),
-    ):
-        for chunk in _chunks(tqdm(images, desc="merging", unit=" images"), size=2_000):
-            rows = [row for merged in chunk for row in _kept_rows(merged)]
-            lost = [(*turn, reason) for merged in chunk for turn, reason in merged.dropped]
-            if rows:
-                writer.write_batch(row_batch(rows, KEPT_SCHEMA))
-            if lost:
-                dropped_writer.write_batch(row_batch(lost, DROPPED_SCHEMA))
-            kept.update(row[1] for row in rows)
-            for merged in chunk:
-                drops.update({(source, why): count for source, why, count in merged.drops})
-                conflicts += merged.conflicts
-                if reason := scope.refusal(merged.image_id):
-                    refused[merged.image_id] = reason
-    for source, count in turns_in.items():
-        out_count = kept[source] + sum(n for (name, _), n in drops.items() if name == source)
-        assert count == out_count, f"{source}: {count} turns in, {out_count} kept or dropped"
-    return MergeReport(dict(turns_in), dict(kept), dict(drops), conflicts, refused)
-
-
-def merged_images(
-    tables: Sequence[Path],
-    *,
-    rules: Rules,
-    scope: Scope,
-    tokenizer_file: str | None,
-    runner: Runner,
-    curated: Mapping[int, Collection[TurnKey]] | None = None,
-) -> Iterator[MergedImage]:
-    """Yield every image of the turn tables merged, in order of image id."""
-    import daft
-
-    _start(runner)
-    taken_out = curated or {}
-
-    names = [name for name in TURN_SCHEMA.names if name != "image_id"]
-
-    @daft.func.batch(return_dtype=daft.DataType.binary())
-    def merge_batch(image_ids: daft.Series, *columns: daft.Series) -> list[bytes]:
-        count_tokens = token_counter(tokenizer_file)
-        with paused_collector():
-            groups = zip(*(column.to_pylist() for column in columns), strict=True)
-            return [
-                msgspec.msgpack.encode(
-                    merge_image(
-                        image_id,
-                        [Turn(image_id, *row) for row in zip(*lists, strict=True)],
-                        rules=rules,
-                        scope=scope,
-                        count_tokens=count_tokens,
-                        curated=taken_out.get(image_id, ()),
-                    )
-                )
-                for image_id, lists in zip(image_ids.to_pylist(), groups, strict=True)
-            ]
-
-    turns = daft.read_parquet([str(path) for path in tables])
-    # Lists of one group are filled row by row, so their elements belong together.
-    lists = [daft.col(name).list_agg() for name in names]
-    images = turns.groupby("image_id").agg(*lists)
-    merged = images.select(
-        "image_id", merge_batch(daft.col("image_id"), *map(daft.col, names)).alias("merged")
-    ).sort("image_id")
-    decoder = msgspec.msgpack.Decoder(MergedImage)
-    for batch in merged.to_arrow_iter():
-        yield from map(decoder.decode, batch.column("merged").to_pylist())
-
-
-def _start(runner: Runner) -> None:
-    """Choose Daft's runner, which can be chosen once per process; native is its default."""
-    import daft
-
-    if runner == "ray":
-        daft.set_runner_ray(noop_if_initialized=True)
-    elif daft.get_or_infer_runner_type() != "native":
-        raise DataError("this process runs on Ray already; restart it for the native runner")
-
-
-def _chunks(images: Iterable[MergedImage], *, size: int) -> Iterator[list[MergedImage]]:
-    chunk: list[MergedImage] = []
-    for image in images:
-        chunk.append(image)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    yield chunk
+    found: dict[int, list[Turn]] = defaultdict(list)
+    for row in zip(*(column.to_pylist() for column in turns.columns), strict=True):
+        found[row[0]].append(Turn(*row))
+    yield from sorted(found.items())
 
 
 def _kept_rows(merged: MergedImage) -> Iterator[tuple]:
@@ -205,15 +183,25 @@ def _kept_rows(merged: MergedImage) -> Iterator[tuple]:
             yield (*turn, number, position, tokens)
 
 
-def kept_by_image(path: Path) -> Iterator[list[KeptTurn]]:
-    """Yield the kept turns of one image after another from a file of `KEPT_SCHEMA`."""
-    waiting: list[KeptTurn] = []
-    for batch in pq.ParquetFile(path).iter_batches():
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            kept = KeptTurn(Turn(*row[:8]), *row[8:])
-            if waiting and waiting[0].turn.image_id != kept.turn.image_id:
-                yield waiting
-                waiting = []
-            waiting.append(kept)
-    if waiting:
-        yield waiting
+def _write(parts: Iterable[MergedPart], out: Path, turns_in: dict[str, int]) -> MergeReport:
+    """Write merged parts one after another; return what they counted together."""
+    kept: Counter[str] = Counter()
+    drops: Counter[tuple[str, str]] = Counter()
+    conflicts: list[Conflict] = []
+    refused: dict[int, str] = {}
+    with (
+        replacing(out) as temporary,
+        replacing(out.with_name("dropped.parquet")) as dropped_file,
+        pq.ParquetWriter(temporary, KEPT_SCHEMA) as writer,
+        pq.ParquetWriter(dropped_file, DROPPED_SCHEMA) as dropped_writer,
+    ):
+        for part in parts:
+            if part.kept.num_rows:
+                writer.write_table(part.kept, row_group_size=part.kept.num_rows)
+            dropped_writer.write_table(part.dropped)
+            counts = part.kept["source"].value_counts().to_pylist()
+            kept.update({row["values"]: row["counts"] for row in counts})
+            drops.update(part.drops)
+            conflicts += part.conflicts
+            refused |= part.refused
+    return MergeReport(turns_in, dict(kept), dict(drops), conflicts, refused)

@@ -6,38 +6,36 @@ Everything streams, one chunk of records at a time, and appears under its name o
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cocoift import mixtures
 from cocoift.files import replacing, write_text
+from cocoift.formats import MESSAGES_SCHEMA, RECORD_SCHEMA, Encoded, encode_records
+from cocoift.kept import kept_by_image
 from cocoift.merge import Rules
-from cocoift.records import IMAGE_MARKER, Message, Record, check_record
+from cocoift.mixtures import Layout
+from cocoift.parallel import ordered
+from cocoift.records import Record
 from cocoift.sources.base import paused_collector
 from cocoift.sources.catalogue import Entry
 
-_MESSAGE = pa.struct([("from", pa.string()), ("value", pa.string())])
-RECORD_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image", pa.string()),
-        ("conversations", pa.list_(_MESSAGE)),
-        ("sources", pa.list_(pa.string())),
-    ]
-)
-_CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
-MESSAGES_SCHEMA = pa.schema(
-    [
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_CONTENT))]))),
-        ("images", pa.list_(pa.string())),
-    ]
-)
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One row group of a file of kept turns, to be laid out as records of a mixture."""
+
+    turns: Path
+    group: int
+    layout: Layout
+    budget: int
+    image_dir: str
 
 
 def write_mixture(records: Iterable[Record], folder: Path, *, name: str) -> dict[str, int]:
@@ -46,45 +44,60 @@ def write_mixture(records: Iterable[Record], folder: Path, *, name: str) -> dict
     The JSON is LLaVA's list of records, one a line; the messages are TRL's conversational
     vision format (`messages` with typed content, `images` as paths).  Every record is checked.
     """
+    iterator = iter(records)
+    chunks = iter(lambda: list(islice(iterator, 2_000)), [])
+    with paused_collector():
+        return _write(map(encode_records, chunks), folder, name=name)
+
+
+def export_mixture(
+    turns: Path, folder: Path, *, name: str, layout: Layout, budget: int, image_dir: str
+) -> dict[str, int]:
+    """Lay out a file of kept turns as a mixture and write it as `write_mixture` does.
+
+    Row groups are laid out and encoded on all cores of this machine; the files do not depend on
+    how many there are.
+    """
+    groups = range(pq.read_metadata(turns).num_row_groups)
+    tasks = [
+        Task(turns=turns, group=group, layout=layout, budget=budget, image_dir=image_dir)
+        for group in groups
+    ]
+    return _write(ordered(_encode_group, tasks), folder, name=name)
+
+
+def _encode_group(task: Task) -> Encoded:
+    images = kept_by_image(task.turns, group=task.group)
+    with paused_collector():
+        return encode_records(
+            list(
+                mixtures.records(
+                    images, layout=task.layout, budget=task.budget, image_dir=task.image_dir
+                )
+            )
+        )
+
+
+def _write(parts: Iterable[Encoded], folder: Path, *, name: str) -> dict[str, int]:
     counts = {"records": 0, "rounds": 0}
-    encode = msgspec.json.Encoder().encode
-    with ExitStack() as stack, paused_collector():
+    with ExitStack() as stack:
         as_json = stack.enter_context(replacing(folder / f"{name}.json")).open("wb")
         stack.callback(as_json.close)
         rows = _writer(stack, folder / f"{name}.parquet", RECORD_SCHEMA)
         messages = _writer(stack, folder / f"{name}_messages.parquet", MESSAGES_SCHEMA)
-        as_json.write(b"[")
-        iterator = iter(records)
-        while chunk := list(islice(iterator, 2_000)):
-            for record in chunk:
-                check_record(record)
-                as_json.write(b",\n" if counts["records"] else b"\n")
-                as_json.write(encode(record))
-                counts["records"] += 1
-                counts["rounds"] += len(record.sources)
-            built = [msgspec.to_builtins(record) for record in chunk]
-            rows.write_table(pa.Table.from_pylist(built, RECORD_SCHEMA))
-            chats = [to_messages(record) for record in chunk]
-            messages.write_table(pa.Table.from_pylist(chats, MESSAGES_SCHEMA))
-        as_json.write(b"\n]\n")
+        for part in parts:
+            as_json.write(b",\n" if counts["records"] else b"[\n")
+            as_json.write(b",\n".join(part.lines))
+            rows.write_table(part.rows)
+            messages.write_table(part.messages)
+            counts["records"] += len(part.lines)
+            counts["rounds"] += part.rounds
+        as_json.write(b"\n]\n" if counts["records"] else b"[]\n")
     return counts
 
 
 def _writer(stack: ExitStack, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     return stack.enter_context(pq.ParquetWriter(stack.enter_context(replacing(path)), schema))
-
-
-def to_messages(record: Record) -> dict[str, Any]:
-    """Return a record as TRL's vision chat: roles, typed content, image paths beside it."""
-    messages = [_message(message) for message in record.conversations]
-    messages[0]["content"].insert(0, {"type": "image", "text": None})
-    return {"messages": messages, "images": [record.image]}
-
-
-def _message(message: Message) -> dict[str, Any]:
-    role = "user" if message.speaker == "human" else "assistant"
-    text = message.value.removeprefix(f"{IMAGE_MARKER}\n")
-    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def dataset_info(names: Iterable[str]) -> str:

@@ -116,11 +116,11 @@ def _usable(
 ) -> Iterator[Turn]:
     """Yield the turns with tidy text; drop those with nothing to ask or nothing to learn."""
     for turn in turns:
-        turn = turn._replace(
-            question=tidy(turn.question),
-            instruction=tidy(turn.instruction),
-            answer=tidy(turn.answer),
-        )
+        question, answer = tidy(turn.question), tidy(turn.answer)
+        as_asked = turn.instruction == turn.question
+        texts = question, question if as_asked else tidy(turn.instruction), answer
+        if texts != (turn.question, turn.instruction, turn.answer):
+            turn = turn._replace(question=texts[0], instruction=texts[1], answer=texts[2])
         if not turn.instruction:
             dropped.append((turn, "empty_question"))
         elif not turn.answer:

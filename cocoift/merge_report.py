@@ -11,15 +11,15 @@ from cocoift.analysis import told
 from cocoift.lengths import SHORT_WORDS, record_rounds
 from cocoift.merge import Conflict, Rules
 from cocoift.records import Record
-from cocoift.sources import load_readings
+from cocoift.sources import saved_counts
 
 
 def reading_drops(folder: Path) -> pd.DataFrame:
     """Return what the readers dropped: `source`, `reason`, `turns`."""
     rows = [
         (name, reason, turns)
-        for name, reading in load_readings(folder).items()
-        for reason, turns in reading.drops.items()
+        for name, (_, drops) in saved_counts(folder).items()
+        for reason, turns in drops.items()
     ]
     return pd.DataFrame(rows, columns=["source", "reason", "turns"])
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cocoift.engine import KeptTurn
+from cocoift.kept import KeptTurn
 from cocoift.merge import Costed, pack
 from cocoift.records import Record, Turn, to_record
 

@@ -146,3 +146,8 @@ def row_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatc
     columns = zip(zip(*rows, strict=True), schema, strict=True)
     arrays = [pa.array(values, field.type) for values, field in columns]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def row_table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows, none or many, as one Arrow table."""
+    return pa.Table.from_batches([row_batch(rows, schema)] if rows else [], schema)

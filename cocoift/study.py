@@ -26,8 +26,8 @@ from cocoift.pages import notebook_page, without_widgets
 Parameters = dict[str, Any]
 
 PACKAGES = (
-    "cocoift", "torch", "transformers", "peft", "bitsandbytes", "pycocotools", "openai", "daft",
-    "ray", "pyarrow", "pandas", "numpy", "pillow", "msgspec", "papermill", "nbconvert", "seaborn",
+    "cocoift", "torch", "transformers", "peft", "bitsandbytes", "pycocotools", "openai", "ray",
+    "pyarrow", "pandas", "numpy", "pillow", "msgspec", "papermill", "nbconvert", "seaborn",
 )  # fmt: skip
 
 
@@ -153,7 +153,6 @@ def this_interpreter() -> Iterator[None]:
         with environment(
             JUPYTER_PATH=paths,
             TQDM_DISABLE="1",
-            DAFT_PROGRESS_BAR="0",
             PYDEVD_DISABLE_FILE_VALIDATION="1",
         ):
             yield

@@ -8,7 +8,7 @@ from cocoift.export import write_mixture
 from cocoift.lengths import count_words, length_table, record_rounds
 from cocoift.merge_report import after_short_table, drop_table, kept_table
 from cocoift.records import TURN_SCHEMA, Message, Record
-from cocoift.sources import read_all
+from cocoift.sources import load_readings, read_all
 from cocoift.sources.dialogs import LlavaRecord, llava_records
 
 SHORT = "Answer the question using a single word or phrase."
@@ -83,7 +83,8 @@ def test_the_mini_baseline_has_its_prompt_in_the_first_turn_only(mini):
 
 
 def test_source_tables_count_images_dialogs_and_turns(mini, catalogue, tmp_path):
-    readings = read_all(catalogue, mini[0], tmp_path)
+    read_all(catalogue, mini[0], tmp_path)
+    readings = load_readings(tmp_path)
     table = analysis.source_table(readings, catalogue).set_index("source")
     assert table.loc["coco_captions", "images"] == 400
     assert table.loc["coco_captions", "turns"] == 2000
@@ -165,7 +166,7 @@ def test_the_drop_table_adds_up():
 
 
 def test_a_records_tokens_include_the_image(tmp_path):
-    from cocoift.engine import KEPT_SCHEMA
+    from cocoift.kept import KEPT_SCHEMA
     from cocoift.merge import Rules
 
     row = (9, "a", "1", 0, "q", "q", "x", "free", 0, 0, 30)

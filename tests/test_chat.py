@@ -5,11 +5,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from cocoift.chat import VICUNA_SYSTEM, chat_template, encode, prompt_ids, samples
-from cocoift.export import to_messages
+from cocoift.formats import encode_records
 from cocoift.records import Message, Record
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<image>"]
 TEXTS = ["What color is the cat?", "The cat is red.", "USER: ASSISTANT:", VICUNA_SYSTEM]
+
+
+def exported(*pairs):
+    """Return a record's messages as TRL reads them."""
+    (row,) = encode_records([record(*pairs)]).messages.to_pylist()
+    return row["messages"]
 
 
 def tokenizer_of(kind):
@@ -71,14 +77,14 @@ PAIRS = (("What color is the cat?", "red"), ("Where?", "The cat is at the top.")
 @pytest.mark.parametrize("system", ["", VICUNA_SYSTEM], ids=["no system", "vicuna"])
 def test_ids_are_those_of_the_checkpoints_own_chat_template(tokenizer, system):
     tokenizer.chat_template = chat_template(system)
-    text = tokenizer.apply_chat_template(to_messages(record(*PAIRS))["messages"], tokenize=False)
+    text = tokenizer.apply_chat_template(exported(*PAIRS), tokenize=False)
     expected = tokenizer(text.replace("<image>", "<image>" * 4))["input_ids"]
     assert made(record(*PAIRS), tokenizer, system=system).input_ids == expected
 
 
 def test_the_chat_is_vicuna_v1():
     BYTES.chat_template = chat_template(VICUNA_SYSTEM)
-    text = BYTES.apply_chat_template(to_messages(record(*PAIRS))["messages"], tokenize=False)
+    text = BYTES.apply_chat_template(exported(*PAIRS), tokenize=False)
     assert text == (
         f"{VICUNA_SYSTEM} USER: <image>\nWhat color is the cat? ASSISTANT: red</s>"
         "USER: Where? ASSISTANT: The cat is at the top.</s>"
@@ -91,7 +97,7 @@ def test_the_generation_prompt_ends_where_supervision_starts():
     history = record(*PAIRS).conversations[:3]
     asked = prompt_ids(history, tokenizer=BYTES, image_tokens=4, system="")
     assert asked == sample.input_ids[: sample.spans[1][0]]
-    messages = to_messages(record(*PAIRS))["messages"][:3]
+    messages = exported(*PAIRS)[:3]
     text = BYTES.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert asked == BYTES(text.replace("<image>", "<image>" * 4))["input_ids"]
 

@@ -3,12 +3,16 @@ import random
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cocoift.engine import KEPT_SCHEMA, kept_by_image, merge_tables
-from cocoift.export import write_mixture
+from cocoift.engine import image_ranges, merge_tables
+from cocoift.export import export_mixture, write_mixture
 from cocoift.files import DataError
+from cocoift.kept import KEPT_SCHEMA, kept_by_image
 from cocoift.merge import Rules
 from cocoift.mixtures import MERGED, MIX, records
 from cocoift.sources import read_all
@@ -16,19 +20,35 @@ from cocoift.sources.coco import read_scope
 
 RULES = Rules(context_tokens=300, image_tokens=16)
 
-# Run in a process of its own: Daft's runner can be chosen once per process.
+# A cluster of two nodes on this machine, in a process of its own.  When the second part arrives,
+# one node is killed, with parts at work on it and most parts still to come.
 ON_RAY = """
 import sys
 from pathlib import Path
 import ray
-from cocoift.engine import merge_tables
+from ray.cluster_utils import Cluster
+from cocoift import engine
 from cocoift.merge import Rules
 from cocoift.sources.coco import Scope
+
+def killing(parts, **_):
+    for number, part in enumerate(parts):
+        if number == 1:
+            cluster.remove_node(second, allow_graceful=False)
+            print("killed a node")
+        yield part
+
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    tables = [Path(name) for name in sys.argv[2:]]
+    out, kill, *tables = Path(sys.argv[1]), sys.argv[2] == "kill", *map(Path, sys.argv[3:])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+    engine.tqdm = killing if kill else engine.tqdm
     rules = Rules(context_tokens=300, image_tokens=16)
-    merge_tables(tables, out=Path(sys.argv[1]), rules=rules, scope=Scope(), runner="ray")
+    engine.merge_tables(tables, out=out, rules=rules, scope=Scope(), runner="ray", part_turns=500)
+    ray.shutdown()
+    cluster.shutdown()
 """
 
 
@@ -90,15 +110,54 @@ def test_shuffled_inputs_give_identical_bytes(tables, tmp_path):
     assert len(json.loads(one)) > 400
 
 
-def test_native_and_ray_runners_give_identical_bytes(tables, tmp_path):
-    merged(tables, tmp_path / "native.parquet")
-    script = tmp_path / "on_ray.py"
-    script.write_text(ON_RAY)
-    command = [sys.executable, str(script), str(tmp_path / "ray.parquet"), *map(str, tables)]
-    subprocess.run(command, check=True, timeout=180, capture_output=True)
-    assert as_json(tmp_path / "native.parquet", tmp_path) == as_json(
-        tmp_path / "ray.parquet", tmp_path
+@given(ids=st.lists(st.lists(st.integers(1, 50), max_size=40), min_size=1, max_size=3))
+def test_the_parts_hold_every_image_once_and_about_as_many_turns(ids, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ids")
+    paths = [folder / f"{number}.parquet" for number in range(len(ids))]
+    for path, column in zip(paths, ids, strict=True):
+        pq.write_table(pa.table({"image_id": pa.array(column, pa.int64())}), path)
+    ranges = image_ranges(paths, turns=7)
+    every = sorted(image for column in ids for image in column)
+    for image in every:
+        assert sum(first <= image <= last for first, last in ranges) == 1
+    most = max(map(every.count, every), default=0)
+    for first, last in ranges:
+        assert 0 < sum(first <= image <= last for image in every) < 2 * 7 + most
+
+
+def test_neither_the_size_of_parts_nor_the_number_of_processes_shows(tables, tmp_path):
+    scope = read_scope([], [])
+    merged(tables, tmp_path / "one.parquet")
+    one = merge_tables(
+        tables, out=tmp_path / "many.parquet", rules=RULES, scope=scope, part_turns=2_000
     )
+    assert pq.read_metadata(tmp_path / "many.parquet").num_row_groups > 3
+    whole = pq.read_table(tmp_path / "one.parquet")
+    assert pq.read_table(tmp_path / "many.parquet").equals(whole)
+    assert one == merged(tables, tmp_path / "one.parquet")
+    given_in_parts = export_mixture(
+        tmp_path / "many.parquet", tmp_path, name="parts", layout=MIX, budget=RULES.budget,
+        image_dir="train2017",
+    )  # fmt: skip
+    assert given_in_parts["records"] == len(json.loads((tmp_path / "parts.json").read_bytes()))
+    assert (tmp_path / "parts.json").read_bytes() == as_json(
+        tmp_path / "one.parquet", tmp_path, MIX
+    )
+
+
+@pytest.mark.parametrize("fate", ["spare", "kill"])
+def test_a_ray_cluster_gives_the_same_bytes_even_when_a_node_dies(tables, tmp_path, fate):
+    merge_tables(
+        tables, out=tmp_path / "native.parquet", rules=RULES, scope=read_scope([], []),
+        part_turns=500,
+    )  # fmt: skip
+    out, script = tmp_path / "ray" / "turns.parquet", tmp_path / "on_ray.py"
+    script.write_text(ON_RAY)
+    command = [sys.executable, str(script), str(out), fate, *map(str, tables)]
+    run = subprocess.run(command, check=True, timeout=240, capture_output=True, text=True)
+    assert ("killed a node" in run.stdout) == (fate == "kill")
+    assert out.read_bytes() == (tmp_path / "native.parquet").read_bytes()
+    assert {path.name for path in out.parent.iterdir()} == {"turns.parquet", "dropped.parquet"}
 
 
 def test_both_layouts_hold_the_same_answers(tables, tmp_path):

@@ -4,9 +4,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from cocoift.engine import KeptTurn
-from cocoift.export import dataset_card, dataset_info, to_messages, write_extras, write_mixture
+from cocoift.export import (
+    dataset_card,
+    dataset_info,
+    write_extras,
+    write_mixture,
+)
 from cocoift.files import DataError
+from cocoift.formats import encode_records
+from cocoift.kept import KeptTurn
 from cocoift.merge import Rules
 from cocoift.mixtures import MERGED, MIX, Layout, records
 from cocoift.prompts import has_format_prompt
@@ -129,7 +135,7 @@ def test_messages_render_through_a_llava_chat_template():
         "{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %} {% endfor %}"
     )
     (record,) = made(MERGED)
-    text = template.render(to_messages(record))
+    text = template.render(encode_records([record]).messages.to_pylist()[0])
     assert text.startswith(f"USER: <image>\nWhat color is it? {SHORT} ASSISTANT: red USER: ")
 
 

@@ -66,3 +66,10 @@ def test_case_punctuation_blanks_and_prompts_do_not_make_another_question():
 
 def test_an_open_question_has_no_format_prompt():
     assert not has_format_prompt("Describe the picture.")
+
+
+@given(st.text(st.characters(max_codepoint=127)), st.sampled_from(["", *FORMAT_PROMPTS]))
+@example("\x00\x1c_a", "")
+def test_the_short_way_for_ascii_text_gives_the_key_of_the_long_way(text, prompt):
+    bare = re.sub(r"[^\w\s]|_", " ", without_format_prompt(f"{text} {prompt}"))
+    assert question_key(f"{text} {prompt}") == " ".join(bare.split()).casefold()

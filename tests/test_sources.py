@@ -215,10 +215,13 @@ made_up:
     path = tmp_path / "sources.yaml"
     path.write_text((root / "data/sources.yaml").read_text() + entry)
     (tmp_path / "made_up.csv").write_text("9,What is it?,a cat\n")
-    readings = read_all(read_catalogue(path), tmp_path, tmp_path / "turns")
-    (row,) = readings["made_up"].turns.to_pylist()
+    entries = read_catalogue(path)
+    tables = read_all(entries, tmp_path, tmp_path / "turns")
+    reading = load_readings(tmp_path / "turns")["made_up"]
+    (row,) = reading.turns.to_pylist()
+    assert tables == {"made_up": tmp_path / "turns" / "made_up.parquet"}
     assert row["instruction"] == "What is it? Answer the question with a short phrase."
-    assert load_readings(tmp_path / "turns")["made_up"].turns.equals(readings["made_up"].turns)
+    assert reading.turns.equals(read_source("made_up", entries["made_up"], tmp_path).turns)
 
 
 def made_up_reader(*, file):

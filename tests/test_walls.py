@@ -6,12 +6,12 @@ import sys
 
 # Each group may import the groups before it, never those after it.
 LAYERS = [
-    ["files", "prompts", "resample", "safe_text"],
+    ["files", "parallel", "prompts", "resample", "safe_text"],
     ["records", "tokens", "images"],
     ["sources"],
-    ["merge", "instances", "raw_annotations", "overlay"],
+    ["merge", "kept", "instances", "raw_annotations", "overlay"],
     ["engine", "curation", "inspection"],
-    ["mixtures"],
+    ["mixtures", "formats"],
     ["export", "lengths"],
     ["analysis", "tables"],
     ["chat", "batches"],
@@ -26,12 +26,12 @@ LAYERS = [
     ["pages"],
     ["study"],
 ]
-HEAVY = {"torch", "transformers", "ipywidgets", "openai", "daft", "ray", "tokenizers", "IPython"}
+HEAVY = {"torch", "transformers", "ipywidgets", "openai", "ray", "tokenizers", "IPython"}
 HEAVY |= {"peft", "bitsandbytes", "accelerate"}
 # The files that use each; `chat`, `images`, `training_set` and `rollout` name transformers for
 # type checkers only.
 ALLOWED = {
-    "engine": {"daft"},
+    "parallel": {"ray"},
     "tokens": {"tokenizers"},
     "figures": {"IPython"},
     "chat": {"transformers"},
@@ -89,4 +89,4 @@ def test_heavy_packages_are_imported_only_where_they_are_used(root):
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, cocoift.merge, cocoift.engine, cocoift.sources; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "daft", "ray", "IPython", "transformers"} & set(found.stdout.split())
+    assert not {"torch", "ray", "IPython", "transformers"} & set(found.stdout.split())

@@ -1,7 +1,13 @@
 """Readers: one short function per upstream annotation format, all yielding the same dialogs."""
 
 from cocoift.sources.catalogue import Entry, availability, read_catalogue
-from cocoift.sources.reading import Reading, load_readings, read_all, read_source
+from cocoift.sources.reading import (
+    Reading,
+    load_readings,
+    read_all,
+    read_source,
+    saved_counts,
+)
 
 __all__ = [
     "Entry",
@@ -11,4 +17,5 @@ __all__ = [
     "read_all",
     "read_catalogue",
     "read_source",
+    "saved_counts",
 ]

@@ -6,17 +6,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from cocoift.files import DataError, replacing
+from cocoift.parallel import ordered
 from cocoift.records import FORMS, TURN_SCHEMA, Turn, turn_batches
 from cocoift.sources.base import QA, Dialog, Drop, paused_collector
 from cocoift.sources.catalogue import Entry, parts_on_disk
 
 _DROPS_KEY = b"cocoift.drops"
+# Bytes of annotation files from which starting processes costs less than it saves.
+_WORTH_PROCESSES = 500_000_000
+# Rows that a part of the merge must read at least; tables are sorted by image.
+_GROUP_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -53,22 +59,46 @@ def read_source(name: str, entry: Entry, raw: Path) -> Reading | None:
     return Reading(table, dict(drops))
 
 
-def read_all(catalogue: Mapping[str, Entry], raw: Path, folder: Path) -> dict[str, Reading]:
-    """Read every source that is on disk and save each as `<folder>/<source>.parquet`.
+def read_all(catalogue: Mapping[str, Entry], raw: Path, folder: Path) -> dict[str, Path]:
+    """Read every source that is on disk; return its table, `<folder>/<source>.parquet`, by name.
 
-    Tables of sources that are no longer there are removed, so that the folder tells the truth.
+    Large files are read one source per core.  Tables of sources that are no longer there are
+    removed, so that the folder tells the truth.  Raises `DataError` for a damaged file.
     """
-    readings = {}
-    sources = {name: entry for name, entry in catalogue.items() if entry.reader}
-    for name, entry in tqdm(sources.items(), desc="reading", unit=" sources", leave=False):
-        reading = read_source(name, entry, raw)
-        if reading is not None:
-            readings[name] = reading
-            save_reading(reading, folder / f"{name}.parquet")
+    tasks = [
+        _Task(name, entry, raw, folder / f"{name}.parquet")
+        for name, entry in catalogue.items()
+        if entry.reader
+    ]
+    largest_first = sorted(tasks, key=_size, reverse=True)
+    processes = 1 if sum(map(_size, tasks)) < _WORTH_PROCESSES else None
+    found = ordered(_read_and_save, largest_first, processes=processes)
+    told = tqdm(found, desc="reading", total=len(tasks), unit=" sources", leave=False)
+    present = {task.table.stem for task, read in zip(largest_first, told, strict=True) if read}
     for path in folder.glob("*.parquet"):
-        if path.stem not in readings:
+        if path.stem not in present:
             path.unlink()
-    return readings
+    return {task.name: task.table for task in tasks if task.name in present}
+
+
+class _Task(NamedTuple):
+    name: str
+    entry: Entry
+    raw: Path
+    table: Path
+
+
+def _size(task: _Task) -> int:
+    """Return the bytes of a source's files, a measure of how long reading them takes."""
+    parts = [files for files, missing in parts_on_disk(task.entry, task.raw) if not missing]
+    return sum(path.stat().st_size for files in parts for path in files.values())
+
+
+def _read_and_save(task: _Task) -> bool:
+    reading = read_source(task.name, task.entry, task.raw)
+    if reading is not None:
+        save_reading(reading, task.table)
+    return reading is not None
 
 
 def _reader(name: str, entry: Entry) -> Callable[..., Iterator[Dialog | Drop]]:
@@ -120,8 +150,26 @@ def save_reading(reading: Reading, path: Path) -> Path:
     """Write a reading as one Parquet file, its drop counts in the file's own metadata."""
     metadata = {_DROPS_KEY: json.dumps(reading.drops, sort_keys=True).encode()}
     with replacing(path) as temporary:
-        pq.write_table(reading.turns.replace_schema_metadata(metadata), temporary)
+        table = reading.turns.replace_schema_metadata(metadata)
+        pq.write_table(table, temporary, row_group_size=_GROUP_ROWS)
     return path
+
+
+def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
+    """Return each saved source's turns and its drop counts, without reading the turns.
+
+    Raises `DataError` when a file is damaged or there is none.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            told = pq.read_metadata(path)
+            found[path.stem] = told.num_rows, json.loads(told.metadata[_DROPS_KEY])
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            raise DataError(f"{path}: {error}; run notebook 00_setup again") from error
+    if not found:
+        raise DataError(f"no turn tables in {folder}; run notebook 00_setup first")
+    return found
 
 
 def load_reading(path: Path) -> Reading:

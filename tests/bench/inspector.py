@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cocoift.engine import DROPPED_SCHEMA, KEPT_SCHEMA
 from cocoift.instances import INSTANCE_SCHEMA
+from cocoift.kept import DROPPED_SCHEMA, KEPT_SCHEMA
 
 IMAGES, TURNS, INSTANCES = 118_287, 30, 7
 SOURCES = [f"source_{n:02d}" for n in range(17)]

@@ -1,0 +1,74 @@
+"""One function over many tasks: on the cores of this machine or on a Ray cluster."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Literal, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Runner = Literal["native", "ray"]
+
+
+def ordered(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    runner: Runner = "native",
+    processes: int | None = None,
+) -> Iterator[Result]:
+    """Yield `function(task)` for every task, in order, several at once.
+
+    `native` runs in `processes` of this machine (default: one per core; a single task runs in this
+    process), `ray` on the cluster that `RAY_ADDRESS` names, or on one started here.  Function,
+    tasks and results travel by pickle; only a few results wait in memory at a time.  Raises what
+    the function raises, for the first task in order that fails; the others are then given up.
+    """
+    if runner == "ray":
+        return _on_ray(function, tasks)
+    processes = min(len(tasks), processes or os.cpu_count() or 1)
+    return _on_cores(function, tasks, processes) if processes > 1 else map(function, tasks)
+
+
+def _on_cores(
+    function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
+) -> Iterator[Result]:
+    # A forked child would inherit the locks of Arrow's threads; a spawned one starts clean.
+    spawn = multiprocessing.get_context("spawn")
+    waiting: deque[Future[Result]] = deque()
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BaseException:
+            stop(pool)
+            raise
+
+
+def stop(pool: ProcessPoolExecutor) -> None:
+    """End a pool at once, without waiting for what its processes are doing."""
+    for worker in list((pool._processes or {}).values()):
+        worker.terminate()
+    pool.shutdown(cancel_futures=True)
+
+
+def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    remote = ray.remote(function)
+    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting: deque = deque()
+    for task in tasks:
+        waiting.append(remote.remote(task))
+        if len(waiting) > ahead:
+            yield ray.get(waiting.popleft())
+    while waiting:
+        yield ray.get(waiting.popleft())
