@@ -1,8 +1,8 @@
 """What is in the sources and in a LLaVA-format mixture: the tables of notebooks 00 and 01."""
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cocoift.lengths import SHORT_WORDS, answer_words
-from cocoift.prompts import has_format_prompt, question_key
+from cocoift.prompts import has_format_prompt
 from cocoift.sources import Entry, Reading, saved_counts
 from cocoift.sources.dialogs import LlavaRecord, rounds
 
@@ -157,28 +157,30 @@ def prompt_placement(instructions: Iterable[str]) -> str:
 
 
 def mixture_turns(conversations: Iterable[LlavaRecord]) -> pd.DataFrame:
-    """Return one row per round of a LLaVA-format mixture.
+    """Return one row per round of a LLaVA-format mixture; the records may be a stream.
 
     Columns: `group`, `record` (number in the file), `round`, `rounds` (of its conversation),
-    `placement` of format prompts, `key` (the bare question) and `words` of the answer.
+    `placement` of format prompts, and `words` of the answer.
     """
-    rows: list[dict[str, Any]] = []
-    for number, record in enumerate(conversations):
+    groups, placements, words = [], [], []
+    for record in conversations:
         pairs = rounds(record.conversations, asker="human") or ()
-        placement = prompt_placement(qa.question or "" for qa in pairs)
-        for position, qa in enumerate(pairs):
-            rows.append(
-                {
-                    "group": mix_group(record),
-                    "record": number,
-                    "round": position,
-                    "rounds": len(pairs),
-                    "placement": placement,
-                    "key": question_key(qa.question or ""),
-                    "words": len((qa.answer or "").split()),
-                }
-            )
-    return pd.DataFrame(rows)
+        groups.append(mix_group(record))
+        placements.append(prompt_placement(qa.question or "" for qa in pairs))
+        words.append([len((qa.answer or "").split()) for qa in pairs])
+    sizes = np.array([len(answers) for answers in words], np.int32)
+    record = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    starts = np.cumsum(sizes) - sizes
+    return pd.DataFrame(
+        {
+            "group": pd.Categorical(groups)[record],
+            "record": record,
+            "round": np.arange(len(record), dtype=np.int32) - starts[record],
+            "rounds": sizes[record],
+            "placement": pd.Categorical(placements)[record],
+            "words": np.fromiter(chain.from_iterable(words), np.int32, len(record)),
+        }
+    )
 
 
 def placement_table(turns: pd.DataFrame) -> pd.DataFrame:

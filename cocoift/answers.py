@@ -81,7 +81,7 @@ def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> pd.DataFr
 
 def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
     if path.suffix != ".parquet":
-        found = llava_records(path)
+        found = list(llava_records(path))
         return found[:: _step((len(record.conversations) for record in found), wanted)]
     try:
         table = pq.read_table(path, columns=["id", "image", "conversations"])

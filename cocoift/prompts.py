@@ -36,7 +36,7 @@ def tidy(text: str | None) -> str:
 
 def has_format_prompt(instruction: str) -> bool:
     """Tell whether an instruction states the shape or length of the answer it wants."""
-    return _PROMPT.search(instruction) is not None
+    return _may_have_prompt(instruction) and _PROMPT.search(instruction) is not None
 
 
 def without_format_prompt(instruction: str) -> str:
@@ -45,10 +45,13 @@ def without_format_prompt(instruction: str) -> str:
 
 
 def _without_prompt(instruction: str) -> str:
+    return _PROMPT.sub(" ", instruction) if _may_have_prompt(instruction) else instruction
+
+
+def _may_have_prompt(instruction: str) -> bool:
+    """Spare most instructions the search: every format prompt has one of these words."""
     folded = instruction.casefold()
-    if "answer" in folded or "describe" in folded or "provide" in folded:
-        return _PROMPT.sub(" ", instruction)
-    return instruction  # every format prompt has one of these words, most questions none
+    return "answer" in folded or "describe" in folded or "provide" in folded
 
 
 def question_key(question: str) -> str:

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,32 @@ def decode(path: Path, shape: type[T]) -> T:
     try:
         with paused_collector():
             return msgspec.json.decode(path.read_bytes(), type=shape)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(path, error) from error
+
+
+def decode_array(path: Path, shape: type[T]) -> Iterator[T]:
+    """Decode a JSON file that is one array record by record, so that only one is held at a time.
+
+    The file is mapped, not read: its pages can leave memory again.  Raises what `decode` raises.
+    """
+    decoder = msgspec.json.Decoder(shape)
+    for number, record in enumerate(_raw_records(path)):
+        try:
+            yield decoder.decode(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            told, place = str(error), f"`$[{number}]"
+            told = told.replace("`$", place) if "`$" in told else f"{told} - at {place}`"
+            raise damaged(path, told) from error
+
+
+def _raw_records(path: Path) -> list[msgspec.Raw]:
+    try:
+        with path.open("rb") as file, paused_collector():
+            if not path.stat().st_size:
+                return msgspec.json.decode(b"", type=list[msgspec.Raw])
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return msgspec.json.decode(content, type=list[msgspec.Raw])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise damaged(path, error) from error
 

@@ -8,7 +8,7 @@ import msgspec
 
 from cocoift.files import DataError
 from cocoift.records import IMAGE_MARKER, Message, coco_id
-from cocoift.sources.base import QA, Dialog, Drop, content_id, damaged, decode
+from cocoift.sources.base import QA, Dialog, Drop, content_id, damaged, decode, decode_array
 from cocoift.sources.genome import coco_ids
 
 _MARKER = re.compile(rf"^\s*{IMAGE_MARKER}\s*|\s*{IMAGE_MARKER}\s*$")
@@ -71,12 +71,12 @@ def rounds(messages: list[Message], *, asker: str) -> tuple[QA, ...] | None:
     )
 
 
-def llava_records(path: Path) -> list[LlavaRecord]:
-    """Read any LLaVA-format file, e.g. `llava_v1_5_mix665k.json`.
+def llava_records(path: Path) -> Iterator[LlavaRecord]:
+    """Yield the records of any LLaVA-format file, e.g. `llava_v1_5_mix665k.json`.
 
     Format: github.com/haotian-liu/LLaVA/blob/main/docs/Finetune_Custom_Data.md.
     """
-    return decode(path, list[LlavaRecord])
+    return decode_array(path, LlavaRecord)
 
 
 def llava(*, conversations: Path) -> Iterator[Dialog | Drop]:
@@ -108,7 +108,7 @@ def svit(*, conversations: Path, images: Path) -> Iterator[Dialog | Drop]:
     Format: huggingface.co/datasets/BAAI/SVIT.
     """
     coco = coco_ids(images)
-    for row in decode(conversations, list[_Svit]):
+    for row in decode_array(conversations, _Svit):
         for conversation in row.conversations:
             turns = rounds(conversation.content, asker="user")
             count = max(1, len(conversation.content) // 2)
@@ -127,7 +127,7 @@ def lrv(*, instructions: Path, images: Path) -> Iterator[Dialog | Drop]:
     Format: github.com/FuxiaoLiu/LRV-Instruction.
     """
     coco = coco_ids(images)
-    for row in decode(instructions, list[_Lrv]):
+    for row in decode_array(instructions, _Lrv):
         image = coco.get(int(row.image_id)) if row.image_id.isdigit() else None
         if image is None:
             yield Drop("no_coco_id")

@@ -6,7 +6,16 @@ from pathlib import Path
 import msgspec
 
 from cocoift.records import coco_id
-from cocoift.sources.base import QA, Dialog, Drop, content_id, damaged, decode, lettered
+from cocoift.sources.base import (
+    QA,
+    Dialog,
+    Drop,
+    content_id,
+    damaged,
+    decode,
+    decode_array,
+    lettered,
+)
 
 
 class _GenomeImage(msgspec.Struct):
@@ -67,7 +76,7 @@ def coco_ids(images: Path) -> dict[int, int]:
     About half of the 108,077 Visual Genome images come from COCO.
     Format: homes.cs.washington.edu/~ranjay/visualgenome/api.html.
     """
-    rows = decode(images, list[_GenomeImage])
+    rows = decode_array(images, _GenomeImage)
     return {row.image_id: row.coco_id for row in rows if row.coco_id is not None}
 
 
@@ -77,7 +86,7 @@ def paragraphs(*, paragraphs: Path, images: Path) -> Iterator[Dialog | Drop]:
     File `paragraphs_v1.json`.  Format: cs.stanford.edu/people/ranjaykrishna/im2p.
     """
     coco = coco_ids(images)
-    for row in decode(paragraphs, list[_Paragraph]):
+    for row in decode_array(paragraphs, _Paragraph):
         if row.image_id in coco:
             dialog_id = content_id(row.image_id, row.paragraph)
             yield Dialog(coco[row.image_id], dialog_id, (QA("", row.paragraph),))
@@ -92,7 +101,7 @@ def visual_genome_qa(*, question_answers: Path, images: Path) -> Iterator[Dialog
     Format: homes.cs.washington.edu/~ranjay/visualgenome/api.html.
     """
     coco = coco_ids(images)
-    for image in decode(question_answers, list[_GenomeQAs]):
+    for image in decode_array(question_answers, _GenomeQAs):
         if image.id not in coco:
             yield Drop("no_coco_id", len(image.qas))
             continue
@@ -124,7 +133,7 @@ def tallyqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
     is read instead).  Format: github.com/manoja328/TallyQA_dataset.
     """
     coco = coco_ids(images)
-    for row in decode(questions, list[_Count]):
+    for row in decode_array(questions, _Count):
         folder, _, name = row.image.rpartition("/")
         if not folder.startswith("VG_100K"):
             image = coco_id(name)

@@ -13,6 +13,7 @@ from cocoift.sources.base import (
     content_id,
     damaged,
     decode,
+    decode_array,
     decode_lines,
     lettered,
     majority,
@@ -136,7 +137,7 @@ def vqa_e(*, explained: Path) -> Iterator[Dialog | Drop]:
     File `VQA-E_train_set.json`, a list of `{img_id, question, answers, explanation: [text,
     score]}`.  Format: github.com/liqing-ustc/VQA-E.
     """
-    for row in decode(explained, list[_Explained]):
+    for row in decode_array(explained, _Explained):
         short = majority(row.answers or [], preferred=row.multiple_choice_answer)
         text = str(row.explanation[0]) if row.explanation else None
         dialog_id = content_id(row.img_id, row.question, row.answers, text)
@@ -149,7 +150,7 @@ def aokvqa(*, questions: Path) -> Iterator[Dialog | Drop]:
     File `aokvqa_v1p0_train.json`; `correct_choice_idx` counts from 0 and is absent in the test
     split.  Format: github.com/allenai/aokvqa.
     """
-    for row in decode(questions, list[_Choice]):
+    for row in decode_array(questions, _Choice):
         if row.correct_choice_idx is None:
             yield Drop("hidden_answer")
             continue
