@@ -35,10 +35,8 @@ def ordered(
 def _on_cores(
     function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
 ) -> Iterator[Result]:
-    # A forked child would inherit the locks of Arrow's threads; a spawned one starts clean.
-    spawn = multiprocessing.get_context("spawn")
     waiting: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(processes, mp_context=_context(function.__module__)) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(function, task))
@@ -49,6 +47,18 @@ def _on_cores(
         except BaseException:
             stop(pool)
             raise
+
+
+def _context(module: str) -> multiprocessing.context.BaseContext:
+    """Return how processes start: from a server without threads that has imported the module.
+
+    A plain fork would inherit the locks of Arrow's threads; a spawned process imports all anew.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    return context
 
 
 def stop(pool: ProcessPoolExecutor) -> None:

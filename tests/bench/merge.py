@@ -1,8 +1,9 @@
 """The merge beside the plain way and beside the floor, in one run.
 
-    .venv/bin/python tests/bench/merge.py CORPUS
+    .venv/bin/python tests/bench/merge.py CORPUS [CORPUS ...]
 
-CORPUS is a folder of `tests/bench/make_corpus.py`.  Every way runs in a process of its own:
+CORPUS is a folder of `tests/bench/make_corpus.py`; several show how cost grows.  Every way runs in
+a process of its own:
 
 - `ours`: the readers and the engine of the study, from the upstream files to `merged.json`;
 - `plain`: json.load, a dict of lists by image, the same rules image by image, json.dump, as
@@ -10,18 +11,22 @@ CORPUS is a folder of `tests/bench/make_corpus.py`.  Every way runs in a process
 - `floor`: decoding the bytes as typed structs and writing the merged file's bytes, nothing else.
 
 All read the same seven sources, about three quarters of the corpus' turns; `ours` and `plain` must
-give the same records, by hash.  CPU is that of the process and its children, in seconds.
+give the same records, by hash.  CPU and memory are sampled over each process and all below it.
 """
 
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
 
 SOURCES = ("coco_captions", "vqav2", "visual_genome_qa", "gqa", "llava_instruct", "visdial",
            "lvis_instruct4v")  # fmt: skip
@@ -99,37 +104,63 @@ def content(path):
 def run(way, raw, out):
     """Run one way in a process of its own; return wall and CPU seconds and peak memory in GB."""
     out.mkdir()
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, __file__, "--way", way, str(raw), str(out)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False,
-                          env=os.environ | {"TQDM_DISABLE": "1"})  # fmt: skip
-    if told.returncode:
-        sys.exit(f"{way}:\n{told.stderr}")
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall_s": wall, "cpu_s": cpu, "peak_GB": float(told.stdout.split()[-1])}
+    quiet, start = os.environ | {"TQDM_DISABLE": "1"}, time.perf_counter()
+    with psutil.Popen(command, stderr=subprocess.PIPE, env=quiet) as one:
+        cpu = peak = 0
+        while one.poll() is None:
+            now = usage(one)
+            cpu, peak = max(cpu, now[0]), max(peak, now[1])
+            time.sleep(0.05)
+        if one.returncode:
+            sys.exit(f"{way}:\n{one.stderr.read().decode()}")
+    return {"wall s": time.perf_counter() - start, "CPU s": cpu, "peak GB": peak / 1e9}
+
+
+def usage(process):
+    """Return the CPU seconds and the bytes of a process and all below it, shared pages once.
+
+    Sampled, because a fork server's children are not children of the process that uses them.
+    """
+    seconds = held = 0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):
+            times, memory = one.cpu_times(), one.memory_full_info().pss
+            seconds += times.user + times.system + times.children_user + times.children_system
+            held += memory
+    return seconds, held
+
+
+def measure(raw):
+    """Run every way on one corpus; return what each cost and whether the records agree."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = {way: run(way, raw, folder / way) for way in WAYS}
+        hashes = {way: content(folder / way / "merged.json") for way in ("ours", "plain")}
+        turns = sum(pq.read_metadata(p).num_rows for p in (folder / "ours/turns").glob("*.parquet"))
+    if hashes["ours"] != hashes["plain"]:
+        sys.exit(f"{raw}: ours and plain made DIFFERENT records")
+    return found, turns, hashes["ours"][1]
 
 
 def main():
     if sys.argv[1] == "--way":
         WAYS[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]))
-        own, others = (resource.getrusage(who).ru_maxrss for who in
-                       (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
-        print((own + others) / 1e6)
         return
-    raw = Path(sys.argv[1]).resolve()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        found = {way: run(way, raw, folder / way) for way in ("ours", "plain", "floor")}
-        hashes = {way: content(folder / way / "merged.json") for way in ("ours", "plain")}
-    print(f"{'way':8}{'wall s':>10}{'CPU s':>10}{'peak GB':>10}")
-    for way, row in found.items():
-        print(f"{way:8}" + "".join(f"{value:10.1f}" for value in row.values()))
-    same = "the same records" if hashes["ours"] == hashes["plain"] else "DIFFERENT records"
-    print(f"ours and plain: {same} ({hashes['ours'][1]:,} and {hashes['plain'][1]:,})")
-    for other in ("plain", "floor"):
-        ratios = {k: found["ours"][k] / found[other][k] for k in found["ours"]}
-        print(f"ours / {other}: " + ", ".join(f"{k} {v:.2f}x" for k, v in ratios.items()))
+    rows, growth = [], []
+    for raw in (Path(name).resolve() for name in sys.argv[1:]):
+        found, turns, records = measure(raw)
+        print(f"{raw.name}: {turns:,} turns, {records:,} records, the same by ours and plain")
+        for way, costs in found.items():
+            ratios = {f"ours: {k[:-2]} x": found["ours"][k] / costs[k] for k in ("wall s", "CPU s")}
+            rows.append({"corpus": raw.name, "way": way, **costs, **ratios})
+        ours = found["ours"]
+        growth.append({"corpus": raw.name, "turns": turns, "peak GB": ours["peak GB"],
+                       "CPU us / turn": 1e6 * ours["CPU s"] / turns})  # fmt: skip
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
+    if len(growth) > 1:
+        print("\nours, by size")
+        print(pd.DataFrame(growth).to_string(index=False, float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":
