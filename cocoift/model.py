@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -236,14 +236,21 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def save_adapter(model: PeftModel, folder: Path, *, notes: Mapping[str, str] | None = None) -> Path:
+def save_adapter(
+    model: PeftModel,
+    folder: Path,
+    *,
+    notes: Mapping[str, str] | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> Path:
     """Save adapter and projector together in safetensors; an earlier one stays until this is whole.
 
-    `notes` are texts to save beside them, by file name.  Raises `DataError` when the folder
-    cannot be written, e.g. because the disk is full.
+    `notes` are texts to save beside them, by file name; `weights` the model's, where it holds only
+    a share of them itself.  Raises `DataError` when the folder cannot be written, e.g. because the
+    disk is full.
     """
     with replacing_folder(folder) as unfinished:
-        model.save_pretrained(unfinished, safe_serialization=True)
+        model.save_pretrained(unfinished, safe_serialization=True, state_dict=weights)
         for name, text in (notes or {}).items():
             write_text(unfinished / name, text)
     return folder

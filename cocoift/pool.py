@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tqdm.auto import tqdm
 
+from cocoift.parallel import stop
 from cocoift.train import train
 from cocoift.tuning import Training
 
@@ -36,9 +37,7 @@ def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[
             ):
                 found[waiting[done]] = done.result()
         except BaseException:
-            for worker in list((pool._processes or {}).values()):
-                worker.terminate()
-            pool.shutdown(cancel_futures=True)
+            stop(pool)
             raise
     return {key: found[key] for key in trainings}
 

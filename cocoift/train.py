@@ -100,17 +100,27 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
     run = training.adapter.with_name(f".{training.adapter.name}.run-{key[:12]}")
     trainer, plan = _trainer(training, processor, data, run, show_progress)
     trainer.train(resume_from_checkpoint=last_whole(run))
+    weights = _whole_weights(trainer)
     if trainer.is_world_process_zero():
         notes = {"key": key, "seconds": trainer.seconds, "log": trainer.state.log_history}
         notes |= {"padding_waste": plan.waste, "records": data.records, "steps": training.steps}
         notes |= {"supervised_tokens": data.supervised_tokens}
         notes |= {"recipe": asdict(training.recipe)}
         notes |= {"processes": trainer.args.world_size, "accumulation": plan.accumulation}
-        save_adapter(trainer.model, training.adapter, notes={NOTES: json.dumps(notes, indent=1)})
+        notes |= {"sharding": trainer.accelerator.distributed_type.value}
+        texts = {NOTES: json.dumps(notes, indent=1)}
+        save_adapter(trainer.model, training.adapter, notes=texts, weights=weights)
         for stale in training.adapter.parent.glob(f".{training.adapter.name}.run-*"):
             shutil.rmtree(stale, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return training.adapter
+
+
+def _whole_weights(trainer: LossByForm) -> dict[str, Any] | None:
+    """Return the weights where every device holds only a share of them, by asking all devices."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return None
 
 
 def _trainer(

@@ -10,6 +10,9 @@ import time
 import pytest
 import torch
 import yaml
+from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.commands import launch
+from accelerate.utils.launch import prepare_deepspeed_cmd_env
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -199,9 +202,9 @@ def preset_of(training, folder):
     return folder / "preset.yaml"
 
 
-def command(folder, *launcher):
+def command(folder, *launcher, program=("-m", "cocoift.train", "preset.yaml")):
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "cocoift.train", "preset.yaml"],
+        [sys.executable, *launcher, *program],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -228,28 +231,78 @@ def test_a_killed_training_goes_on_to_the_same_adapter(make, tmp_path):
     assert same(weights(folder / "merged-0"), weights(tmp_path / "whole/work/adapters/merged-0"))
 
 
-def test_two_processes_train_the_same_adapter_as_one(make, tmp_path):
+# accelerate shards on accelerators only.  This tells it that two CPU processes are two of them, so
+# that the sharding itself, torch's FSDP2 over gloo, and what is saved of it can be tried here.
+SHARDED = """
+import torch
+from accelerate import DistributedType, PartialState
+from cocoift.train import main
+
+def set_device(self):
+    self.device = torch.device("cpu")
+
+PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+PartialState.set_device = set_device
+torch.distributed.init_process_group("gloo")
+main(["preset.yaml"])
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("sharding", ["MULTI_CPU", "FSDP"])
+def test_two_processes_train_the_same_adapter_as_one(make, tmp_path, root, sharding):
     # Batches so small that one process accumulates two where two processes take one each.
-    recipe = dataclasses.replace(RECIPE, dropout=0.0, batch_tokens=620)
-    # `--multi_gpu` is how accelerate starts one process a device; here the device is the CPU.
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2",
-                "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")  # fmt: skip
-    adapters = []
-    for name, options in (("two", launcher), ("one", ())):
+    recipe = dataclasses.replace(RECIPE, dropout=0.0, batch_tokens=620, four_bit=sharding != "FSDP")
+    for name in ("two", "one"):
         (tmp_path / name).mkdir()
         preset_of(make(recipe=recipe), tmp_path / name)
-        running = command(tmp_path / name, *options)
+    launcher = ["-m", "accelerate.commands.launch", "--num_processes=2", "--mixed_precision=no"]
+    if sharding == "FSDP":
+        (tmp_path / "two" / "sharded.py").write_text(SHARDED)
+        launcher += [f"--config_file={root / 'notebooks/launch/fsdp.yaml'}"]
+        two = command(tmp_path / "two", *launcher, program=["sharded.py"])
+    else:
+        # `--multi_gpu` is how accelerate starts one process a device; here the device is the CPU.
+        launcher += ["--multi_gpu", "--num_machines=1", "--dynamo_backend=no"]
+        two = command(tmp_path / "two", *launcher)
+    for running in (two, command(tmp_path / "one")):
         _, errors = running.communicate()
         assert running.returncode == 0, errors
-        adapters.append(tmp_path / name / "work/adapters/merged-0")
+    adapters = [tmp_path / name / "work/adapters/merged-0" for name in ("two", "one")]
     notes = [train.training_log(adapter) for adapter in adapters]
-    assert [(note["processes"], note["accumulation"]) for note in notes] == [(2, 1), (1, 2)]
+    told = [(note["sharding"], note["processes"], note["accumulation"]) for note in notes]
+    assert told == [(sharding, 2, 1), ("NO", 1, 2)]
     logs = [note["log"] for note in notes]
     assert logs[0][-2]["tokens"] == logs[1][-2]["tokens"]
     losses = [[row["loss"] for row in log if "loss" in row] for log in logs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     two, one = map(weights, adapters)
+    assert two.keys() == one.keys()
     assert all(torch.allclose(two[name], one[name], atol=1e-4) for name in one)
+
+
+@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
+def test_the_launch_files_say_what_accelerate_understands(root, name, monkeypatch, checkpoint):
+    path = root / f"notebooks/launch/{name}.yaml"
+    words = ["--config_file", str(path), "-m", "cocoift.train"]
+    chosen, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+    assert (chosen.use_fsdp, chosen.use_deepspeed) == (name == "fsdp", name == "deepspeed")
+    assert (chosen.num_processes, chosen.mixed_precision) == (8, "bf16")
+    chosen.deepspeed_fields_from_accelerate_config = ""
+    if name == "fsdp":
+        environment = launch.prepare_multi_gpu_env(chosen)
+    else:
+        _, environment = prepare_deepspeed_cmd_env(chosen)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    if name == "fsdp":
+        wrapped = set(FullyShardedDataParallelPlugin().transformer_cls_names_to_wrap)
+        layers = {
+            type(module).__name__ for module in load_model(checkpoint, four_bit=False).modules()
+        }
+        assert wrapped == {"LlamaDecoderLayer", "CLIPEncoderLayer"} & layers
+    else:
+        assert DeepSpeedPlugin().deepspeed_config["zero_optimization"]["stage"] == 2
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_and_a_rerun_goes_on(make, tmp_path, monkeypatch):
