@@ -50,17 +50,19 @@ def asked(server, count, **more):
     return dict(ask_endpoint(endpoint(server, **more), chats, new_tokens=8))
 
 
-def test_many_requests_are_at_work_at_once_and_answers_find_their_questions():
-    together = threading.Barrier(8, timeout=30)
+@pytest.mark.parametrize("many", [8, 64])
+def test_many_requests_are_at_work_at_once_and_answers_find_their_questions(many):
+    together = threading.Barrier(many, timeout=30)
 
     def reply(body, number):
-        together.wait()  # nobody is answered before eight have asked
+        together.wait()  # nobody is answered before so many have asked
         return f"answer to {body['messages'][0]['content']}"
 
     with serving(reply) as server:
-        replies = asked(server, 24, concurrency=8, timeout=60.0)
-    assert replies == {n: f"answer to {n}" for n in range(24)}
-    assert server.most_at_once == 8
+        replies = asked(server, 3 * many, concurrency=many, timeout=60.0)
+    assert replies == {n: f"answer to {n}" for n in range(3 * many)}
+    assert server.most_at_once == many
+    assert len(server.requests) == 3 * many
 
 
 def test_the_client_retries_and_what_stays_broken_is_a_failure():
