@@ -158,7 +158,7 @@ def save_reading(reading: Reading, path: Path) -> Path:
 def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
     """Return each saved source's turns and its drop counts, without reading the turns.
 
-    Raises `DataError` when a file is damaged or there is none.
+    Raises `DataError` when a file is damaged.
     """
     found = {}
     for path in sorted(folder.glob("*.parquet")):
@@ -167,8 +167,6 @@ def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
             found[path.stem] = told.num_rows, json.loads(told.metadata[_DROPS_KEY])
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise DataError(f"{path}: {error}; run notebook 00_setup again") from error
-    if not found:
-        raise DataError(f"no turn tables in {folder}; run notebook 00_setup first")
     return found
 
 
