@@ -176,12 +176,12 @@ def _known(path: Path, name: str, found: list[str], known: tuple[str, ...]) -> t
 def _decoded(path: Path, kind: type) -> dict:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; fetch the benchmark again (README)") from error
 
 
 def _decoded_lines(path: Path, kind: type) -> list:
     try:
         return msgspec.json.Decoder(kind).decode_lines(path.read_bytes())
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; fetch the benchmark again (README)") from error

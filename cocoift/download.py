@@ -98,7 +98,9 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
                 if not target.exists():
                     _extract(opened, member, target)
             return [target for target, _ in targets]
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives raise errors of zlib, lzma, struct and more
         raise DataError(f"{archive}: {error}; delete it and download it again") from error
 
 

@@ -227,8 +227,8 @@ def read_prompt(path: Path) -> str:
     """Return a judge's prompt; raises `DataError` when the file is missing or empty."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"judge prompt {path}: {error.strerror}; name a text file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"judge prompt {path}: {error}; name a text file") from error
     if not text.strip():
         raise DataError(f"judge prompt {path} is empty")
     return text

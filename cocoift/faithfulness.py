@@ -39,8 +39,8 @@ def read_lexicon(path: Path) -> Lexicon:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; name a file of synonyms") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; name a file of synonyms") from error
     category: dict[str, str] = {}
     for line in (line for line in lines if line.strip() and not line.startswith("#")):
         first, *others = dict.fromkeys(" ".join(name.lower().split()) for name in line.split(","))
@@ -82,7 +82,7 @@ def instance_categories(path: Path) -> dict[str, set[str]]:
             }
             for number, image in coco.imgs.items()
         }
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise DataError(f"{path}: {error}; name a COCO instances file") from error
 
 

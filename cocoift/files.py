@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and paths that stay where they belong."""
 
+import glob
 import hashlib
 import json
 import os
@@ -7,6 +8,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 
 class DataError(ValueError):
@@ -23,6 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         yield temporary
         temporary.replace(path)
     except OSError as error:
@@ -34,6 +38,14 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of earlier attempts to write `path`."""
+    for found in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        writer = found.suffixes[-2].removeprefix(".")
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            found.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -73,9 +85,13 @@ def inside(root: Path, name: str) -> Path:
 
     Annotation files are untrusted: the image names in them must not reach the rest of the disk.
     """
-    path = (root / name).resolve()
-    if "\x00" in name or not path.is_relative_to(root.resolve()):
-        raise DataError(f"path {name!r} leaves its root {root}; correct the name in the annotation")
+    outside = DataError(f"path {name!r} leaves its root {root}; correct the name in the annotation")
+    try:
+        path = (root / name).resolve()
+    except (ValueError, OSError) as error:  # a null byte, a name too long, a link to itself
+        raise outside from error
+    if not path.is_relative_to(root.resolve()):
+        raise outside
     return path
 
 

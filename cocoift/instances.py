@@ -1,7 +1,7 @@
 """COCO's instances in a file by image, so that one picture's are read without the other 860,000."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from cocoift.files import replacing
 from cocoift.records import row_batch
-from cocoift.sources.base import decode
+from cocoift.sources.base import damaged, decode
 
 INSTANCE_SCHEMA = pa.schema(
     [
@@ -27,8 +27,8 @@ INSTANCE_SCHEMA = pa.schema(
 
 class _Image(msgspec.Struct):
     id: int
-    height: int
-    width: int
+    height: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    width: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class _Category(msgspec.Struct):
@@ -37,9 +37,9 @@ class _Category(msgspec.Struct):
 
 
 class _Annotation(msgspec.Struct):
-    image_id: int
+    image_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     category_id: int
-    bbox: list[float]
+    bbox: tuple[float, float, float, float]
     iscrowd: int = 0
     segmentation: msgspec.Raw = msgspec.Raw(b"[]")
 
@@ -63,7 +63,12 @@ def write_instances(source: Path, out: Path) -> int:
     with replacing(out) as temporary, pq.ParquetWriter(temporary, INSTANCE_SCHEMA) as writer:
         for start in range(0, len(order), 20_000):
             rows = [file.annotations[place] for place in order[start : start + 20_000]]
-            told = [_row(row, names[row.category_id], sizes[row.image_id]) for row in rows]
+            try:
+                told = [_row(row, names[row.category_id], sizes[row.image_id]) for row in rows]
+            except KeyError as error:
+                raise damaged(source, f"uses {error}, which is no image or category") from error
+            except UnicodeDecodeError as error:
+                raise damaged(source, error) from error
             writer.write_batch(row_batch(told, INSTANCE_SCHEMA))
     return len(order)
 

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,20 +98,33 @@ def prompt_text(prompt: str, question: Question, answer: str) -> str:
 
 
 class _Cache:
-    """Replies by digest, in SQLite; every reply is on disk before its call counts as made."""
+    """Replies by digest, in SQLite; every reply is on disk before its call counts as made.
+
+    Raises `DataError` when the file cannot be read or written.
+    """
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = threading.Lock()
-        self.base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self.base.execute("PRAGMA journal_mode=WAL")
-        self.base.execute(
-            "CREATE TABLE IF NOT EXISTS replies "
-            "(key TEXT PRIMARY KEY, reply TEXT, tokens_in INTEGER, tokens_out INTEGER)"
-        )
-        sums = "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM replies"
-        # The tokens of all replies, in and out.
-        self.paid: tuple[int, int] = self.base.execute(sums).fetchone()
+        self.path, self.lock = path, threading.Lock()
+        with self._telling():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self.base.execute("PRAGMA journal_mode=WAL")
+            self.base.execute(
+                "CREATE TABLE IF NOT EXISTS replies "
+                "(key TEXT PRIMARY KEY, reply TEXT, tokens_in INTEGER, tokens_out INTEGER)"
+            )
+            sums = "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM replies"
+            # The tokens of all replies, in and out.
+            self.paid: tuple[int, int] = self.base.execute(sums).fetchone()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(
+                f"{self.path}: {error}; mend that and run again, the replies in it are kept"
+            ) from error
 
     def get(self, key: str) -> str | None:
         with self.lock:
@@ -119,7 +132,7 @@ class _Cache:
         return row[0] if row else None
 
     def put(self, key: str, reply: str, tokens: tuple[int, int]) -> None:
-        with self.lock:
+        with self.lock, self._telling():
             self.base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
                               (key, reply, *tokens))  # fmt: skip
             self.paid = (self.paid[0] + tokens[0], self.paid[1] + tokens[1])

@@ -43,7 +43,7 @@ def read_pairs(path: Path, *, count: int | None = None) -> list[Pair]:
     """
     try:
         rows = msgspec.json.decode(path.read_bytes(), type=dict[str, _Gqa])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; name questions in GQA's format") from error
     pairs = [
         Pair(Question(id=name, images=(f"{row.image_id}.jpg",), text=row.question), row.answer,

@@ -122,7 +122,7 @@ def read_records(path: Path) -> list[Record]:
     """
     try:
         records = msgspec.json.decode(path.read_bytes(), type=list[Record])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; run notebook 02_merge again") from error
     for record in records:
         check_record(record)

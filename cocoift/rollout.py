@@ -4,6 +4,7 @@ A rollout file is JSON, one line a dialog, and only ever grows: a run that is ki
 it was and asks nothing twice.
 """
 
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -123,16 +124,26 @@ def roll_out(
     todo = [q for q in questions if q.id not in done or done[q.id].failure]
     # Questions on one picture stay together: they share its cache and its opening rounds.
     todo.sort(key=lambda question: question.images)
-    with file.open("ab") as log, tqdm(total=len(todo), desc=f"{model}, {protocol.name}",
-                                      unit=" dialogs", leave=False) as bar:  # fmt: skip
+    bar = tqdm(total=len(todo), desc=f"{model}, {protocol.name}", unit=" dialogs", leave=False)
+    with file.open("ab", buffering=0) as log, bar:
         for part in (todo[at : at + chunk] for at in range(0, len(todo), chunk)):
             shown = _pictures(part, questions, protocol, image_root)
             for rollout in _dialogs(part, protocol, answer, shown):
-                log.write(msgspec.json.encode(rollout) + b"\n")
-                log.flush()
+                _append(log, msgspec.json.encode(rollout) + b"\n", file)
                 done[rollout.question_id] = rollout
                 bar.update()
     return [done[question.id] for question in questions]
+
+
+def _append(log: io.RawIOBase, line: bytes, file: Path) -> None:
+    """Write a line at once; one that a full disk cut short is taken back by the next run."""
+    try:
+        if log.write(line) == len(line):
+            return
+        reason = "the disk is full"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise DataError(f"{file}: {reason}; free space and run again, what was answered is kept")
 
 
 def _resume(file: Path, head: Head) -> dict[str, Rollout]:

@@ -62,7 +62,7 @@ def read_preset(path: Path, *, known: Mapping[str, Parameters]) -> Parameters:
     """
     try:
         preset = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         presets = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise DataError(f"preset {path}: {error}; there are {presets}") from error
     for name, value in preset.items():

@@ -186,7 +186,10 @@ def _callbacks(training: Training, show_progress: bool) -> list[TrainerCallback]
     from torch.utils.tensorboard import SummaryWriter
 
     folder = training.adapter.parent / "tensorboard" / training.adapter.name
-    board = TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+    try:
+        board = TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {error.strerror}; free space") from error
     return [board, *([Progress(training.adapter.name)] if show_progress else [])]
 
 

@@ -69,6 +69,9 @@ def serving(reply: Callable[[dict, int], str | Broken], *, delay: float = 0.0):
     class Server(ThreadingHTTPServer):
         daemon_threads, request_queue_size = True, 128  # connections waiting to be accepted
 
+        def handle_error(self, request, client_address):
+            pass  # a client that was killed
+
     server = Server(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, daemon=True).start()

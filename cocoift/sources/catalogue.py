@@ -61,7 +61,7 @@ def read_catalogue(path: Path) -> dict[str, Entry]:
     """
     try:
         content = msgspec.yaml.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; correct the catalogue") from error
     return {name: _entry(path, name, fields) for name, fields in content.items()}
 

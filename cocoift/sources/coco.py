@@ -8,7 +8,7 @@ import msgspec
 
 from cocoift.files import DataError
 from cocoift.records import coco_id
-from cocoift.sources.base import QA, Dialog, Drop, decode, decode_lines
+from cocoift.sources.base import QA, Dialog, Drop, damaged, decode, decode_lines
 
 
 class _Image(msgspec.Struct):
@@ -89,6 +89,8 @@ def instances_by_image(path: Path) -> dict[int, list[tuple[Instance, str]]]:
     names = {category.id: category.name for category in file.categories}
     found: dict[int, list[tuple[Instance, str]]] = {}
     for instance in file.annotations:
+        if instance.category_id not in names:
+            raise damaged(path, f"uses {instance.category_id}, which is no category")
         found.setdefault(instance.image_id, []).append((instance, names[instance.category_id]))
     return found
 

@@ -122,6 +122,8 @@ def _keep_first(dialogs: dict[str, Dialog], dialog: Dialog, drops: Counter[str])
 def _turns(name: str, entry: Entry, dialog: Dialog) -> Iterator[Turn]:
     for position, qa in enumerate(dialog.rounds):
         form = qa.form or entry.form or ""
+        if not 0 <= dialog.image_id < 2**63:
+            raise DataError(f"source {name}, dialog {dialog.dialog_id}: its image id is no COCO id")
         if form not in FORMS:
             raise DataError(f"source {name}: form {form!r} is none of {', '.join(FORMS)}")
         yield Turn(

@@ -24,7 +24,7 @@ class _Image(msgspec.Struct):
 
 class _Box(msgspec.Struct):
     id: int
-    bbox: list[float]
+    bbox: tuple[float, float, float, float]
 
 
 class _Instances(msgspec.Struct):

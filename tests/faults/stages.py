@@ -1,0 +1,110 @@
+"""What the fault run kills: one stage of the study, started as `python stages.py STAGE FOLDER ...`.
+
+Every stage reads what `prepare` left in FOLDER, writes below FOLDER/out, and starts where an
+earlier attempt was stopped.
+"""
+
+import sys
+from pathlib import Path
+
+QUESTIONS = 60
+
+
+def merge(folder):
+    """Merge the turn tables in many parts and export both mixtures."""
+    from cocoift.engine import merge_tables
+    from cocoift.export import export_mixture
+    from cocoift.merge import Rules
+    from cocoift.mixtures import MERGED, MIX
+    from cocoift.sources.coco import Scope
+
+    tables, out = sorted((folder / "turns").glob("*.parquet")), folder / "out"
+    merge_tables(tables, out=out / "turns.parquet", rules=Rules(), scope=Scope(), part_turns=500)
+    for name, layout in (("merged", MERGED), ("mix", MIX)):
+        export_mixture(out / "turns.parquet", out, name=name, layout=layout, budget=500,
+                       image_dir="train2017")  # fmt: skip
+
+
+def train(folder):
+    """Train one adapter of thirty steps, saving every third."""
+    from cocoift.train import train
+    from cocoift.training_set import split_images
+    from cocoift.tuning import Training, TuningRecipe
+
+    mixture = folder / "mixture"
+    recipe = TuningRecipe(rank=4, alpha=8, learning_rate=5e-3, batch_tokens=600, workers=0,
+                          gradient_checkpointing=False, save_steps=3)  # fmt: skip
+    train(Training(
+        mixture=mixture / "merged.json", image_root=mixture, recipe=recipe, steps=30, seed=0,
+        images=split_images(mixture / "merged.json", held_out=10).train, system="",
+        checkpoint=str(folder / "checkpoint"), adapter=folder / "out" / "merged-0",
+        image_tokens=16, context_tokens=512, device="cpu", forms={"vqav2": "phrase"},
+    ))  # fmt: skip
+
+
+def questions(folder):
+    from cocoift.benchmarks import Question
+
+    names = sorted(p.name for p in (folder / "mixture/train2017").iterdir())
+    return [
+        Question(id=f"q{n}", images=(names[n % len(names)],), text=f"What is {n}?", answer="a cat")
+        for n in range(QUESTIONS)
+    ]
+
+
+def rollout(folder):
+    """Ask a model every question after one opening round."""
+    from cocoift.model import load_model, load_processor
+    from cocoift.protocols import Protocol
+    from cocoift.rollout import local_answers, roll_out
+
+    path = folder / "checkpoint"
+    model, processor = load_model(path, four_bit=False), load_processor(path)
+    roll_out(
+        questions(folder), Protocol(name="multi", opening=("Where is it?",)),
+        local_answers(model, processor, system="", new_tokens=12, batch=4),
+        file=folder / "out" / "rollout.jsonl", key="k", model="m", chunk=6,
+        image_root=folder / "mixture/train2017",
+    )  # fmt: skip
+
+
+def judge(folder, url):
+    """Have every answer judged by the server at `url`."""
+    from cocoift import judge_api
+    from cocoift.endpoint import Endpoint
+    from cocoift.judge_api import JudgeSettings
+
+    where = Endpoint(base_url=url, model="m", concurrency=4, retries=1, timeout=5.0)
+    chosen = JudgeSettings(endpoint=where, prompt="{question}", attempts=1)
+    asked = questions(folder)
+    found = judge_api.judge(chosen, asked, ["a"] * len(asked), cache=folder / "out/judge.sqlite")
+    print(sum(verdict.score is None for (verdict,) in found), "unscored")
+
+
+def curate(folder):
+    """Take decision after decision, saying the number of each when it is confirmed."""
+    from cocoift.curation import Decision, append_decisions, read_decisions
+
+    path = folder / "out" / "curation.jsonl"
+    for image in range(1, 1001):
+        if image not in read_decisions(path):
+            one = Decision(image_id=image, source="s", dialog_id="d", round=0, decision="flag")
+            append_decisions(path, [one])
+            print(image, flush=True)
+
+
+def notebook(folder):
+    """Execute the merge notebook."""
+    import yaml
+
+    from cocoift.study import run_notebook
+
+    root = Path(__file__).resolve().parents[2]
+    parameters = yaml.safe_load((folder / "preset.yaml").read_text())
+    run_notebook(root / "notebooks/02_merge.ipynb", parameters=parameters,
+                 reports=folder / "out" / "reports")  # fmt: skip
+
+
+if __name__ == "__main__":
+    stage, place, *more = sys.argv[1:]
+    globals()[stage](Path(place), *more)

@@ -1,0 +1,322 @@
+"""What hostile bytes are thrown at: every reader, the chat builder, the judge's parser, the HTML.
+
+A target takes bytes and a scratch folder.  It may raise `DataError`, and nothing else, and it
+asserts what must hold for what it accepts.
+"""
+
+import re
+import shutil
+from contextlib import suppress
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+
+from cocoift.files import DataError
+from cocoift.sources import read_catalogue, read_source
+from cocoift.sources.catalogue import parts_on_disk
+
+ROOT = Path(__file__).resolve().parents[2]
+CATALOGUE = read_catalogue(ROOT / "data/sources.yaml")
+# Elements and attributes that cards use; what hostile text adds to them would be an injection.
+TAGS = {"section", "div", "strong", "table", "thead", "tbody", "tr", "th", "td", "p", "h3", "h4",
+        "span", "summary", "details", "caption", "colgroup", "col", "pre", "em"}  # fmt: skip
+
+
+def seeds(raw):
+    """Return, for every target, the bytes of a whole input: those of a small mini-COCO."""
+    found = {}
+    for name, part, role in source_files(raw):
+        found[f"source/{name}/{role}"] = parts_files(raw, name, part)[role].read_bytes()
+    mixture = raw / "llava_mix/llava_v1_5_mix665k.json"
+    record = {"id": "9", "image": "train2017/000000000009.jpg", "sources": ["vqav2"],
+              "conversations": [{"from": "human", "value": "<image>\nWhat?"},
+                                {"from": "gpt", "value": "a cat"}]}  # fmt: skip
+    rollout = {"question_id": "q", "images": ["1.png"], "rounds": [], "failure": ""}
+    decision = {"image_id": 9, "source": "s", "dialog_id": "d", "round": 0, "decision": "flag"}
+    texts = {
+        "mixture": mixture.read_bytes(),
+        "records": msgspec.json.encode([record]),
+        "chat": msgspec.json.encode(record),
+        "html": msgspec.json.encode(record),
+        "grade": b"Grade: 0.7",
+        "prompt": b"{question} {answer} {ground_truth}",
+        "mm_vet": (raw / "mm_vet/mm-vet.json").read_bytes(),
+        "infimm_eval": (raw / "infimm_eval/core-mm.json").read_bytes(),
+        "llava_bench": (raw / "evaluation/qa90_questions.jsonl").read_bytes(),
+        "evaluation": (raw / "evaluation/qa90_questions.jsonl").read_bytes(),
+        "instances": (raw / "annotations/instances_train2017.json").read_bytes(),
+        "rollout": b'{"key":"k","model":"m","protocol":"p"}\n' + msgspec.json.encode(rollout),
+        "curation": msgspec.json.encode(decision) + b"\n",
+        "catalogue": (ROOT / "data/sources.yaml").read_bytes()[:3000],
+        "synonyms": (ROOT / "data/coco_synonyms.txt").read_bytes()[:2000],
+        "picture": next((raw / "images/train2017").iterdir()).read_bytes(),
+        "archive": archive_seed(),
+        "coco_name": b"COCO_train2014_000000000009.jpg",
+        "path": b"train2017/000000000009.jpg",
+    }
+    return found | texts
+
+
+def archive_seed():
+    import io
+    import zipfile
+
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("a/b.json", "{}")
+    return made.getvalue()
+
+
+def parts_files(raw, name, part):
+    return list(parts_on_disk(CATALOGUE[name], raw))[part][0]
+
+
+def source_files(raw):
+    """Yield (source, part, role) for every file that some reader reads."""
+    for name, entry in CATALOGUE.items():
+        for number, (files, missing) in enumerate(parts_on_disk(entry, raw)):
+            if entry.reader and not missing:
+                yield from ((name, number, role) for role in files)
+
+
+def targets(raw, scratch):
+    """Return the functions of one argument, the bytes, by name."""
+    found = {}
+    for name, part, role in source_files(raw):
+        found[f"source/{name}/{role}"] = partial(read_altered, raw, scratch, name, part, role)
+    for name in ("mixture", "records", "chat", "html", "grade", "prompt", "evaluation", "instances",
+                 "rollout", "curation", "catalogue", "synonyms", "picture", "archive",
+                 "coco_name", "path"):  # fmt: skip
+        found[name] = partial(globals()[name], scratch)
+    for kind in ("mm_vet", "infimm_eval", "llava_bench"):
+        found[kind] = partial(benchmark, scratch, kind)
+    return found
+
+
+def tried(target, content):
+    """Run a target; a documented error is as good as an answer."""
+    with suppress(DataError):
+        target(content)
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def read_altered(raw, scratch, name, part, role, content):
+    """Read a source one of whose files holds `content`."""
+    folder = scratch / name
+    entry = CATALOGUE[name]
+    if not folder.exists():
+        for files, missing in parts_on_disk(entry, raw):
+            for path in () if missing else files.values():
+                (folder / path.relative_to(raw)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder / path.relative_to(raw))
+    path = parts_files(raw, name, part)[role]
+    copy = folder / path.relative_to(raw)
+    copy.write_bytes(content)
+    try:
+        turns = read_source(name, entry, folder).turns
+        assert turns["image_id"].null_count == 0
+    finally:
+        shutil.copy(path, copy)
+
+
+def mixture(scratch, content):
+    from cocoift.analysis import mixture_table, mixture_turns, placement_table
+    from cocoift.sources.dialogs import llava_records
+
+    turns = mixture_turns(llava_records(written(scratch, "mixture.json", content)))
+    mixture_table(turns)
+    placement_table(turns)
+
+
+def records(scratch, content):
+    from cocoift.formats import encode_records
+    from cocoift.records import read_records
+
+    read = read_records(written(scratch, "records.json", content))
+    encode_records(read)
+    assert all(".." not in record.image.split("/") for record in read)
+
+
+def decoded_record(content):
+    from cocoift.records import Record, check_record
+
+    try:
+        record = msgspec.json.decode(content, type=Record)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(str(error)) from error
+    check_record(record)
+    return record
+
+
+def tokenizer():
+    """Return a tokenizer with a token for every byte, and those a checkpoint's has."""
+    if not hasattr(tokenizer, "made"):
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        specials = ["<pad>", "<s>", "</s>", "<image>"]
+        words = {word: number for number, word in enumerate([*specials, *alphabet])}
+        made = Tokenizer(models.BPE(vocab=words, merges=[]))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        made.add_special_tokens(specials)
+        tokenizer.made = PreTrainedTokenizerFast(
+            tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+        )
+    return tokenizer.made
+
+
+def chat(scratch, content):
+    """A record's answers, and nothing else, carry loss; hostile text adds no image and no end."""
+    from cocoift.chat import samples
+
+    record, known = decoded_record(content), tokenizer()
+    made, _ = samples([record], tokenizer=known, system="", image_tokens=4, context_tokens=100_000)
+    image, end = known.convert_tokens_to_ids("<image>"), known.eos_token_id
+    answers = [m.value for m in record.conversations if m.speaker == "gpt"]
+    for sample in made:
+        ids = list(sample.input_ids)
+        assert ids.count(image) == 4
+        assert ids.count(end) == len(sample.spans)
+    told = [known.decode(list(s.input_ids)[a : b - 1]) for s in made for a, b in s.spans]
+    assert [text.strip() for text in told] == [text.strip() for text in answers[: len(told)]]
+
+
+class Elements(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def html(scratch, content):
+    """No text adds an element, a handler or an address to a card."""
+    from cocoift import inspect_cards
+    from cocoift.cards import dialog_card, record_card
+
+    record = decoded_record(content)
+    names = {source: source for source in record.sources}
+    pairs = [(m.value, m.value) for m in record.conversations]
+    shown = [
+        record_card(record, image_root=scratch, names=names),
+        inspect_cards.raw_card(record.id, record.image),
+        inspect_cards.image_card(title=record.id, overlay="", parts=[]),
+        dialog_card(scratch / "none.jpg", title=record.id, dialogs={record.id: pairs}),
+    ]
+    for page in shown:
+        parsed = Elements()
+        parsed.feed(page)
+        for tag, attrs in parsed.seen:
+            assert tag in TAGS, tag
+            assert not any(name.startswith("on") for name in attrs)
+            assert "javascript:" not in str(attrs.get("href", ""))
+
+
+def grade(scratch, content):
+    from cocoift.judge_api import grade
+
+    value = grade(content.decode(errors="replace"))
+    assert value is None or 0.0 <= value <= 1.0
+
+
+def prompt(scratch, content):
+    from cocoift.benchmarks import Question
+    from cocoift.judge_api import prompt_text
+
+    text = content.decode(errors="replace")
+    question = Question(id="q", images=(), text="{answer}{question}", answer=text)
+    filled = prompt_text("Q {question} T {ground_truth} A {answer}", question, text)
+    assert filled.startswith("Q {answer}{question} T ") and filled.endswith(f"A {text}")
+    prompt_text(text, question, "a")
+
+
+def evaluation(scratch, content):
+    from cocoift.sources.coco import evaluation_image_ids
+
+    for name in ("e.jsonl", "e.json"):
+        tried(evaluation_image_ids, written(scratch, name, content))
+
+
+def instances(scratch, content):
+    from cocoift.faithfulness import instance_categories
+    from cocoift.instances import write_instances
+    from cocoift.sources.coco import image_ids, instances_by_image
+
+    path = written(scratch, "instances.json", content)
+    for read in (lambda p: image_ids([p]), instances_by_image, instance_categories):
+        tried(read, path)
+    write_instances(path, scratch / "instances.parquet")
+
+
+def benchmark(scratch, kind, content):
+    from cocoift.benchmarks import read_benchmark
+
+    suffix = "jsonl" if kind == "llava_bench" else "json"
+    read_benchmark(written(scratch, f"{kind}.{suffix}", content), kind)
+
+
+def rollout(scratch, content):
+    from cocoift.rollout import read_rollouts
+
+    read_rollouts(written(scratch, "rollout.jsonl", content))
+
+
+def curation(scratch, content):
+    from cocoift.curation import curated_turns, read_decisions
+
+    curated_turns(read_decisions(written(scratch, "curation.jsonl", content)))
+
+
+def catalogue(scratch, content):
+    read_catalogue(written(scratch, "sources.yaml", content))
+
+
+def synonyms(scratch, content):
+    from cocoift.faithfulness import read_lexicon
+
+    read_lexicon(written(scratch, "synonyms.txt", content)).mentioned("a cat and two dogs")
+
+
+def picture(scratch, content):
+    from cocoift.images import LARGEST_PIXELS, open_image
+
+    opened = open_image(written(scratch, "picture.jpg", content))
+    assert opened.mode == "RGB" and opened.width * opened.height <= LARGEST_PIXELS
+
+
+def archive(scratch, content):
+    """Nothing is written outside the folder, and no link inside it."""
+    from cocoift.download import unpack
+
+    outside = scratch / "outside"
+    shutil.rmtree(outside, ignore_errors=True)
+    (outside / "in").mkdir(parents=True)
+    with suppress(DataError):
+        unpack(written(scratch, "archive.zip", content), outside / "in")
+    assert [path.name for path in outside.iterdir()] == ["in"]
+    assert not any(path.is_symlink() for path in outside.rglob("*"))
+
+
+def coco_name(scratch, content):
+    from cocoift.records import coco_id
+
+    text = content.decode(errors="replace")
+    found = coco_id(text)
+    assert found >= 0 and re.search(r"\d", text)
+
+
+def path(scratch, content):
+    from cocoift.files import inside
+
+    found = inside(scratch, content.decode(errors="replace"))
+    assert found.is_relative_to(scratch.resolve())
