@@ -1,7 +1,6 @@
 """Checkpoints made of parts: a base LLaVA assembled, a tuned one exported for serving."""
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,10 @@ from cocoift.model import check_files, load_adapters, load_model, load_processor
 from cocoift.records import IMAGE_MARKER
 
 _PROJECTOR_LAYERS = {"0": "linear_1", "2": "linear_2"}
+_CONVERT = (
+    'python -c "import torch; from safetensors.torch import save_file; save_file(torch.load('
+    "'mm_projector.bin', weights_only=True), 'mm_projector.safetensors')\""
+)
 
 
 def assemble(
@@ -36,11 +39,11 @@ def assemble(
 ) -> Path:
     """Build a base LLaVA-1.5 from a Vicuna, a CLIP tower and LLaVA's stage-1 projector.
 
-    `language` and `vision` are checkpoints in safetensors; `projector` is `mm_projector.bin` as
-    published with LLaVA's pretraining (e.g. `liuhaotian/llava-v1.5-mlp2x-336px-pretrain-vicuna-
-    7b-v1.5`), or the same in safetensors.  The tokenizer gains `<image>` and `<pad>`, and the
-    embeddings are padded to a multiple of 64, as in `llava-hf`'s conversion.  Raises `DataError`
-    when a part is missing or does not fit the others.
+    All parts are in safetensors; `projector` is `mm_projector.bin` as published with LLaVA's
+    pretraining (e.g. `liuhaotian/llava-v1.5-mlp2x-336px-pretrain-vicuna-7b-v1.5`), converted: the
+    published file is a pickle, and the error about it says how.  The tokenizer gains `<image>` and
+    `<pad>`, and the embeddings are padded to a multiple of 64, as in `llava-hf`'s conversion.
+    Raises `DataError` when a part is missing or does not fit the others.
     """
     check_files(language)
     check_files(vision)
@@ -91,28 +94,23 @@ def assemble(
 def read_projector(path: Path) -> dict[str, torch.Tensor]:
     """Return the weights of LLaVA's two-layer projector under transformers' names.
 
-    The published file is a pickle, read by torch's restricted unpickler: tensors and nothing
-    else.  Raises `DataError` when it is missing, damaged, or another kind of projector.
+    Raises `DataError` when the file is missing, no safetensors, or another kind of projector.
     """
     try:
-        loaded = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        found = {}
-        for name, tensor in loaded.items():
-            layer, kind = name.rsplit(".", 2)[-2:]
-            found[f"{_PROJECTOR_LAYERS[layer]}.{kind}"] = tensor
-    except pickle.UnpicklingError as error:
+        loaded = load_file(path)
+    except Exception as error:  # safetensors has an error of its own
         raise DataError(
-            f"{path}: holds more than tensors; give LLaVA's mm_projector.bin"
+            f"{path}: {error}; weights are read from safetensors only.  LLaVA publishes a pickle; "
+            f"if you trust its source, convert it once: {_CONVERT}"
         ) from error
-    except KeyError as error:
+    try:
+        return {
+            f"{_PROJECTOR_LAYERS[layer]}.{kind}": tensor
+            for name, tensor in loaded.items()
+            for layer, kind in [name.rsplit(".", 2)[-2:]]
+        }
+    except (KeyError, ValueError) as error:
         raise DataError(f"{path}: layer {error} is not one of an mlp2x_gelu projector") from error
-    except Exception as error:  # torch and safetensors have errors of their own
-        raise DataError(f"{path}: {error}; give LLaVA's mm_projector.bin") from error
-    return found
 
 
 def export(

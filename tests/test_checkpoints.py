@@ -1,6 +1,9 @@
 """Checkpoints assembled from parts and exported whole."""
 
 import pickle
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -42,13 +45,13 @@ def parts(checkpoint, tmp_path_factory):
         f"model.mm_projector.{names[name.split('.')[0]]}.{name.split('.')[1]}": tensor.clone()
         for name, tensor in model.model.multi_modal_projector.state_dict().items()
     }
-    torch.save(published, folder / "mm_projector.bin")
+    save_file(published, folder / "mm_projector.safetensors")
     return folder
 
 
 def assembled(parts, out, **changes):
     options = {"language": parts / "vicuna", "vision": parts / "clip", "system": ""}
-    options |= {"projector": parts / "mm_projector.bin", "dtype": torch.float32}
+    options |= {"projector": parts / "mm_projector.safetensors", "dtype": torch.float32}
     return assemble(out, **options | changes)
 
 
@@ -65,42 +68,37 @@ def test_tokens_that_a_vicuna_lacks_are_added(parts, tmp_path):
     assert tokenizer.convert_tokens_to_ids("<image>") not in (None, tokenizer.unk_token_id)
 
 
-@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
-def test_the_projector_is_read_in_both_formats(parts, tmp_path, suffix):
-    path = tmp_path / f"projector{suffix}"
-    loaded = torch.load(parts / "mm_projector.bin", weights_only=True)
-    save_file(loaded, path) if suffix == ".safetensors" else torch.save(loaded, path)
-    assert set(read_projector(path)) == {f"linear_{n}.{kind}" for n in "12"
-                                         for kind in ("weight", "bias")}  # fmt: skip
-
-
 class _Harm:
     def __reduce__(self):
         return (exec, ("raise SystemExit('this code must not run')",))
 
 
-def test_a_projector_that_carries_code_is_refused(tmp_path):
-    path = tmp_path / "mm_projector.bin"
-    torch.save({"model.mm_projector.0.weight": _Harm()}, path)
-    with pytest.raises(DataError, match="holds more than tensors; give LLaVA's"):
-        read_projector(path)
-    path.write_bytes(pickle.dumps(_Harm()))
-    with pytest.raises(DataError, match="give LLaVA's"):
-        read_projector(path)
+def test_a_pickled_projector_is_never_loaded_and_the_error_converts_it(parts, tmp_path):
+    harmful, harmless = tmp_path / "harm.bin", tmp_path / "mm_projector.bin"
+    harmful.write_bytes(pickle.dumps(_Harm()))
+    torch.save(load_file(parts / "mm_projector.safetensors"), harmless)
+    for path in (harmful, harmless):
+        with pytest.raises(DataError, match="safetensors only") as told:
+            read_projector(path)
+    command = str(told.value).partition("convert it once: python ")[2]
+    subprocess.run([sys.executable, *shlex.split(command)], cwd=tmp_path, check=True)
+    assert set(read_projector(tmp_path / "mm_projector.safetensors")) == {
+        f"linear_{n}.{kind}" for n in "12" for kind in ("weight", "bias")
+    }
 
 
 def test_parts_that_do_not_fit_or_are_missing_are_told(parts, tmp_path):
     wrong = {
         f"mm_projector.{n}.{kind}": torch.zeros(3) for n in "02" for kind in ("weight", "bias")
     }
-    torch.save(wrong, tmp_path / "wrong.bin")
+    save_file(wrong, tmp_path / "wrong.safetensors")
     with pytest.raises(DataError, match="does not fit between tower and language model"):
-        assembled(parts, tmp_path / "base", projector=tmp_path / "wrong.bin")
+        assembled(parts, tmp_path / "base", projector=tmp_path / "wrong.safetensors")
     with pytest.raises(DataError, match="absent"):
         assembled(parts, tmp_path / "base", language=tmp_path / "absent")
-    torch.save({"mm_projector.4.weight": torch.zeros(3)}, tmp_path / "deep.bin")
+    save_file({"mm_projector.4.weight": torch.zeros(3)}, tmp_path / "deep.safetensors")
     with pytest.raises(DataError, match="not one of an mlp2x_gelu projector"):
-        read_projector(tmp_path / "deep.bin")
+        read_projector(tmp_path / "deep.safetensors")
     assert not (tmp_path / "base").exists()
 
 

@@ -84,6 +84,13 @@ def test_the_client_retries_and_what_stays_broken_is_a_failure():
     assert replies[2].reason == "empty reply"
 
 
+def test_a_server_that_quotes_the_key_does_not_get_it_into_the_reason():
+    refusal = b'{"error": {"message": "Incorrect API key provided: sk-secret"}}'
+    with serving(lambda body, number: (401, refusal)) as server:
+        (reply,) = asked(server, 1, retries=0).values()
+    assert "Incorrect API key provided: ***" in reply.reason and "sk-secret" not in reply.reason
+
+
 def test_without_a_key_the_variable_is_named(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(DataError, match="set the environment variable OPENAI_API_KEY"):
