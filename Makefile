@@ -26,9 +26,9 @@ bench: $(INSTALLED)
 lab: $(INSTALLED)
 	$(PYTHON) -m jupyter lab notebooks
 
-$(INSTALLED): requirements.txt pyproject.toml
+$(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	$(BASE_PYTHON) -m venv .venv
-	$(PYTHON) -m pip install --quiet -r requirements.txt
+	$(PYTHON) -m pip install --quiet -r requirements.txt -c requirements.lock
 	$(PYTHON) -m pip install --quiet --no-deps -e .
 	touch $(INSTALLED)
 

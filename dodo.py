@@ -83,7 +83,9 @@ def load():
     try:
         known = {path.stem: study.declared_parameters(path) for path in study.notebooks(ROOT)}
         path = (
-            Path(PRESET) if PRESET.endswith(".yaml") else ROOT / f"notebooks/presets/{PRESET}.yaml"
+            Path(PRESET)
+            if PRESET.endswith((".yaml", ".json"))
+            else ROOT / f"notebooks/presets/{PRESET}.yaml"
         )
         parameters = study.read_preset(path, known=known)
         return parameters, known, ROOT / parameters["report_dir"]

@@ -81,6 +81,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
 
     Refuses, before anything is written, members that climb out of the folder, links, devices,
     and archives that swell beyond reason.  Files that exist already are left as they are.
+    Raises `DataError` for what it refuses and for a damaged archive.
     """
     opener = zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open
     try:

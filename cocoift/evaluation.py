@@ -202,6 +202,7 @@ def openai_judge(
 
     `settings` holds `base_url` and `model` of the endpoint, `prompts` (a text file below `root`
     per format), and what `JudgeSettings` takes.
+    Raises `DataError` when no prompt is named for a benchmark.
     """
     values = {name: value for name, value in settings.items() if name not in ("kind", "prompts")}
     ours = {name: values.pop(name) for name in ("temperature", "repeats", "attempts", "prices",

@@ -75,7 +75,10 @@ def wide_table(scores: pd.DataFrame, *, seed: str = "all") -> pd.DataFrame:
 
 
 def read_trust(path: Path) -> tuple[list[Question], list[str], list[float]]:
-    """Return the hand-labelled answers that judges are checked on: questions, answers, scores."""
+    """Return the hand-labelled answers that judges are checked on: questions, answers, scores.
+
+    Raises `DataError` when the file is damaged.
+    """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         questions = [

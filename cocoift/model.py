@@ -40,7 +40,10 @@ ADAPTED = (
 
 
 def pick_device(name: str) -> Device:
-    """Return the device a parameter names; `auto` is the GPU where there is one."""
+    """Return the device a parameter names; `auto` is the GPU where there is one.
+
+    Raises `DataError` for a GPU that is not there.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

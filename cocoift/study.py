@@ -36,7 +36,10 @@ class NotebookFailed(RuntimeError):
 
 
 def project_root() -> Path:
-    """Return the folder that holds `notebooks/presets`, from any folder below it."""
+    """Return the folder that holds `notebooks/presets`, from any folder below it.
+
+    Raises `DataError` when there is none.
+    """
     here = Path.cwd().resolve()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
         if (folder / "notebooks" / "presets").is_dir():
@@ -55,13 +58,14 @@ def notebooks(root: Path) -> list[Path]:
 
 
 def read_preset(path: Path, *, known: Mapping[str, Parameters]) -> Parameters:
-    """Read a preset, `{parameter: value}`, as `papermill -f` would.
+    """Read a preset, `{parameter: value}`, as `papermill -f` would, or that of a `run.json`.
 
     `known` maps notebook names to their declared parameters.  Raises `DataError` for a parameter
     that no notebook declares, or whose type differs from the declared default's.
     """
     try:
         preset = yaml.safe_load(path.read_text(encoding="utf-8"))
+        preset = preset["parameters"] if path.suffix == ".json" else preset
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         presets = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise DataError(f"preset {path}: {error}; there are {presets}") from error

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 import nbformat
 import pytest
@@ -252,6 +254,39 @@ def test_a_failing_notebook_ends_the_run_with_one_error(project):
     assert cause in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not (folder / "reports/p/index.html").exists()
+
+
+def test_a_run_json_is_the_preset_that_repeats_its_run(root):
+    path = root / "reports/mini-full/run.json"
+    known = {p.stem: study.declared_parameters(p) for p in study.notebooks(root)}
+    told = json.loads(path.read_text())
+    again = study.read_preset(path, known=known)
+    assert (
+        again
+        == told["parameters"]
+        == study.read_preset(root / "notebooks/presets/mini-full.yaml", known=known)
+    )
+    assert len(told["commit"]) == 40 and told["versions"]["torch"] and told["seeds"]
+
+
+def test_the_environment_is_the_locked_one(root):
+    lines = (root / "requirements.lock").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines if "==" in line)
+    wanted = dict(
+        line.split("==")
+        for line in (root / "requirements.txt").read_text().splitlines()
+        if "==" in line
+    )
+    folded = {re.sub("[-_.]+", "-", name).lower(): version for name, version in locked.items()}
+    assert len(folded) > 100
+    for name, version in wanted.items():
+        assert folded[re.sub("[-_.]+", "-", name).lower()] == version
+    for name, version in locked.items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # of another platform
+        assert installed.partition("+")[0] == version.partition("+")[0], name
 
 
 def test_project_paths_start_at_the_root_from_any_folder(root, monkeypatch):

@@ -1,6 +1,7 @@
 """Data flows one way, and heavy imports live where they are used."""
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -90,3 +91,20 @@ def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, cocoift.merge, cocoift.engine, cocoift.sources; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "ray", "IPython", "transformers"} & set(found.stdout.split())
+
+
+def test_every_public_function_says_what_it_is_for_and_what_it_raises(root):
+    told = 0
+    for path in (root / "cocoift").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            purpose = ast.get_docstring(node)
+            assert purpose and len(purpose) > 15, f"{path}: {node.name}"
+            raised = [one.exc for one in ast.walk(node) if isinstance(one, ast.Raise)]
+            calls = [one.func for one in raised if isinstance(one, ast.Call)]
+            made = {one.id for one in calls if isinstance(one, ast.Name)}
+            if isinstance(node, ast.FunctionDef) and made & {"DataError", "damaged"}:
+                assert re.search(r"DataError|[Rr]aises what", purpose), f"{path}: {node.name}"
+                told += 1
+    assert told > 40

@@ -80,7 +80,10 @@ def _raw_records(path: Path) -> list[msgspec.Raw]:
 
 
 def decode_lines(path: Path, shape: type[T]) -> Iterator[T]:
-    """Decode a JSON Lines file one record a line; errors name the line."""
+    """Decode a JSON Lines file one record a line; errors name the line.
+
+    Raises `DataError` for a line that is damaged.
+    """
     decoder = msgspec.json.Decoder(shape)
     try:
         with path.open("rb") as file:

@@ -84,7 +84,10 @@ def image_ids(paths: Iterable[Path]) -> set[int]:
 
 
 def instances_by_image(path: Path) -> dict[int, list[tuple[Instance, str]]]:
-    """Return the instances of each image with their category names."""
+    """Return the instances of each image with their category names.
+
+    Raises `DataError` for a damaged file.
+    """
     file = decode(path, _Instances)
     names = {category.id: category.name for category in file.categories}
     found: dict[int, list[tuple[Instance, str]]] = {}

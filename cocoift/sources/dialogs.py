@@ -141,6 +141,7 @@ def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
 
     File `visdial_1.0_train.json`: rounds hold indices into string tables.  Only the train split
     uses COCO ids; val and test pictures have numbers of their own and are dropped.
+    Raises `DataError` for an index beyond the tables.
     Format: visualdialog.org/data.
     """
     file = decode(dialogs, _VisDial)

@@ -131,6 +131,7 @@ def tallyqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
     File `train.json`: images in `train2014/` and `val2014/` carry COCO ids, those in
     `VG_100K*/` Visual Genome ids (`image_id` there is the id plus 90,000,000, so the file name
     is read instead).  Format: github.com/manoja328/TallyQA_dataset.
+    Raises `DataError` for an image name of neither kind.
     """
     coco = coco_ids(images)
     for row in decode_array(questions, _Count):

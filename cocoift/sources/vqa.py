@@ -148,7 +148,7 @@ def aokvqa(*, questions: Path) -> Iterator[Dialog | Drop]:
     """Yield A-OKVQA multiple-choice questions answered with a letter and a rationale.
 
     File `aokvqa_v1p0_train.json`; `correct_choice_idx` counts from 0 and is absent in the test
-    split.  Format: github.com/allenai/aokvqa.
+    split.  Format: github.com/allenai/aokvqa.  Raises `DataError` for a choice beyond the options.
     """
     for row in decode_array(questions, _Choice):
         if row.correct_choice_idx is None:
@@ -183,6 +183,7 @@ def coco_qa(*, questions: Path, answers: Path, image_ids: Path) -> Iterator[Dial
     """Yield COCO-QA's generated questions from its parallel text files.
 
     Files `questions.txt`, `answers.txt` and `img_ids.txt`, one entry a line.
+    Raises `DataError` for files that are not parallel.
     Format: www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa.
     """
     files = (questions, answers, image_ids)
