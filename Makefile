@@ -6,7 +6,7 @@ BASE_PYTHON ?= python3
 PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
 
-.PHONY: study test lab bench clean
+.PHONY: study test lab bench faults clean
 
 study: $(INSTALLED)
 	$(PYTHON) -m doit preset=$(PRESET)
@@ -22,6 +22,12 @@ bench: $(INSTALLED)
 	$(PYTHON) tests/bench/make_corpus.py data/bench/$(IMAGES) $(IMAGES)
 	$(PYTHON) tests/bench/merge.py data/bench/$(IMAGES)
 	$(PYTHON) tests/bench/inspector.py $(IMAGES)
+
+# Kills, full disks, a cut network, hostile input: ten minutes.
+faults: $(INSTALLED)
+	$(PYTHON) tests/faults/run.py
+	$(PYTHON) -m pip install --quiet -r tests/hostile/requirements.txt
+	$(PYTHON) tests/hostile/campaign.py
 
 lab: $(INSTALLED)
 	$(PYTHON) -m jupyter lab notebooks

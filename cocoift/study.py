@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -102,13 +102,14 @@ def run_notebook(notebook: Path, *, parameters: Parameters, reports: Path) -> fl
     """Execute a notebook into `reports`, as notebook and as page; return its seconds.
 
     Raises `NotebookFailed`; what ran until then is left as `<name>.failed.ipynb` and an earlier
-    result under the notebook's own name stays as it was.
+    result under the notebook's own name stays as it was.  Raises `DataError` when `reports` cannot
+    be written.
     """
     own = declared_parameters(notebook)
     failed = reports / f"{notebook.stem}.failed.ipynb"
     unfinished = reports / f".{notebook.stem}.running.ipynb"
-    reports.mkdir(parents=True, exist_ok=True)
     try:
+        reports.mkdir(parents=True, exist_ok=True)
         with this_interpreter():
             executed = papermill.execute_notebook(
                 notebook,
@@ -121,8 +122,13 @@ def run_notebook(notebook: Path, *, parameters: Parameters, reports: Path) -> fl
     except PapermillExecutionError as error:
         unfinished.replace(failed)
         raise NotebookFailed(describe_failure(notebook, error, failed)) from None
+    except OSError as error:
+        raise DataError(
+            f"{notebook.name}: cannot write {reports}: {error}; free space or name another folder"
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
     executed = without_widgets(executed)
     # Where this machine keeps the project is nobody's business.
     executed.metadata.papermill.update(input_path=notebook.name, output_path=notebook.name)

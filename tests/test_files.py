@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_process_left_of_a_write_is_removed_by_the_next(tmp_path):
+    died = subprocess.Popen([sys.executable, "-c", ""])
+    died.wait()
+    abandoned = tmp_path / f".a[1].txt.{died.pid}.tmp"
+    at_work = tmp_path / f".a[1].txt.{os.getppid()}.tmp"
+    others = tmp_path / f".b.txt.{died.pid}.tmp"
+    for path in (abandoned, at_work, others):
+        path.write_text("half")
+    written = write_text(tmp_path / "a[1].txt", "whole")
+    assert set(tmp_path.iterdir()) == {written, at_work, others}
+
+
 def test_an_unwritable_place_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"cannot write .*choose another output folder"):
@@ -28,7 +42,9 @@ def test_a_read_only_folder_is_one_clear_error(tmp_path):
         write_text(tmp_path / "a.txt", "text")
 
 
-@pytest.mark.parametrize("name", ["../x.jpg", "/etc/passwd", "a/../../x", "link/x"])
+@pytest.mark.parametrize(
+    "name", ["../x.jpg", "/etc/passwd", "a/../../x", "link/x", "\x00", "9" * 400 + "/../../x"]
+)
 def test_no_name_leaves_its_root(tmp_path, name):
     root = tmp_path / "root"
     root.mkdir()

@@ -1,6 +1,7 @@
 """Protocols and rollouts: what is asked, what is kept, and what a killed run repeats (nothing)."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from cocoift.mini.scenes import sample_scenes
 from cocoift.model import load_model, load_processor
 from cocoift.protocols import Ask, Failure, Protocol, read_protocols
 from cocoift.records import Message
-from cocoift.rollout import read_rollouts, roll_out
+from cocoift.rollout import _append, read_rollouts, roll_out
 
 OPENING = "Where is it? Answer with one word."
 SINGLE = Protocol(name="single_round")
@@ -138,6 +139,16 @@ def test_answers_that_depend_on_something_else_are_not_reused(pictures, tmp_path
     parrot = Parrot()
     rolled(pictures, tmp_path, parrot, key="another adapter")
     assert len(parrot.asked) == len(QUESTIONS)
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    told = r"x\.jsonl: No space left.*what was answered is kept"
+    with FULL.open("ab", buffering=0) as log, pytest.raises(DataError, match=told):
+        _append(log, b"line\n", tmp_path / "x.jsonl")
 
 
 def test_a_damaged_rollout_file_is_named(pictures, tmp_path):

@@ -111,6 +111,13 @@ def test_a_failure_names_notebook_cell_and_cause_and_keeps_the_earlier_result(tm
     assert names == ["00_a.html", "00_a.ipynb"]
 
 
+def test_a_folder_for_reports_that_cannot_be_written_is_told(tmp_path):
+    path = notebook(tmp_path / "a.ipynb", "1 + 1")
+    (tmp_path / "reports").write_text("a file in the way")
+    with pytest.raises(DataError, match=r"a\.ipynb: cannot write .*reports"):
+        study.run_notebook(path, parameters={}, reports=tmp_path / "reports")
+
+
 def test_the_kernel_is_this_interpreter_even_when_another_spec_shadows_it(tmp_path, monkeypatch):
     spec = tmp_path / "data" / "kernels" / "python3"
     spec.mkdir(parents=True)
