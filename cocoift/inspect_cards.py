@@ -63,9 +63,9 @@ def turn_table(
         )
     records = len({turn["record"] for turn in view.turns})
     title = f"{_some(len(rows), 'turn')} in {_some(records, 'record')}"
-    heads = {"#": 4, "source": 14, "instruction": 35, "answer": 30, "form": 9, "tokens": 8}
+    heads = {"#": 4, "source": 14, "instruction": 32, "answer": 28, "form": 12, "tokens": 10}
     if any(row[-1] for row in rows):
-        heads |= {"instruction": 30, "answer": 24, "decision": 12}
+        heads |= {"instruction": 26, "answer": 22, "decision": 12}
     else:
         rows = [row[:-1] for row in rows]
     return _table(title, heads, rows)

@@ -40,11 +40,7 @@ def has_format_prompt(instruction: str) -> bool:
 
 
 def without_format_prompt(instruction: str) -> str:
-    """Return the instruction without its format prompt, tidied."""
-    return tidy(_without_prompt(instruction))
-
-
-def _without_prompt(instruction: str) -> str:
+    """Return the instruction with a blank in place of its format prompt."""
     return _PROMPT.sub(" ", instruction) if _may_have_prompt(instruction) else instruction
 
 
@@ -60,7 +56,7 @@ def question_key(question: str) -> str:
     Format prompts, case, punctuation and blanks are removed: `"What color is the cat ?"` and
     `"what color is the cat?\\nAnswer the question using a single word or phrase."` have one key.
     """
-    bare = _without_prompt(question)
+    bare = without_format_prompt(question)
     if bare.isascii():  # one table does what the expression does, in a third of the time
         return " ".join(bare.translate(_ASCII_KEY).split())
     return tidy(_PUNCTUATION.sub(" ", tidy(bare))).casefold()
