@@ -63,9 +63,9 @@ def turn_table(
         )
     records = len({turn["record"] for turn in view.turns})
     title = f"{_some(len(rows), 'turn')} in {_some(records, 'record')}"
-    heads = {"#": 4, "source": 14, "instruction": 32, "answer": 28, "form": 12, "tokens": 10}
+    heads = {"#": 5, "source": 16, "instruction": 28, "answer": 25, "form": 15, "tokens": 11}
     if any(row[-1] for row in rows):
-        heads |= {"instruction": 26, "answer": 22, "decision": 12}
+        heads |= {"instruction": 22, "answer": 19, "decision": 12}
     else:
         rows = [row[:-1] for row in rows]
     return _table(title, heads, rows)
