@@ -113,12 +113,17 @@ def notebook_page(notebook: nbformat.NotebookNode, *, title: str) -> str:
 def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return an executed notebook whose widgets give way to the static output beside them.
 
-    A widget without its kernel shows nothing.  The notebook is changed in place.
+    A widget without its kernel shows nothing, so one without static output, such as a progress
+    bar, is left out.  The notebook is changed in place.
     """
     for cell in notebook.cells:
+        shown = []
         for output in cell.get("outputs", ()):
-            if "text/html" in output.get("data", {}):
-                output["data"].pop(_WIDGET, None)
+            was_widget = output.get("data", {}).pop(_WIDGET, None) is not None
+            if not was_widget or "text/html" in output["data"]:
+                shown.append(output)
+        if "outputs" in cell:
+            cell.outputs = shown
     notebook.metadata.pop("widgets", None)
     return notebook
 

@@ -287,3 +287,12 @@ def test_every_control_has_a_label(inspector):
     silent = {"picture", "turns", "dropped", "answers", "raw", "counter", "status"}
     for name, control in inspector.controls.items():
         assert name in silent or control.description, name
+
+
+def test_a_progress_bar_leaves_nothing_in_the_page():
+    bar = {"text/plain": "merging: 0%", "application/vnd.jupyter.widget-view+json": {}}
+    outputs = [nbformat.v4.new_output("display_data", bar),
+               nbformat.v4.new_output("display_data", {"text/plain": "12 records"})]  # fmt: skip
+    cell = nbformat.v4.new_code_cell("merge()", outputs=outputs)
+    told = without_widgets(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert [output.data for output in told] == [{"text/plain": "12 records"}]
