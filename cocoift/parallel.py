@@ -4,11 +4,12 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from typing import Literal, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Work = TypeVar("Work")
 Runner = Literal["native", "ray"]
 
 
@@ -35,18 +36,25 @@ def ordered(
 def _on_cores(
     function: Callable[[Task], Result], tasks: Sequence[Task], processes: int
 ) -> Iterator[Result]:
-    waiting: deque[Future[Result]] = deque()
     with ProcessPoolExecutor(processes, mp_context=_context(function.__module__)) as pool:
+        begun = (pool.submit(function, task) for task in tasks)
         try:
-            for task in tasks:
-                waiting.append(pool.submit(function, task))
-                if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            for future in _ahead(begun, 2 * processes):
+                yield future.result()
         except BaseException:
             stop(pool)
             raise
+
+
+def _ahead(begun: Iterator[Work], count: int) -> Iterator[Work]:
+    """Yield work in order, begun so many pieces ahead of the one that is waited for."""
+    waiting: deque[Work] = deque()
+    for work in begun:
+        waiting.append(work)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def _context(module: str) -> multiprocessing.context.BaseContext:
@@ -74,11 +82,6 @@ def _on_ray(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterat
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False)
     remote = ray.remote(function)
-    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    waiting: deque = deque()
-    for task in tasks:
-        waiting.append(remote.remote(task))
-        if len(waiting) > ahead:
-            yield ray.get(waiting.popleft())
-    while waiting:
-        yield ray.get(waiting.popleft())
+    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    for reference in _ahead((remote.remote(task) for task in tasks), 2 * cores):
+        yield ray.get(reference)
