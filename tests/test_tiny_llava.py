@@ -1,20 +1,22 @@
 import json
 import random
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from cocoift.chat import encode
 from cocoift.images import pixel_values
-from cocoift.mini import pretrain
+from cocoift.mini import build, pretrain
+from cocoift.mini.build import build_tiny_llava, code_digest, statements
 from cocoift.mini.corpus import conversation
 from cocoift.mini.draw import draw
 from cocoift.mini.facts import paragraph
 from cocoift.mini.llava import (
     Recipe,
-    build_tiny_llava,
     make_config,
     make_processor,
     normalised,
@@ -99,6 +101,35 @@ def test_a_built_checkpoint_is_kept_and_another_recipe_replaces_it(tmp_path):
     build_tiny_llava(folder, other)
     assert json.loads((folder / "built.json").read_text())["recipe"]["seed"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_the_shipped_checkpoint_was_built_by_this_recipe_and_code(root):
+    shipped = root / "data/mini_llava"
+    built = json.loads((shipped / "built.json").read_text())
+    rebuild = "run `python -m cocoift.mini.build data/mini_llava`"
+    assert built["recipe"] == asdict(Recipe()) and built["code"] == code_digest(), rebuild
+    assert sum(path.stat().st_size for path in shipped.iterdir()) < 4_000_000
+    weights = load_file(shipped / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+
+
+def test_a_shipped_checkpoint_is_copied_and_any_other_recipe_is_built(tmp_path, monkeypatch):
+    shipped = tmp_path / "shipped"
+    losses = build_tiny_llava(shipped, SMALL)
+    monkeypatch.setattr(build, "pretrained", lambda recipe: pytest.fail(f"builds {recipe}"))
+    assert build_tiny_llava(tmp_path / "copy", SMALL, shipped=shipped) == losses
+    names = sorted(path.name for path in shipped.iterdir())
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == names
+    with pytest.raises(pytest.fail.Exception, match=r"builds Recipe\(seed=5"):
+        build_tiny_llava(tmp_path / "other", replace(SMALL, seed=5), shipped=shipped)
+
+
+def test_only_what_a_module_computes_counts_for_its_digest(tmp_path):
+    one, other, third = (tmp_path / name for name in ("one.py", "other.py", "third.py"))
+    one.write_text('"""Text."""\n\ndef f(x):\n    """Add."""\n    return x + 1\n')
+    other.write_text("# why\ndef f(x):\n    return x + 1  # one more\n")
+    third.write_text("def f(x):\n    return x + 2\n")
+    assert statements(one) == statements(other) != statements(third)
 
 
 def test_folding_normalisation_into_the_projector_changes_nothing(loaded):

@@ -1,15 +1,12 @@
 """The tiny LLaVA: a real `LlavaForConditionalGeneration` that sees mini-COCO, built in minutes.
 
 A checkpoint folder like `llava-hf/llava-1.5-7b-hf`'s (safetensors, tokenizer, processor, chat
-template), with 1.4 million parameters instead of 7 billion.
+template), with 1.4 million parameters instead of 7 billion.  `build` puts it on disk.
 """
 
-import json
 import random
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +22,6 @@ from transformers import (
 )
 
 from cocoift.chat import END, Sample, chat_template, encode
-from cocoift.files import sha256, write_text
 from cocoift.mini import pretrain
 from cocoift.mini.corpus import conversation, vocabulary_texts
 from cocoift.mini.draw import draw
@@ -33,7 +29,6 @@ from cocoift.mini.scenes import GRID, Scene, sample_scenes
 from cocoift.records import IMAGE_MARKER, Record
 
 _SPECIALS = ["<pad>", "<s>", END, IMAGE_MARKER]
-_MODULES = ("corpus", "dialog_sets", "draw", "facts", "llava", "pretrain", "scenes", "world")
 # No system prompt: at this size it would be a third of every short conversation.
 SYSTEM = ""
 
@@ -55,36 +50,10 @@ class Recipe:
     context_tokens: int = 2_048
 
 
-def build_tiny_llava(folder: Path, recipe: Recipe) -> dict[str, float]:
-    """Build the checkpoint in `folder` unless it is there already; return its final losses.
-
-    It counts as there when recipe and the code that builds it are the same.  The folder appears
-    only when whole.
-    """
-    built = folder / "built.json"
-    wanted = {"recipe": asdict(recipe), "code": _code()}
-    if built.is_file():
-        present = json.loads(built.read_text(encoding="utf-8"))
-        if {name: present.get(name) for name in wanted} == wanted:
-            return dict(present["losses"])
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    losses = _pretrain(unfinished, recipe)
-    write_text(unfinished / built.name, json.dumps({**wanted, "losses": losses}, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-    return losses
-
-
-def _code() -> str:
-    """Return a digest of the modules a checkpoint depends on."""
-    package = Path(__file__).parent
-    modules = [package / f"{name}.py" for name in _MODULES]
-    modules += [package.parent / "chat.py", package.parent / "prompts.py"]
-    return "".join(sha256(path)[:8] for path in modules)
-
-
-def _pretrain(folder: Path, recipe: Recipe) -> dict[str, float]:
+def pretrained(
+    recipe: Recipe,
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor, dict[str, float]]:
+    """Return a tiny LLaVA trained from scratch, its processor, and its final losses."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"llava/{recipe.seed}")
     # Other scenes than any study draws: studies use small seeds.
@@ -110,9 +79,7 @@ def _pretrain(folder: Path, recipe: Recipe) -> dict[str, float]:
         model, (raw - mean) / deviation, batches, steps=recipe.language_steps
     )
     pretrain.fold(model.model.multi_modal_projector, mean=mean, deviation=deviation)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return {"tower": tower, "language": language}
+    return model, processor, {"tower": tower, "language": language}
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe) -> LlavaConfig:

@@ -45,7 +45,8 @@ def prepare(folder):
     import yaml
 
     from cocoift.mini.annotate import write_mini_coco
-    from cocoift.mini.llava import Recipe, build_tiny_llava
+    from cocoift.mini.build import build_tiny_llava
+    from cocoift.mini.llava import Recipe
     from cocoift.sources import read_all, read_catalogue
 
     root = HERE.parents[1]

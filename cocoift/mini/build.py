@@ -1,0 +1,88 @@
+"""Build the tiny LLaVA's checkpoint, or copy the one that ships in `data/mini_llava`.
+
+`python -m cocoift.mini.build data/mini_llava` builds the shipped one again: the default recipe's.
+"""
+
+import ast
+import hashlib
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cocoift.files import replacing_folder, write_text
+from cocoift.mini.llava import Recipe, pretrained
+from cocoift.prompts import FORMAT_PROMPTS
+
+# What a checkpoint depends on: these modules, `chat`, and the wordings of the format prompts.
+_MODULES = (
+    "corpus", "dialog_sets", "draw", "facts", "llava", "muon", "pretrain", "scenes", "world",
+)  # fmt: skip
+_BUILT = "built.json"
+
+
+def build_tiny_llava(
+    folder: Path, recipe: Recipe, *, shipped: Path | None = None
+) -> dict[str, float]:
+    """Build the checkpoint in `folder` unless it is there already; return its final losses.
+
+    It counts as there when recipe and the code that builds it are the same; the one in `shipped`
+    is then copied instead of built.  The folder appears only when whole.
+    """
+    wanted = {"recipe": asdict(recipe), "code": code_digest()}
+    for present in (folder, shipped):
+        losses = _losses(present, wanted)
+        if losses is None:
+            continue
+        if present != folder:
+            with replacing_folder(folder) as unfinished:
+                shutil.copytree(present, unfinished)
+        return losses
+    model, processor, losses = pretrained(recipe)
+    with replacing_folder(folder) as unfinished:
+        model.half().save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        built = json.dumps({**wanted, "losses": losses}, indent=1) + "\n"
+        write_text(unfinished / _BUILT, built)
+    return losses
+
+
+def _losses(folder: Path | None, wanted: dict[str, Any]) -> dict[str, float] | None:
+    """Return the losses of a checkpoint if it was built from what is wanted."""
+    if folder is None or not (folder / _BUILT).is_file():
+        return None
+    present = json.loads((folder / _BUILT).read_text(encoding="utf-8"))
+    same = {name: present.get(name) for name in wanted} == wanted
+    return dict(present["losses"]) if same else None
+
+
+def code_digest() -> str:
+    """Return a digest of the code a checkpoint depends on, docstrings and comments aside."""
+    package = Path(__file__).parent
+    modules = [package / f"{name}.py" for name in _MODULES]
+    modules.append(package.parent / "chat.py")
+    texts = [*map(statements, modules), repr(FORMAT_PROMPTS)]
+    return "".join(hashlib.sha256(text.encode()).hexdigest()[:8] for text in texts)
+
+
+def statements(path: Path) -> str:
+    """Return what a module computes: its syntax tree without texts that stand alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_text(one)]
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+if __name__ == "__main__":
+    try:
+        print(build_tiny_llava(Path(sys.argv[1]), Recipe()))
+    except IndexError:
+        sys.exit("name the folder, e.g. python -m cocoift.mini.build data/mini_llava")
