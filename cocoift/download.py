@@ -4,6 +4,7 @@ Run as `python -m cocoift.download vqav2 vsr --raw data/raw`; without names it l
 """
 
 import argparse
+import os
 import shutil
 import stat
 import tarfile
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 from tqdm.auto import tqdm
 
-from cocoift.files import DataError, inside, replacing, sha256, write_text
+from cocoift.files import DataError, inside, replacing, write_text
 from cocoift.sources import Entry, availability, read_catalogue
 from cocoift.sources.catalogue import Download
 
@@ -27,11 +28,11 @@ _LARGEST_RATIO = 200
 _LARGEST_TOTAL = 100 * 10**9
 
 
-def download(url: str, path: Path, *, sha256_digest: str | None = None) -> Path:
+def download(url: str, path: Path) -> Path:
     """Download `url` to `path`, which appears only when whole; return it.
 
-    A broken download leaves `<path>.part`; the next call goes on from there if the server still
-    has the same file (ETag or Last-Modified).  Raises `DataError` when the address fails, the
+    A broken download leaves `<path>.part`; the next call goes on from there if the server still has
+    the same file (ETag or Last-Modified).  Raises `DataError` when the address fails, the
     file ends early, or its SHA-256 differs.
     """
     if path.is_file():
@@ -42,9 +43,6 @@ def download(url: str, path: Path, *, sha256_digest: str | None = None) -> Path:
         _fetch(url, part, tag)
     except (requests.RequestException, OSError) as error:
         raise DataError(f"{url}: {error}; call again to go on where it broke") from error
-    if sha256_digest and sha256(part) != sha256_digest:
-        part.unlink()
-        raise DataError(f"{url}: its SHA-256 is not {sha256_digest}; the file changed upstream")
     part.replace(path)
     tag.unlink(missing_ok=True)
     return path
@@ -64,6 +62,9 @@ def _fetch(url: str, part: Path, tag: Path) -> None:
         have = have if resumed else 0
         left = reply.headers.get("Content-Length")
         total = have + int(left) if left else None
+        free = shutil.disk_usage(part.parent).free
+        if left and int(left) > free:
+            raise OSError(f"{int(left) / 1e9:.1f} GB to come, {free / 1e9:.1f} GB are free on disk")
         version = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
         if version and not version.startswith("W/"):
             write_text(tag, version)
@@ -76,12 +77,14 @@ def _fetch(url: str, part: Path, tag: Path) -> None:
         raise OSError(f"ended after {part.stat().st_size} of {total} bytes")
 
 
-def unpack(archive: Path, folder: Path) -> list[Path]:
+def unpack(archive: Path, folder: Path, *, wanted: Sequence[str] = ()) -> list[Path]:
     """Unpack a zip or tar archive below `folder` and return its files.
 
+    `wanted` are paths below `folder`; only those are unpacked, wherever they lie in the archive.
     Refuses, before anything is written, members that climb out of the folder, links, devices,
     and archives that swell beyond reason.  Files that exist already are left as they are.
-    Raises `DataError` for what it refuses and for a damaged archive.
+    Raises `DataError` for what it refuses, for a damaged archive and for a wanted file that is
+    not in it.
     """
     opener = zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open
     try:
@@ -95,6 +98,8 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             if total > min(_LARGEST_TOTAL, max(1 << 20, archive.stat().st_size * _LARGEST_RATIO)):
                 raise DataError(f"{archive}: swells to {total} bytes; it looks like a bomb")
             targets = [(inside(folder, name), member) for name, _, member in members]
+            if wanted:
+                targets = _chosen(archive, folder, targets, wanted)
             for target, member in targets:
                 if not target.exists():
                     _extract(opened, member, target)
@@ -103,6 +108,24 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
         raise
     except Exception as error:  # damaged archives raise errors of zlib, lzma, struct and more
         raise DataError(f"{archive}: {error}; delete it and download it again") from error
+
+
+def _chosen(
+    archive: Path, folder: Path, members: Sequence[tuple[Path, Any]], wanted: Sequence[str]
+) -> list[tuple[Path, Any]]:
+    """Return the members that are wanted: by path, else the only one of that name."""
+    by_path = dict(members)
+    chosen = []
+    for name in wanted:
+        target = inside(folder, name)
+        alike = [target] if target in by_path else [p for p in by_path if p.name == target.name]
+        if len(alike) != 1:
+            raise DataError(
+                f"{archive}: {len(alike)} members are called {target.name}, expected one; "
+                f"unpack it by hand to {target}"
+            )
+        chosen.append((target, by_path[alike[0]]))
+    return chosen
 
 
 def _zip_members(archive: zipfile.ZipFile) -> list[tuple[str, int, zipfile.ZipInfo]]:
@@ -129,16 +152,30 @@ def _extract(archive: Any, member: Any, target: Path) -> None:
 
 
 def fetch_source(entry: Entry, raw: Path) -> None:
-    """Download and unpack all direct downloads of a source below `raw`."""
+    """Download and unpack below `raw` whatever of a source has an address and is not there yet.
+
+    An archive is deleted once its files are in place.
+    """
     for item in entry.downloads:
         path = inside(raw, _file_name(item))
-        download(item.url, path, sha256_digest=item.sha256)
+        if item.files and all(inside(raw, name).is_file() for name in item.files):
+            continue
+        done = path.with_name(f"{path.name}.unpacked")
+        if done.exists():
+            continue
+        download(item.url, path)
         if item.unpack:
-            unpack(path, path.parent)
+            below = [os.path.relpath(inside(raw, name), path.parent) for name in item.files]
+            unpack(path, path.parent, wanted=below)
+            if not item.files:  # what there was in it is not known any more without it
+                done.touch()
+            path.unlink()
 
 
 def _file_name(item: Download) -> str:
-    return item.save_as or unquote(Path(urlsplit(item.url).path).name)
+    if item.save_as or item.unpack or not item.files:
+        return item.save_as or unquote(Path(urlsplit(item.url).path).name)
+    return item.files[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -162,6 +162,7 @@ class Inspector:
         for turn in self._chosen()[:5]:
             entry = self.beside.catalogue.get(turn["source"])
             keys = {"dialog_id": turn["dialog_id"], "answer": turn["answer"]}
+            keys["image_id"] = self.image_id
             found = raw_annotations(entry, self.beside.raw, **keys) if entry else {}
             parts += [cards.raw_card(name, text) for name, text in found.items()]
             if not found:

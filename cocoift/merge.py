@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Literal
 
 import msgspec
@@ -139,8 +140,10 @@ def _without_duplicates(
     """Keep one turn per question; where answers disagree, one with the majority's answer.
 
     A question asked for another form of answer is another instruction, not a duplicate, unless
-    `rules.duplicates` is `any_form`.  Among equals a round of a longer dialog stays, because its
-    later rounds may refer to it.
+    `rules.duplicates` is `any_form`.  Where answers have equal votes, and among turns with the
+    winning answer, a round of the longest dialog stays, because its later rounds may refer to it;
+    then the first by source, dialog and round.  So a dialog loses a round only to a majority or to
+    a dialog at least as long.
     """
     dialog_sizes = Counter((turn.source, turn.dialog_id) for turn in turns)
     groups: dict[tuple[str, str], list[Turn]] = defaultdict(list)
@@ -155,11 +158,11 @@ def _without_duplicates(
             continue
         answers = [question_key(turn.answer or "") for turn in group]
         votes = Counter(answers)
-        winner = max(votes, key=lambda answer: (votes[answer], -answers.index(answer)))
-        stays = min(
-            (turn for turn, answer in zip(group, answers, strict=True) if answer == winner),
-            key=lambda turn: -dialog_sizes[turn.source, turn.dialog_id],
-        )
+        sizes = [dialog_sizes[turn.source, turn.dialog_id] for turn in group]
+        ranked = zip((votes[answer] for answer in answers), sizes, strict=True)
+        # `max` returns the first of equals, and turns come in the order of their keys.
+        best = max(enumerate(ranked), key=itemgetter(1))[0]
+        stays, winner = group[best], answers[best]
         kept.append(stays)
         others = []
         for turn, answer in zip(group, answers, strict=True):

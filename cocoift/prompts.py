@@ -23,6 +23,10 @@ FORMAT_PROMPTS = (
 
 PROMPT_PATTERN = f"(?:{'|'.join(re.escape(p.rstrip('.:')) for p in FORMAT_PROMPTS)})[.:]?"
 _PROMPT = re.compile(PROMPT_PATTERN, re.IGNORECASE)
+# A sign before a number, or an operator between two: they change what is asked or answered.
+_SIGNED = re.compile(r"(?<!\w)[-+\u2212](?=\d)|(?<=\d) ?[-+*/=<>\u2212] ?(?=\d)")
+_SPOKEN = {"-": " minus ", "\u2212": " minus ", "+": " plus ", "*": " times ", "/": " over ",
+           "=": " equals ", "<": " below ", ">": " above "}  # fmt: skip
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _ASCII_KEY = {code: _PUNCTUATION.sub(" ", chr(code)).lower() for code in range(128)}
 
@@ -55,8 +59,11 @@ def question_key(question: str) -> str:
 
     Format prompts, case, punctuation and blanks are removed: `"What color is the cat ?"` and
     `"what color is the cat?\\nAnswer the question using a single word or phrase."` have one key.
+    Signs and operators of numbers stay: `-5` is not `5`, `5-3` not `5+3`.
     """
     bare = without_format_prompt(question)
+    if _SIGNED.search(bare):
+        bare = _SIGNED.sub(lambda found: _SPOKEN[found[0].strip()], bare)
     if bare.isascii():  # one table does what the expression does, in a third of the time
         return " ".join(bare.translate(_ASCII_KEY).split())
     return tidy(_PUNCTUATION.sub(" ", tidy(bare))).casefold()

@@ -14,36 +14,54 @@ from cocoift.sources.catalogue import Entry
 # Records are looked for within so many bytes around a match; a larger one is shown in part.
 _WINDOW = 20_000
 _TRIES = 50
+# Fields that number images, in the upstream formats.
+_IMAGE_KEYS = ("image_id", "img_id", "imageId", "coco_id", "image")
 
 
-def raw_annotations(entry: Entry, raw: Path, *, dialog_id: str, answer: str) -> dict[str, str]:
+def raw_annotations(
+    entry: Entry, raw: Path, *, image_id: int, dialog_id: str, answer: str
+) -> dict[str, str]:
     """Return the upstream records of a turn as indented JSON, by file name below `raw`.
 
     A record holds the turn's id as a value or key, or, for sources that give no ids, its answer.
-    Files that are no JSON, or hold no such record, are left out; one that is missing too.
+    Numbers of questions and of images overlap: a record about a COCO image other than the turn's
+    is not the one, nor one in which only the image has that number.  Files that are no JSON, or
+    hold no such record, are left out; one that is missing too.
     """
     found = {}
+    numbered = image_id if entry.images == "coco" else None
     for name in dict.fromkeys(name for part in entry.parts for name in part.values()):
         path = inside(raw, name)
         if path.suffix not in (".json", ".jsonl") or not path.is_file() or not path.stat().st_size:
             continue
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            record = _by_id(view, dialog_id) or _by_text(view, answer)
+            record = _by_id(view, dialog_id, numbered) or _by_text(view, answer)
         if record is not None:
             found[name] = json.dumps(record, indent=1, ensure_ascii=False)[:_WINDOW]
     return found
 
 
-def _by_id(view: mmap.mmap, name: str) -> Any:
+def _by_id(view: mmap.mmap, name: str, image_id: int | None) -> Any:
+    """Look for a turn's id; `image_id` is given where the file numbers images as COCO does."""
     pattern = re.compile(rb"(?<![\w.-])" + re.escape(name.encode()) + rb"(?![\w.-])")
     for match in islice(pattern.finditer(view), _TRIES):
         named = _named(view, match.end())
         if named is not None:
             return {name: named}
-        for record in _around(view, match.start()):
-            if _holds(record, name):
-                return record
+        # The innermost object around a number is what it numbers.
+        *_, record = [{}, *_around(view, match.start())]
+        of_image = name == str(image_id)
+        elsewhere = not of_image and _is_elsewhere(record, image_id)
+        if _holds(record, name, of_image=of_image) and not elsewhere:
+            return record
     return None
+
+
+def _is_elsewhere(record: dict[str, Any], image_id: int | None) -> bool:
+    """Tell whether a record is about another image, or is an image's own entry."""
+    about = next((record[key] for key in _IMAGE_KEYS if isinstance(record.get(key), int)), None)
+    entry = "file_name" in record and "question" not in record
+    return entry or (None not in (about, image_id) and about != image_id)
 
 
 def _named(view: mmap.mmap, place: int) -> Any:
@@ -80,10 +98,16 @@ def _around(view: mmap.mmap, place: int) -> Iterator[Any]:
             yield record
 
 
-def _holds(record: Any, name: str) -> bool:
-    """Tell whether an id stands in a record as a key or as a value of its own."""
+def _holds(record: Any, name: str, *, of_image: bool) -> bool:
+    """Tell whether an id stands in a record as a key or as a value of its own.
+
+    Where it is no image's (`of_image`), a field that numbers images does not count.
+    """
     if isinstance(record, dict):
-        return name in record or any(_holds(value, name) for value in record.values())
+        fields = {key: value for key, value in record.items() if of_image or key not in _IMAGE_KEYS}
+        return name in record or any(
+            _holds(value, name, of_image=of_image) for value in fields.values()
+        )
     if isinstance(record, list):
-        return any(_holds(value, name) for value in record)
+        return any(_holds(value, name, of_image=of_image) for value in record)
     return not isinstance(record, bool) and str(record) == name

@@ -2,16 +2,19 @@
 
 import hashlib
 import io
+import shutil
 import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path, PurePath
 
 import msgspec
 import pytest
 
 from cocoift.download import download, fetch_source, main, unpack
 from cocoift.files import DataError
+from cocoift.sources import availability, read_catalogue
 
 CONTENT = bytes(range(256)) * 8_000
 
@@ -61,11 +64,18 @@ def server():
     made.server_close()
 
 
-def test_a_file_is_downloaded_and_checked(server, tmp_path):
-    digest = hashlib.sha256(CONTENT).hexdigest()
-    path = download(f"{server.address}/file.bin", tmp_path / "a/file.bin", sha256_digest=digest)
+def test_a_file_is_downloaded(server, tmp_path):
+    path = download(f"{server.address}/file.bin", tmp_path / "a/file.bin")
     assert path.read_bytes() == CONTENT
     assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_not_begun(server, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=r"0\.0 GB to come, 0\.0 GB are free on disk"):
+        download(f"{server.address}/file.bin", tmp_path / "file.bin")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_on_disk_is_not_asked_for_again(server, tmp_path):
@@ -96,12 +106,6 @@ def test_a_file_that_changed_upstream_is_downloaded_anew(server, tmp_path):
     assert path.read_bytes() == CONTENT[::-1]
 
 
-def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
-    with pytest.raises(DataError, match="its SHA-256 is not 00"):
-        download(f"{server.address}/file.bin", tmp_path / "file.bin", sha256_digest="00")
-    assert not list(tmp_path.glob("file.bin")) + list(tmp_path.glob("*.part"))
-
-
 def test_a_missing_address_is_told(server, tmp_path):
     with pytest.raises(DataError, match=r"/absent\.bin: 404 Client Error"):
         download(f"{server.address}/absent.bin", tmp_path / "x")
@@ -130,20 +134,59 @@ def link(name, target):
     return info, b""
 
 
-def test_a_source_is_fetched_unpacked_and_then_present(server, tmp_path, catalogue):
-    server.files["/q.zip"] = zipped(**{"s.jsonl": "{}"})
-    entry = msgspec.structs.replace(
-        catalogue["vsr"],
-        downloads=[
-            type(catalogue["vsr"].downloads[0])(
-                url=f"{server.address}/q.zip", unpack=True, save_as="vsr/q.zip"
-            )
-        ],
-    )
+def served(entry, server):
+    """Let a server give what an entry downloads, and return the entry with its addresses."""
+    items = []
+    for number, item in enumerate(entry.downloads):
+        place = f"/{number}/{PurePath(item.save_as or item.files[0]).name}"
+        folder = PurePath(item.save_as or "").parent
+        inner = {str(PurePath(name).relative_to(folder)): name for name in item.files}
+        more = {"readme.txt": "x", "more/other_questions.json": "y"}
+        server.files[place] = (
+            zipped(**(inner or {"000000000009.jpg": "picture"}), **more)
+            if item.unpack
+            else item.files[0].encode()
+        )
+        items.append(msgspec.structs.replace(item, url=f"{server.address}{place}"))
+    return msgspec.structs.replace(entry, downloads=items)
+
+
+ENTRIES = read_catalogue(Path(__file__).resolve().parents[1] / "data/sources.yaml")
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.downloads])
+def test_an_entry_fetched_alone_has_every_file_but_those_to_get_by_hand(name, server, tmp_path):
+    entry = served(ENTRIES[name], server)
     fetch_source(entry, tmp_path)
-    assert (tmp_path / "vsr/s.jsonl").read_text() == "{}"
+    asked = len(server.asked)
+    wanted = {file for part in entry.parts for file in part.values()}
+    given = {file for item in entry.downloads for file in item.files}
+    assert wanted <= given or entry.by_hand
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    if all(item.files for item in entry.downloads):  # of pictures all are wanted
+        assert found == given
+    assert not [file for file in found if file.endswith((".zip", ".gz"))]
     fetch_source(entry, tmp_path)
-    assert server.asked == [None]
+    assert len(server.asked) == asked
+    if wanted:
+        (row,) = availability({name: entry}, tmp_path).to_dict("records")
+        assert row["state"] == ("present" if wanted <= given else "absent")
+        assert (row["how_to_get"] == "") == (wanted <= given)
+
+
+def test_a_wanted_file_is_found_wherever_it_lies_in_the_archive(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped(**{"release/questions.json": "{}", "release/more.json": "[]"}))
+    (found,) = unpack(path, tmp_path / "out", wanted=["questions.json"])
+    assert found == tmp_path / "out/questions.json" and found.read_text() == "{}"
+    with pytest.raises(DataError, match=r"0 members are called absent\.json, expected one"):
+        unpack(path, tmp_path / "out", wanted=["absent.json"])
+
+
+def test_what_nothing_fetches_is_said(catalogue, tmp_path):
+    entry = msgspec.structs.replace(catalogue["aokvqa"], downloads=[])
+    (row,) = availability({"aokvqa": entry}, tmp_path).to_dict("records")
+    assert row["how_to_get"].startswith("nothing here fetches aokvqa/aokvqa_v1p0_train.json, ")
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_the_upstream_record_of_a_turn_holds_its_id_and_its_text(source, opened,
     raw, _ = mini
     image_id = int(opened.images(Filter(source=source))[2])
     turn = next(t for t in opened.view(image_id).turns if t["source"] == source)
-    keys = {"dialog_id": turn["dialog_id"], "answer": turn["answer"]}
+    keys = {"image_id": image_id, "dialog_id": turn["dialog_id"], "answer": turn["answer"]}
     found = raw_annotations(catalogue[source], raw, **keys)
     text = " ".join(found.values())
     assert found and turn["dialog_id"] in text
@@ -153,7 +153,7 @@ def test_a_source_without_ids_is_found_by_its_answer(opened, mini, catalogue):
     turn = max(
         (t for t in turns if t["source"] == "llava_instruct"), key=lambda t: len(t["answer"])
     )
-    keys = {"dialog_id": turn["dialog_id"], "answer": turn["answer"]}
+    keys = {"image_id": image_id, "dialog_id": turn["dialog_id"], "answer": turn["answer"]}
     (text,) = raw_annotations(catalogue["llava_instruct"], raw, **keys).values()
     assert turn["answer"] in text
 
@@ -161,4 +161,34 @@ def test_a_source_without_ids_is_found_by_its_answer(opened, mini, catalogue):
 def test_what_is_nowhere_upstream_gives_nothing(mini, catalogue):
     raw, _ = mini
     for name, entry in catalogue.items():
-        assert raw_annotations(entry, raw, dialog_id="no-such-id", answer="") == {}, name
+        assert raw_annotations(entry, raw, image_id=1, dialog_id="no-such-id", answer="") == {}, (
+            name
+        )
+
+
+def test_a_number_that_is_a_question_here_and_an_image_there_shows_its_own_record(
+    catalogue, tmp_path
+):
+    def rows(*numbers):
+        return [{"question_id": q, "image_id": image, "question": f"Q{q}?"} for q, image in numbers]
+
+    files = [name for part in catalogue["vqav2"].parts for name in part.values()]
+    (tmp_path / "vqav2").mkdir()
+    for name in files:
+        own = rows((77001, 4001), (4001, 4)) if "train" in name else rows((77002, 4001), (5, 4001))
+        (tmp_path / name).write_text(json.dumps({"questions": own}))
+    keys = {"image_id": 4, "dialog_id": "4001", "answer": "yes"}
+    found = raw_annotations(catalogue["vqav2"], tmp_path, **keys)
+    assert set(found) == {name for name in files if "train" in name}
+    assert all(json.loads(text)["question"] == "Q4001?" for text in found.values())
+
+
+def test_a_captions_number_does_not_show_the_image_of_that_number(catalogue, tmp_path):
+    captions = {"images": [{"id": 31, "file_name": "000000000031.jpg"}],
+                "annotations": [{"id": 31, "image_id": 8, "caption": "A dog."}]}  # fmt: skip
+    path = tmp_path / "annotations/captions_train2017.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(captions))
+    keys = {"image_id": 8, "dialog_id": "31", "answer": "A dog."}
+    (text,) = raw_annotations(catalogue["coco_captions"], tmp_path, **keys).values()
+    assert json.loads(text) == captions["annotations"][0]

@@ -226,3 +226,26 @@ def test_a_missing_tokenizer_is_named(tmp_path):
 @given(unique_turns)
 def test_merging_twice_gives_the_same(made):
     assert merge(*made) == merge(*made)
+
+
+def dialog_of(source, dialog, *rounds):
+    return [turn(q, a, source=source, dialog=dialog, at=n) for n, (q, a) in enumerate(rounds)]
+
+
+def test_with_equal_votes_the_longer_dialog_keeps_its_round():
+    long = dialog_of("visdial", "7", ("Is it a cat?", "yes"), ("Is it big?", "no"), ("Why?", "x"))
+    merged = merge(*long, turn("Is it big?", "yes", source="aokvqa"))
+    assert [t for t in kept(merged) if t.source == "visdial"] == long
+    assert reasons(merged) == {("aokvqa", "conflict"): 1}
+
+
+def test_a_majority_takes_a_round_out_of_a_dialog():
+    long = dialog_of("visdial", "7", ("Is it a cat?", "yes"), ("Is it big?", "no"), ("Why?", "x"))
+    others = [turn("Is it big?", "yes", source=name) for name in ("aokvqa", "gqa")]
+    merged = merge(*long, *others)
+    assert reasons(merged) == {("gqa", "duplicate"): 1, ("visdial", "conflict"): 1}
+
+
+def test_between_dialogs_of_one_length_the_first_source_stays():
+    merged = merge(turn("Big?", "no", source="gqa"), turn("Big?", "yes", source="aokvqa"))
+    assert [t.source for t in kept(merged)] == ["aokvqa"]

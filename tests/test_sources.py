@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from cocoift.files import DataError
 from cocoift.mini.facts import facts, relations
 from cocoift.records import TURN_SCHEMA
-from cocoift.sources import Entry, availability, read_all, read_catalogue, read_source
+from cocoift.sources import (
+    Entry,
+    availability,
+    read_all,
+    read_catalogue,
+    read_source,
+    without_optional,
+)
 from cocoift.sources.base import QA, Dialog, majority
 from cocoift.sources.catalogue import parts_on_disk
 from cocoift.sources.coco import evaluation_image_ids, image_ids, read_scope
@@ -23,6 +30,7 @@ NAMES = [
     "coco_captions", "image_paragraph", "coco_qa", "visual_genome_qa", "vqav2", "okvqa", "st_vqa",
     "tallyqa", "vqa_e", "vsr", "aokvqa", "llava_instruct", "lvis_instruct4v", "svit", "sharegpt4v",
     "lrv_instruct", "visdial", "vqa_x", "gqa", "refcoco", "visual7w",
+    "unimm_chat",
 ]  # fmt: skip
 
 
@@ -30,7 +38,34 @@ def rows(name, catalogue, raw):
     return read_source(name, catalogue[name], raw).turns.to_pylist()
 
 
-def test_the_catalogue_holds_the_papers_sources(catalogue):
+def test_a_source_that_the_paper_does_not_use_is_off_unless_named(catalogue):
+    assert set(catalogue) - set(without_optional(catalogue, [])) == {"unimm_chat"}
+    assert set(without_optional(catalogue, ["unimm_chat"])) == set(catalogue)
+    with pytest.raises(DataError, match=r"optional_sources: vqav2: .* it may be unimm_chat"):
+        without_optional(catalogue, ["vqav2"])
+
+
+def test_unimm_chats_conversations_are_strings_with_a_marker_of_their_own(catalogue, tmp_path):
+    said = [{"from": "human", "value": "What is it?\n<image >"}, {"from": "gpt", "value": "A cat."}]
+    rows = [
+        {"ds_name": "u", "image_path": "coco/train2014/COCO_train2014_000000000009.jpg", "idx": 0,
+         "origin_dataset": "coco", "conversation": json.dumps(said)},
+        {"ds_name": "u", "image_path": "sam/sa_1.jpg", "conversation": json.dumps(said)},
+        {"ds_name": "u", "image_path": "x.jpg", "conversation": "[]"},
+    ]  # fmt: skip
+    path = tmp_path / "unimm_chat/UniMM-Chat-v0.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(rows))
+    reading = read_source("unimm_chat", catalogue["unimm_chat"], tmp_path)
+    (turn,) = reading.turns.to_pylist()
+    assert (turn["image_id"], turn["instruction"], turn["answer"]) == (9, "What is it?", "A cat.")
+    assert reading.drops == {"no_coco_id": 1, "odd_conversation": 1}
+    path.write_text(json.dumps([{**rows[0], "conversation": "[{]"}]))
+    with pytest.raises(DataError, match=r"in the string at `\$\[0\]\.conversation`"):
+        read_source("unimm_chat", catalogue["unimm_chat"], tmp_path)
+
+
+def test_the_catalogue_holds_the_papers_sources_and_one_more(catalogue):
     assert sorted(name for name, entry in catalogue.items() if entry.reader) == sorted(NAMES)
 
 
@@ -239,6 +274,25 @@ def test_evaluation_sets_are_read_in_both_upstream_shapes(tmp_path):
     vet.write_text('{"v1_0": {"imagename": "v1_0.png"}, "v1_1": {"imagename": "000000000042.jpg"}}')
     assert evaluation_image_ids(lines) == {9, 25}
     assert evaluation_image_ids(vet) == {42}
+
+
+def test_infimm_evals_pictures_and_mm_vets_sources_are_evaluation_images_too(tmp_path):
+    infimm, vet = tmp_path / "core-mm-wo-answer.json", tmp_path / "mm-vet.json"
+    row = {"Image path": ["images/000000000009.jpg", "images/x.png"], "Question": "Why?"}
+    infimm.write_text(
+        json.dumps({"1": row, "2": {**row, "Image path": ["COCO_val2014_000000000025.jpg"]}})
+    )
+    address = "http://images.cocodataset.org/val2017/000000000042.jpg"
+    vet.write_text(json.dumps({"v1_9": {"imagename": "v1_9.jpg", "imagesource": address}}))
+    assert evaluation_image_ids(infimm) == {9, 25}
+    assert evaluation_image_ids(vet) == {42}
+
+
+def test_a_file_that_is_no_benchmark_is_an_error_not_an_empty_set(tmp_path):
+    path = tmp_path / "answers.json"
+    path.write_text('{"1": {"answer": "yes"}}')
+    with pytest.raises(DataError, match="question 1 names no picture; is it a benchmark"):
+        read_scope([], [path])
 
 
 def test_a_missing_evaluation_set_stops_the_merge_rather_than_leak(tmp_path):

@@ -159,9 +159,12 @@ def _refs(world: World) -> Iterator[dict[str, Any]]:
     for scene in world.some(0.3, rng):
         things = list(enumerate(scene.things))
         for number, thing in rng.sample(things, min(2, len(things))):
-            wordings = (f"the {thing.name}", f"{thing.name} at the {thing.place}")
+            # Upstream writes one to four expressions a region, mostly three.
+            wordings = (f"{thing.name} at the {thing.place}", f"the {thing.name}",
+                        f"{thing.category} on the {thing.place.split()[-1]}",
+                        f"the {thing.colour} one at the {thing.place}")  # fmt: skip
             sentences = []
-            for text in wordings:
+            for text in wordings[: rng.choice((1, 2, 3, 3, 3, 4))]:
                 sentences.append(
                     {"tokens": text.split(), "raw": text, "sent_id": sent_id, "sent": text}
                 )

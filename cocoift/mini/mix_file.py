@@ -1,5 +1,6 @@
 """A miniature of LLaVA-mix-665k: the baseline's file, with its sources, prompts and blemishes."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,7 +9,7 @@ from cocoift.mini.dialog_sets import chat, llava_instruct
 from cocoift.mini.draw import outline
 from cocoift.mini.facts import USES, caption
 from cocoift.mini.scenes import CATEGORIES, Scene
-from cocoift.mini.world import World, ask, name_2017
+from cocoift.mini.world import World, ask, name_2014, name_2017
 from cocoift.sources.refcoco import DESCRIBE, LOCATE, square_box
 
 SHORT = "Answer the question using a single word or phrase."
@@ -18,7 +19,7 @@ Pairs = list[tuple[str, str]]
 
 
 def files(world: World) -> Iterator[tuple[str, Any]]:
-    """Yield `llava_v1_5_mix665k.json` on the train scenes.
+    """Yield `llava_v1_5_mix665k.json` and UniMM-Chat on the train scenes.
 
     Shares follow the real file's records by source: LLaVA .24, ShareGPT .06, VQAv2 .12,
     GQA .11, OKVQA .01, OCR-VQA .12, A-OKVQA .10, TextCaps .03, RefCOCO .07, VG .13.
@@ -44,6 +45,23 @@ def files(world: World) -> Iterator[tuple[str, Any]]:
     records[-1]["conversations"][1]["value"] = ""  # upstream holds an empty answer too
     rng.shuffle(records)
     yield "llava_mix/llava_v1_5_mix665k.json", records
+    yield "unimm_chat/UniMM-Chat-v0.json", list(_unimm_chat(world))
+
+
+def _unimm_chat(world: World) -> Iterator[dict[str, Any]]:
+    """Yield UniMM-Chat: one conversation an image, as a string, its marker before or behind."""
+    rng = world.rng("unimm_chat")
+    for number, scene in enumerate(world.some(0.3, rng)):
+        pairs = [(fact.question, fact.sentence) for fact in ask(scene, rng, 4)]
+        messages = chat(pairs, last=rng.random() < 0.5)
+        messages[0]["value"] = messages[0]["value"].replace("<image>", "<image >")
+        yield {
+            "ds_name": "unimm-chat",
+            "conversation": json.dumps(messages),
+            "origin_dataset": "coco,vqav2,okvqa",
+            "idx": number,
+            "image_path": f"coco/train2014/{name_2014(scene)}",
+        }
 
 
 def _first_only(pairs: Pairs) -> Pairs:

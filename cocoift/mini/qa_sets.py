@@ -172,7 +172,7 @@ def _coco_qa(world: World) -> Iterator[tuple[str, bytes]]:
     types = {"category": "0", "count": "1", "colour": "2", "background": "3"}
     for scene in world.some(0.5, rng):
         for fact in ask(scene, rng, 2, kinds=tuple(types)):
-            lines["questions"].append(fact.question.lower().replace("?", " ?"))
+            lines["questions"].append(fact.question.lower().removesuffix("?"))
             lines["answers"].append(fact.short)
             lines["types"].append(types[fact.kind])
             lines["img_ids"].append(str(scene.image_id))

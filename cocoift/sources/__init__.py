@@ -1,6 +1,6 @@
 """Readers: one short function per upstream annotation format, all yielding the same dialogs."""
 
-from cocoift.sources.catalogue import Entry, availability, read_catalogue
+from cocoift.sources.catalogue import Entry, availability, read_catalogue, without_optional
 from cocoift.sources.reading import (
     Reading,
     load_readings,
@@ -18,4 +18,5 @@ __all__ = [
     "read_catalogue",
     "read_source",
     "saved_counts",
+    "without_optional",
 ]

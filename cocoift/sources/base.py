@@ -141,3 +141,9 @@ def lettered(question: str | None, choices: Sequence[str]) -> str | None:
     """Return the question followed by its options, `A. red B. blue`; `None` stays `None`."""
     options = " ".join(f"{chr(65 + i)}. {choice}" for i, choice in enumerate(choices))
     return f"{question} {options}" if question else None
+
+
+def with_question_mark(question: str) -> str:
+    """Return a question trimmed and with the mark that upstream left out; empty stays empty."""
+    text = question.strip()
+    return text if text.endswith("?") or not text else f"{text}?"

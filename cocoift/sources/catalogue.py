@@ -1,6 +1,6 @@
 """The catalogue of sources, `data/sources.yaml`, and what of it is on disk."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,15 @@ from cocoift.records import FORMS
 
 
 class Download(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One upstream file: where it is fetched, how large it is, which members are wanted."""
+    """One upstream file: where it is fetched and which files below the raw folder it brings.
+
+    Of an archive only `files` are unpacked, all of its members when none is named.  `bytes` is
+    the size of the download, where it is known before.
+    """
 
     url: str
+    files: list[str] = []
     bytes: int | None = None
-    sha256: str | None = None
     unpack: bool = False
     save_as: str | None = None
 
@@ -35,7 +39,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     An entry without a reader is a file the study needs beside the sources (image lists,
     evaluation questions, the baseline mixture).  `parts` lists the annotation files as
     `{reader keyword: path below the raw folder}`; a part is read when all of its files are
-    there, so one entry serves several splits.
+    there, so one entry serves several splits.  An `optional` source is read only where a preset
+    names it.
     """
 
     title: str
@@ -49,6 +54,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     images: Literal["coco", "visual_genome", "both"] = "coco"
     conversational: bool = False
     in_mix: bool = False
+    optional: bool = False
     published: Published | None = None
     downloads: list[Download] = []
     by_hand: str | None = None
@@ -64,6 +70,22 @@ def read_catalogue(path: Path) -> dict[str, Entry]:
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; correct the catalogue") from error
     return {name: _entry(path, name, fields) for name, fields in content.items()}
+
+
+def without_optional(catalogue: Mapping[str, Entry], named: Sequence[str]) -> dict[str, Entry]:
+    """Return the catalogue without the optional sources that are not named.
+
+    Raises `DataError` for a name that is no optional source.
+    """
+    optional = {name for name, entry in catalogue.items() if entry.optional}
+    if strange := sorted(set(named) - optional):
+        raise DataError(
+            f"optional_sources: {', '.join(strange)}: no optional source of the catalogue; "
+            f"it may be {', '.join(sorted(optional))}"
+        )
+    return {
+        name: entry for name, entry in catalogue.items() if name not in optional or name in named
+    }
 
 
 def _entry(path: Path, name: str, fields: Any) -> Entry:
@@ -103,13 +125,23 @@ def availability(catalogue: Mapping[str, Entry], raw: Path) -> pd.DataFrame:
                 "state": "absent" if not whole else "partly" if missing else "present",
                 "megabytes": sum(file.stat().st_size for file in files) / 1e6,
                 "missing": ", ".join(missing),
-                "how_to_get": "" if not missing else _how_to_get(name, entry),
+                "how_to_get": "" if not missing else _how_to_get(name, entry, missing),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _how_to_get(name: str, entry: Entry) -> str:
-    if entry.by_hand:
-        return f"{entry.by_hand}: {entry.page}"
-    return f"python -m cocoift.download {name}" if entry.downloads else entry.page
+def _how_to_get(name: str, entry: Entry, missing: Sequence[str]) -> str:
+    """Return what brings the missing files: a command, what to do by hand, or neither."""
+    given = {file for item in entry.downloads for file in item.files}
+    steps = []
+    if given & set(missing):
+        size = sum(item.bytes or 0 for item in entry.downloads if set(item.files) & set(missing))
+        room = f" ({size / 1e6:,.0f} MB)" if size else ""
+        steps.append(f"python -m cocoift.download {name}{room}")
+    others = sorted(set(missing) - given)
+    if others and entry.by_hand:
+        steps.append(f"{entry.by_hand}: {entry.page}")
+    elif others:
+        steps.append(f"nothing here fetches {', '.join(others)}: {entry.page}")
+    return "; ".join(steps)

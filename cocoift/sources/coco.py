@@ -1,14 +1,16 @@
 """COCO itself: captions, and the image lists that say which images are in train2017."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from cocoift.files import DataError
-from cocoift.records import coco_id
 from cocoift.sources.base import QA, Dialog, Drop, damaged, decode, decode_lines
+
+# COCO's own names, 2014's and 2017's, anywhere in a path or an address.
+_COCO_NAME = re.compile(r"(?<![0-9])([0-9]{12})(?![0-9])")
 
 
 class _Image(msgspec.Struct):
@@ -48,9 +50,17 @@ class _Instances(msgspec.Struct):
     categories: list[_Category]
 
 
-class _Named(msgspec.Struct):
+class _Named(msgspec.Struct, rename={"paths": "Image path"}):
+    """A question of any benchmark: where its pictures are named, and where MM-Vet took them."""
+
     image: str | None = None
     imagename: str | None = None
+    imagesource: str | None = None
+    paths: list[str] = []
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (self.image, self.imagename, *self.paths) if name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +111,21 @@ def instances_by_image(path: Path) -> dict[int, list[tuple[Instance, str]]]:
 def evaluation_image_ids(path: Path) -> set[int]:
     """Return the COCO ids that an evaluation file uses.
 
-    Reads MM-Vet's `{id: {imagename}}`, and JSON Lines or a JSON list with an `image` per entry
-    (LLaVA-Bench).  Names that are no COCO names (MM-Vet's own pictures) cannot leak from COCO
-    and are left out.
+    Reads every benchmark of `cocoift.benchmarks`: MM-Vet, InfiMM-Eval, and JSON Lines or a JSON
+    list with an `image` per entry (LLaVA-Bench).  Pictures with names that are not COCO's cannot
+    leak from COCO, unless MM-Vet's `imagesource` tells that they were taken from there.  Raises
+    `DataError` for a file in none of these formats.
     """
     if path.suffix == ".jsonl":
-        rows: Iterable[_Named] = decode_lines(path, _Named)
+        rows: list[_Named] = list(decode_lines(path, _Named))
     else:
         content = decode(path, dict[str, _Named] | list[_Named])
-        rows = content.values() if isinstance(content, dict) else content
-    found = set()
-    for row in rows:
-        try:
-            found.add(coco_id(row.image or row.imagename or ""))
-        except DataError:
-            continue
-    return found
+        rows = list(content.values() if isinstance(content, dict) else content)
+    for number, row in enumerate(rows, start=1):
+        if not row.names:
+            raise damaged(path, f"question {number} names no picture; is it a benchmark's file?")
+    names = [name for row in rows for name in (*row.names, row.imagesource or "")]
+    return {int(found[1]) for found in map(_COCO_NAME.search, names) if found}
 
 
 def read_scope(image_lists: Sequence[Path], evaluation_sets: Sequence[Path]) -> Scope:

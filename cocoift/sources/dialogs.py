@@ -8,10 +8,21 @@ import msgspec
 
 from cocoift.files import DataError
 from cocoift.records import IMAGE_MARKER, Message, coco_id
-from cocoift.sources.base import QA, Dialog, Drop, content_id, damaged, decode, decode_array
+from cocoift.sources.base import (
+    QA,
+    Dialog,
+    Drop,
+    content_id,
+    damaged,
+    decode,
+    decode_array,
+    with_question_mark,
+)
 from cocoift.sources.genome import coco_ids
 
-_MARKER = re.compile(rf"^\s*{IMAGE_MARKER}\s*|\s*{IMAGE_MARKER}\s*$")
+# UniMM-Chat spells the marker with a blank in it.
+_IMAGE = IMAGE_MARKER.replace(">", " ?>")
+_MARKER = re.compile(rf"^\s*{_IMAGE}\s*|\s*{_IMAGE}\s*$")
 
 
 class LlavaRecord(msgspec.Struct):
@@ -35,6 +46,11 @@ class _Lrv(msgspec.Struct):
     image_id: str
     question: str | None
     answer: str | None
+
+
+class _UniMm(msgspec.Struct):
+    conversation: str
+    image_path: str
 
 
 class _VisDialRound(msgspec.Struct):
@@ -136,6 +152,34 @@ def lrv(*, instructions: Path, images: Path) -> Iterator[Dialog | Drop]:
         yield Dialog(image, dialog_id, (QA(row.question, row.answer),))
 
 
+def unimm_chat(*, conversations: Path) -> Iterator[Dialog | Drop]:
+    """Yield UniMM-Chat: dialogs that a language model wrote from the annotations of one image.
+
+    File `UniMM-Chat-v0.json`: a list of `{ds_name, image_path, conversation, origin_dataset, idx}`
+    whose `conversation` is LLaVA's list of messages as a JSON string, in which the image marker
+    may stand before or after the first question.  Raises `DataError` for a string that is not.
+    Format: huggingface.co/datasets/Yirany/UniMM-Chat (arXiv 2310.00653).
+    """
+    messages = msgspec.json.Decoder(list[Message])
+    for number, row in enumerate(decode_array(conversations, _UniMm)):
+        try:
+            said = messages.decode(row.conversation)
+        except msgspec.MsgspecError as error:
+            told = f"{error} - in the string at `$[{number}].conversation`"
+            raise damaged(conversations, told) from error
+        turns = rounds(said, asker="human")
+        count = max(1, len(said) // 2)
+        if not turns:
+            yield Drop("odd_conversation", count)
+            continue
+        try:
+            image = coco_id(row.image_path)
+        except DataError:
+            yield Drop("no_coco_id", count)
+            continue
+        yield Dialog(image, f"{image}-{content_id(*turns)}", turns)
+
+
 def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
     """Yield VisDial's ten-round dialogs, question marks restored.
 
@@ -152,14 +196,12 @@ def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
             continue
         try:
             turns = tuple(
-                QA(_asked(questions[r.question]), None if r.answer is None else answers[r.answer])
+                QA(
+                    with_question_mark(questions[r.question]),
+                    None if r.answer is None else answers[r.answer],
+                )
                 for r in row.dialog
             )
         except IndexError as error:
             raise damaged(dialogs, f"dialog of image {row.image_id}: {error}") from error
         yield Dialog(row.image_id, str(row.image_id), turns)
-
-
-def _asked(question: str) -> str:
-    text = question.strip()
-    return text if text.endswith("?") or not text else f"{text}?"

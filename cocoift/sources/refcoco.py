@@ -1,7 +1,9 @@
 """RefCOCO: referring expressions, from refer's pickle and a COCO instances file."""
 
 import pickle
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,11 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def refcoco(*, refs: Path, instances: Path) -> Iterator[Dialog | Drop]:
-    """Yield each referred region as a dialog: describe the box, then find it by its description.
+    """Yield the referred regions of each image as one dialog that alternates between them.
+
+    A region is found by each of its expressions but the longest, and then described by that one;
+    regions with one expression are described and found in turn.  So every expression is used, no
+    two answers contradict each other, and no question gives a later answer away.
 
     Files `refs(unc).p` (a pickle, read with an unpickler that loads no classes) and refer's
     `instances.json`; only `split: train`.  Boxes are given as LLaVA-1.5 gives them, as fractions
@@ -61,7 +67,8 @@ def refcoco(*, refs: Path, instances: Path) -> Iterator[Dialog | Drop]:
     file = decode(instances, _Instances)
     sizes = {image.id: image for image in file.images}
     boxes = {box.id: box.bbox for box in file.annotations}
-    for ref in _read_refs(refs):
+    regions: dict[int, list[tuple[int, list[QA]]]] = defaultdict(list)
+    for ref in sorted(_read_refs(refs), key=lambda ref: ref.ref_id):
         if ref.split != "train":
             yield Drop("other_split", len(ref.sentences))
             continue
@@ -70,13 +77,27 @@ def refcoco(*, refs: Path, instances: Path) -> Iterator[Dialog | Drop]:
             continue
         image = sizes[ref.image_id]
         box = square_box(boxes[ref.ann_id], width=image.width, height=image.height)
-        turns = []
-        for position, sentence in enumerate(ref.sentences):
-            if position % 2:
-                turns.append(QA(sentence.sent, box, "phrase", LOCATE))
-            else:
-                turns.append(QA(box, sentence.sent, "phrase", DESCRIBE))
-        yield Dialog(ref.image_id, str(ref.ref_id), tuple(turns))
+        expressions = list(dict.fromkeys(sentence.sent for sentence in ref.sentences))
+        if len(expressions) < len(ref.sentences):
+            yield Drop("repeated_expression", len(ref.sentences) - len(expressions))
+        if not expressions:
+            continue
+        number = len(regions[ref.image_id])
+        regions[ref.image_id].append((ref.ref_id, _rounds(expressions, box, number)))
+    for image_id, found in regions.items():
+        alternating = zip_longest(*(rounds for _, rounds in found))
+        turns = tuple(qa for one_each in alternating for qa in one_each if qa is not None)
+        yield Dialog(image_id, str(found[0][0]), turns)
+
+
+def _rounds(expressions: list[str | None], box: str, number: int) -> list[QA]:
+    """Return the rounds about an image's region of this number; expressions differ."""
+    longest = max(expressions, key=lambda text: len(text or ""))
+    others = [text for text in expressions if text is not longest]
+    found = [QA(text, box, "phrase", LOCATE) for text in others]
+    if others or number % 2 == 0:
+        return [*found, QA(box, longest, "phrase", DESCRIBE)]
+    return [QA(longest, box, "phrase", LOCATE)]
 
 
 def _read_refs(path: Path) -> list[_Ref]:

@@ -17,6 +17,7 @@ from cocoift.sources.base import (
     decode_lines,
     lettered,
     majority,
+    with_question_mark,
 )
 
 
@@ -180,7 +181,7 @@ def st_vqa(*, questions: Path) -> Iterator[Dialog | Drop]:
 
 
 def coco_qa(*, questions: Path, answers: Path, image_ids: Path) -> Iterator[Dialog | Drop]:
-    """Yield COCO-QA's generated questions from its parallel text files.
+    """Yield COCO-QA's generated questions from its parallel text files, question marks restored.
 
     Files `questions.txt`, `answers.txt` and `img_ids.txt`, one entry a line.
     Raises `DataError` for files that are not parallel.
@@ -198,7 +199,7 @@ def coco_qa(*, questions: Path, answers: Path, image_ids: Path) -> Iterator[Dial
         if not image.strip().isdigit():
             raise damaged(image_ids, f"{image!r} is not an image id", line=line)
         dialog_id = content_id(image.strip(), question, answer)
-        yield Dialog(int(image), dialog_id, (QA(question, answer),))
+        yield Dialog(int(image), dialog_id, (QA(with_question_mark(question), answer),))
 
 
 def vsr(*, statements: Path) -> Iterator[Dialog | Drop]:

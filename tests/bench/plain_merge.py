@@ -50,6 +50,8 @@ def key(text):
     for prompt in FORMAT_PROMPTS:
         if prompt.rstrip(".:").lower() in text.lower():
             text = re.sub(re.escape(prompt.rstrip(".:")) + "[.:]?", " ", text, flags=re.I)
+    signs = r"(?<!\w)([-+\u2212])(?=\d)|(?<=\d) ?([-+*/=<>\u2212]) ?(?=\d)"
+    text = re.sub(signs, lambda found: f" sign {ord(found[1] or found[2])} ", text)
     text = re.sub(r"[^\w\s]|_", " ", text)
     return " ".join(text.split()).casefold()
 
@@ -64,9 +66,11 @@ def unique(found):
     for group in groups.values():
         answers = [key(row["answer"]) for row in group]
         counts = Counter(answers)
-        winner = max(counts, key=lambda answer: (counts[answer], -answers.index(answer)))
-        agreeing = [row for row, answer in zip(group, answers, strict=True) if answer == winner]
-        kept.append(max(agreeing, key=lambda row: rounds[row["source"], row["dialog_id"]]))
+        places = [
+            (-counts[answer], -rounds[row["source"], row["dialog_id"]], place)
+            for place, (row, answer) in enumerate(zip(group, answers, strict=True))
+        ]
+        kept.append(group[min(places)[2]])
     return kept
 
 
