@@ -2,25 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from cocoift import held_out
 from cocoift.ablations import Arm
+from cocoift.effects import AFTER, Contrast, change, describe, effect_table, sign, versus
 from cocoift.lengths import SHORT_WORDS
-from cocoift.resample import interval
-from cocoift.score import (
-    COLLAPSE,
-    Bootstrap,
-    Metric,
-    difference_table,
-    per_answer,
-    score_table,
-    value,
-)
+from cocoift.score import COLLAPSE, Metric, score_table
 
 COLUMNS = ("ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high")
-ALONE, AFTER, CHANGE = "single_round", "multi_round", "difference"
+CHANGE = "difference"
 # The share of opening rounds answered in three words or fewer, as they ask: a model that has not
 # learnt that cannot collapse.
 OBEYS = "short opening replies"
@@ -32,16 +23,15 @@ def arm_table(
     """Return every arm's metrics per seed and over all (`all`), in `COLUMNS`.
 
     `protocol` is `single_round`, `multi_round`, or `difference`: multi-round minus single round,
-    paired over pictures, all seeds together.
+    paired over questions.
     """
     models = list(dict.fromkeys(arm.variant.name for arm in arms))
     own = verdicts[verdicts.model.isin(models)]
     scores = score_table(own, metrics, resamples=resamples)
-    pairs = [((name, AFTER), (name, ALONE)) for name in models]
-    changes = difference_table(own, metrics, pairs, resamples=resamples)
-    changes = changes.assign(
-        model=changes.one.str.rsplit(", ").str[0], seed="all", protocol=CHANGE
-    ).rename(columns={"difference": "value"})
+    named = {change(name).name: name for name in models}
+    changes = effect_table(own, metrics, list(map(change, models)), resamples=resamples)
+    changes = changes.assign(model=changes.contrast.map(named), protocol=CHANGE)
+    changes = changes.rename(columns={"difference": "value"})
     both = pd.concat([scores, changes, _obedience(own, resamples)], ignore_index=True)
     parts = [
         both[both.model == arm.variant.name].assign(ablation=arm.ablation, setting=arm.setting)
@@ -88,8 +78,11 @@ def _told(row: pd.Series, unit: str) -> str:
     return f"{row.value:.1f}{unit} [{row.low:.1f}, {row.high:.1f}]"
 
 
-def dose_sentence(table: pd.DataFrame, metric: str) -> str:
-    """Say how collapse and the change of the score go with the share of images as in `mix`."""
+def dose_sentence(table: pd.DataFrame, ends: pd.DataFrame, metric: str) -> str:
+    """Say how collapse and the change of the score go with the share of images as in `mix`.
+
+    `ends` is the effect on collapse of the last dose against the first.
+    """
     collapse, change = _of(table, AFTER, COLLAPSE), _of(table, CHANGE, metric)
     first, last = collapse.iloc[0], collapse.iloc[-1]
     half = (first.value + last.value) / 2
@@ -99,70 +92,103 @@ def dose_sentence(table: pd.DataFrame, metric: str) -> str:
         f"{_told(last, ' %')}, the change of the score from {change.value.iloc[0]:+.1f} to "
         f"{change.value.iloc[-1]:+.1f} points."
     )
-    if last.low <= first.high:
-        return f"{text} The intervals of both ends overlap: no dose-response is shown."
+    text += f" The ends differ by {describe(ends)}."
+    if sign(ends) <= 0:
+        return f"{text} No dose-response is shown."
     passed = collapse.index[collapse.value >= half][0]
     return f"{text} Half of the rise is reached at {passed}."
 
 
-def effects(verdicts: pd.DataFrame, metric: Metric, *, resamples: int) -> pd.DataFrame:
+def compared(
+    arms: Sequence[Arm], verdicts: pd.DataFrame, metrics: Sequence[Metric], *, resamples: int
+) -> pd.DataFrame:
+    """Return the paired differences after the short round that the sentences rest on.
+
+    Per ablation: the last dose minus none, sentences minus phrases, every number of images minus
+    all of them; and what each factor of the 2 x 2 adds to multi-round minus single round
+    (`factor_contrasts`).  Columns: ablation, then those of `effects.effect_table`.
+    """
+    by: dict[str, dict[str, str]] = {}
+    for arm in arms:
+        by.setdefault(arm.ablation, {})[arm.setting] = arm.variant.name
+    wanted: dict[str, list[Contrast]] = {}
+    if dose := list(by.get("dose", {}).values()):
+        wanted["dose"] = [_after("last - first", dose[-1], dose[0])]
+    if {"short", "sentence"} <= set(answers := by.get("answers", {})):
+        wanted["answers"] = [_after("sentence - short", answers["sentence"], answers["short"])]
+    if "all" in (images := by.get("images", {})):
+        wanted["images"] = [
+            _after(setting, name, images["all"])
+            for setting, name in images.items()
+            if setting != "all"
+        ]
+    if "factors" in by:
+        wanted["factors"] = factor_contrasts()
+    parts = [
+        effect_table(verdicts, metrics, contrasts, resamples=resamples).assign(ablation=name)
+        for name, contrasts in wanted.items()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _after(name: str, one: str, other: str) -> Contrast:
+    return Contrast(name, versus(one, other, AFTER).weights)
+
+
+def factor_contrasts() -> list[Contrast]:
     """Return what each factor of the 2 x 2 adds to multi-round minus single round.
 
     The effect of `prompts` is first turn minus every turn, averaged over both ways to lay out the
     sources; that of `sources` is apart minus mixed; `interaction` is how much more the two do
-    together than one after the other; `prompts - sources` compares the two.  Columns: factor,
-    effect (points), low, high; intervals resample images.
+    together than one after the other; `prompts - sources` compares the two.
     """
-    answers = per_answer(verdicts)
-    bootstrap = Bootstrap(answers.image, resamples=resamples)
-    groups = dict(iter(answers.groupby(["model", "protocol"])))
-
-    def change(model: str) -> np.ndarray:
-        after, alone = groups[model, AFTER], groups[model, ALONE]
-        drawn = bootstrap.values(after, metric) - bootstrap.values(alone, metric)
-        return np.append(drawn, value(after, metric) - value(alone, metric))
-
-    both, prompts = change("mix"), change("first-mixed")
-    sources, neither = change("every-apart"), change("merged")
-    of_prompts = (both + prompts - sources - neither) / 2
-    of_sources = (both + sources - prompts - neither) / 2
-    found = {
-        "prompts": of_prompts,
-        "sources": of_sources,
-        "interaction": both + neither - prompts - sources,
-        "prompts - sources": of_prompts - of_sources,
+    cells = ("mix", "first-mixed", "every-apart", "merged")
+    signs = {
+        "prompts": (0.5, 0.5, -0.5, -0.5),
+        "sources": (0.5, -0.5, 0.5, -0.5),
+        "interaction": (1.0, -1.0, -1.0, 1.0),
+        "prompts - sources": (0.0, 1.0, -1.0, 0.0),
     }
-    rows = [(name, drawn[-1], *interval(drawn[:-1])) for name, drawn in found.items()]
-    return pd.DataFrame(rows, columns=["factor", "effect", "low", "high"])
+    return [
+        Contrast(
+            name,
+            {
+                key: weight * sign
+                for model, weight in zip(cells, weights, strict=True)
+                for key, sign in change(model).weights.items()
+            },
+        )
+        for name, weights in signs.items()
+    ]
 
 
 def factor_sentence(collapse: pd.DataFrame) -> str:
-    """Say which factor of the 2 x 2 matters more for collapse, or that neither does."""
-    rows = collapse.set_index("factor")
+    """Say which factor of the 2 x 2 matters more for collapse, or that neither does.
 
-    def told(name: str) -> str:
-        row = rows.loc[name]
-        return f"{row.effect:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]"
-
+    `collapse` holds the effects of `factor_contrasts` on the collapse rate.
+    """
+    by = dict(iter(collapse.groupby("contrast")))
     text = (
         "On the rise of collapse from single round to multi-round, the prompt standing in the "
-        f"first turn only adds {told('prompts')}, keeping the sources apart {told('sources')}, "
-        f"their interaction is {told('interaction')}."
+        f"first turn only adds {describe(by['prompts'])}, keeping the sources apart "
+        f"{describe(by['sources'])}, their interaction is {describe(by['interaction'])}."
     )
-    apart = rows.loc["prompts - sources"]
-    if rows.low["interaction"] > 0:
+    if sign(by["interaction"]) > 0:
         text += " Together they do more than the sum of each alone."
-    shown = [name for name in ("prompts", "sources") if rows.low[name] > 0 or rows.high[name] < 0]
-    if not shown:
-        return f"{text} Neither effect is beyond its interval."
-    if apart.low <= 0 <= apart.high:
+    if not (sign(by["prompts"]) or sign(by["sources"])):
+        return f"{text} Neither effect is shown."
+    apart = sign(by["prompts - sources"])
+    if not apart:
         return f"{text} Which of the two matters more is not shown."
-    winner = "where the prompt stands" if apart.effect > 0 else "keeping the sources apart"
+    winner = "where the prompt stands" if apart > 0 else "keeping the sources apart"
     return f"{text} More of it comes from {winner}."
 
 
-def answer_sentence(table: pd.DataFrame, metric: str) -> str:
-    """Say whether full sentences as training answers prevent the collapse."""
+def answer_sentence(table: pd.DataFrame, apart: pd.DataFrame, metric: str) -> str:
+    """Say whether full sentences as training answers prevent the collapse.
+
+    `apart` is the effect on collapse of sentences against phrases.
+    """
     collapse, change = _of(table, AFTER, COLLAPSE), _of(table, CHANGE, metric)
     short, full = collapse.loc["short"], collapse.loc["sentence"]
     text = (
@@ -170,15 +196,18 @@ def answer_sentence(table: pd.DataFrame, metric: str) -> str:
         f"{_told(short, ' %')} and the score changes by {change.value['short']:+.1f} points; "
         f"answered in a full sentence, {_told(full, ' %')} and {change.value['sentence']:+.1f}."
     )
-    if full.high < short.low:
+    text += f" The difference is {describe(apart)}."
+    found = sign(apart)
+    if found < 0:
         return f"{text} Short answers, not the layout alone, make the collapse."
-    if short.high < full.low:
-        return f"{text} Full sentences do not prevent it."
-    return f"{text} The intervals overlap: no difference is shown."
+    return f"{text} {'Full sentences do not prevent it' if found else 'It is not shown'}."
 
 
-def image_sentence(table: pd.DataFrame, metric: str) -> str:
-    """Say from how many images on a model is short when asked and scores as with all of them."""
+def image_sentence(table: pd.DataFrame, apart: pd.DataFrame, metric: str) -> str:
+    """Say from how many images on a model is short when asked and scores as with all of them.
+
+    `apart` holds the effects on the score of every number of images against all.
+    """
     scores, obeys = _of(table, AFTER, metric), _of(table, AFTER, OBEYS)
     told = "; ".join(
         f"{name}: {row.value:.1f} and {obeys.value[name]:.0f} %" for name, row in scores.iterrows()
@@ -188,12 +217,13 @@ def image_sentence(table: pd.DataFrame, metric: str) -> str:
         f"of images, one pass each: {told}."
     )
     least = 100 * held_out.OPENING
-    enough = scores[(scores.high >= scores.low["all"]) & (obeys.value >= least)]
+    lower = {name for name, rows in apart.groupby("contrast") if sign(rows) < 0}
+    enough = scores[~scores.index.isin(lower) & (obeys.value >= least)]
     if enough.empty:
         return f"{text} None is both as good as all images and short when asked."
     return (
-        f"{text} The smallest number that is short when asked (at least {least:.0f} %) and whose "
-        f"score's interval reaches that of all images is {enough.index[0]}."
+        f"{text} The smallest number that is short when asked (at least {least:.0f} %) and is not "
+        f"shown to score lower than all images is {enough.index[0]}."
     )
 
 

@@ -8,9 +8,11 @@ import pandas as pd
 
 from cocoift.answers import COLUMNS, dataset_answers, file_answers, rollout_answers
 from cocoift.benchmarks import Question, read_benchmark
+from cocoift.effects import change, effect_table, rows_of, sign
 from cocoift.evaluation import Benchmark
 from cocoift.faithfulness import instance_categories
 from cocoift.lengths import SHORT_WORDS, collapse_intervals
+from cocoift.score import COLLAPSE, Metric
 
 TRAINING = "training"
 
@@ -18,7 +20,7 @@ TRAINING = "training"
 def gather(
     benchmarks: Sequence[Benchmark],
     *,
-    rollouts: Path,
+    rollouts: Sequence[Path],
     datasets: Mapping[str, Path],
     files: Sequence[Mapping[str, str]],
     raw: Path,
@@ -26,13 +28,14 @@ def gather(
 ) -> pd.DataFrame:
     """Return all answers in one table: rollouts of each benchmark, datasets, answer files.
 
-    A further column `origin` names the benchmark, the dataset or the file.  What is not there is
-    left out; of a dataset about `wanted` answers are taken.  `files` are
-    `{model, file, questions, format}` below `raw`; the last two may lack.
+    `rollouts` are the files that notebook 05 lists; others may lie beside them.  A further column
+    `origin` names the benchmark, the dataset or the file.  What is not there is left out; of a
+    dataset about `wanted` answers are taken.  `files` are `{model, file, questions, format}` below
+    `raw`; the last two may lack.
     """
     parts = []
     for benchmark in benchmarks:
-        found = sorted((rollouts / benchmark.name).glob("*.jsonl"))
+        found = sorted(path for path in rollouts if path.parent.name == benchmark.name)
         parts.append(rollout_answers(found).assign(origin=benchmark.name))
     for name, path in datasets.items():
         if path.is_file():
@@ -110,6 +113,7 @@ def all_instances(paths: Iterable[Path]) -> dict[str, set[str]]:
 def answer(
     *,
     lengths: pd.DataFrame,
+    changes: pd.DataFrame,
     taught: pd.DataFrame,
     shifts: pd.DataFrame,
     faithful: pd.DataFrame,
@@ -117,11 +121,12 @@ def answer(
 ) -> str:
     """Return the answer of notebook 06 in four sentences, each said by its table.
 
-    `lengths` has protocol, model, median_words and collapse_rate of the benchmark's questions;
+    `lengths` has protocol, model, median_words and collapse_rate of the benchmark's questions,
+    `changes` the effects of the short round on collapse (`collapse_changes`);
     `taught` is `merge_report.after_short_table`, `shifts` is `probe.margin_table`, `faithful` is
     `faithfulness.faithfulness_table` per model and protocol.  Empty tables are passed over.
     """
-    parts = [_bias(lengths, labels), _taught(taught, labels), _shift(shifts, labels)]
+    parts = [_bias(lengths, changes, labels), _taught(taught, labels), _shift(shifts, labels)]
     parts.append(_price(lengths, faithful, labels))
     return "\n".join(f"- {part}" for part in parts if part) or "Nothing was there to compare."
 
@@ -130,9 +135,19 @@ def _cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], Any]:
     return table.set_index(["model", "protocol"])[column].to_dict()
 
 
-def _bias(lengths: pd.DataFrame, labels: Mapping[str, str]) -> str:
+def collapse_changes(answers: pd.DataFrame, *, resamples: int) -> pd.DataFrame:
+    """Return what the short round adds to each model's collapse, paired (`effects.effect_table`).
+
+    `answers` are those to a benchmark's own questions; only questions that state no form count.
+    """
+    free = answers[answers.free].assign(score=float("nan"))
+    metric = Metric(COLLAPSE, dict.fromkeys(free.question_id, 1.0), of="collapsed")
+    models = list(dict.fromkeys(free.model))
+    return effect_table(free, [metric], list(map(change, models)), resamples=resamples)
+
+
+def _bias(lengths: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str]) -> str:
     rates, medians = _cells(lengths, "collapse_rate"), _cells(lengths, "median_words")
-    ends = _cells(lengths, "low"), _cells(lengths, "high")
     told, rises = [], []
     for name in (n for n in labels if (n, "multi_round") in rates and (n, "single_round") in rates):
         before, after = (name, "single_round"), (name, "multi_round")
@@ -140,14 +155,14 @@ def _bias(lengths: pd.DataFrame, labels: Mapping[str, str]) -> str:
             f"{labels[name]} {medians[before]:.0f} → {medians[after]:.0f} words, "
             f"{rates[before]:.0f} → {rates[after]:.0f} % collapsed"
         )
-        if ends[0][after] > ends[1][before]:
+        if sign(rows_of(changes, change(name).name, COLLAPSE)) > 0:
             rises.append(labels[name])
     if not told:
         return ""
     found = f"there is one for the {' and the '.join(rises)}" if rises else "none is shown"
     return (
         f"**Is there a length bias?** By medians and collapse, single round → multi-round: "
-        f"{'; '.join(told)}. Beyond the intervals, {found}."
+        f"{'; '.join(told)}. By the paired change of collapse, {found}."
     )
 
 

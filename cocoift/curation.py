@@ -85,7 +85,8 @@ def read_decisions(path: Path) -> dict[int, dict[TurnKey, Decision]]:
 
 def _cut_short(line: bytes) -> bool:
     """Tell a line that was not written to its end from one that is no decision at all."""
-    return line.startswith(b'{"image_id":') and not line.rstrip().endswith(b"}")
+    start = b'{"image_id":'
+    return line[: len(start)] == start[: len(line)] and not line.rstrip().endswith(b"}")
 
 
 def curated_turns(

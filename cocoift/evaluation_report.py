@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import yaml
 
 from cocoift import held_out, judge_api
 from cocoift.benchmarks import Question
-from cocoift.evaluation import Benchmark, Judge, Run
+from cocoift.effects import change, conclusion, describe, rows_of
+from cocoift.evaluation import HEADLINE, Benchmark, Judge, Run
 from cocoift.files import DataError
 from cocoift.judge_api import JudgeSettings
 from cocoift.lengths import SHORT_WORDS
@@ -135,30 +137,34 @@ def changed_most(
 
 def bill_of(run: Run, judges: Mapping[str, JudgeSettings], cache: Path) -> str:
     """Tell what judging a run will take at most: calls, tokens, cost."""
-    due = judge_api.bill(judges[run.benchmark.kind], *run.answered(), cache)
+    own = judges[run.benchmark.kind]
+    own = own if run.protocol in HEADLINE else replace(own, repeats=1)
+    due = judge_api.bill(own, *run.answered(), cache)
     tokens = due.tokens_in + due.tokens_out
     return f"{due.calls:,} calls, about {tokens:,} tokens, cost {due.cost:.2f}"
 
 
 def answer(
-    scores: pd.DataFrame, lost: pd.DataFrame, *, metric: str, labels: Mapping[str, str]
+    scores: pd.DataFrame, effects: pd.DataFrame, *, metric: str, labels: Mapping[str, str]
 ) -> str:
     """Return what each model scored and lost on one benchmark, and what follows from it.
 
-    `scores` and `lost` are of that benchmark, all seeds together; `metric` is its headline.
+    `scores` are of that benchmark, all seeds together, `effects` is `effects.effect_table` of it;
+    `metric` is its headline.
     """
     value = scores.set_index(["model", "metric", "protocol"]).value
-    gaps = lost[lost.metric == metric].set_index("model")
     parts, caveats = [], []
-    for name in [name for name in labels if name in gaps.index]:
+    for name in labels:
+        changes = rows_of(effects, change(name).name, metric)
+        if changes.empty:
+            continue
         told = {
             m: [value[name, m, p] for p in ("single_round", "multi_round")]
             for m in (metric, COLLAPSE)
         }
-        gap = gaps.loc[name]
         parts.append(
             f"{labels[name]}: score {told[metric][0]:.0f} → {told[metric][1]:.0f} "
-            f"({gap.difference:+.1f}, interval {gap.low:+.1f} to {gap.high:+.1f}), "
+            f"({describe(changes)}), "
             f"collapsed answers {told[COLLAPSE][0]:.0f} → {told[COLLAPSE][1]:.0f} %"
         )
         alone = told[COLLAPSE][0] / 100
@@ -167,63 +173,43 @@ def answer(
                 f" Asked alone, the {labels[name]} already collapses in {alone:.0%} of these "
                 "answers, so its difference tells less."
             )
-    return f"{'; '.join(parts)}. {conclusion(gaps)}{''.join(caveats)}"
+    return f"{'; '.join(parts)}. {conclusion(effects, metric)}{''.join(caveats)}"
 
 
 def finding(
-    scores: pd.DataFrame, lost: pd.DataFrame, *, labels: Mapping[str, str]
+    scores: pd.DataFrame, effects: pd.DataFrame, *, labels: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """Return the study's finding on its first benchmark: conclusion, sentence, table.
 
-    `scores` and `lost` are `scores.csv` and `differences.csv` of notebook 05.  `None` where they
+    `scores` and `effects` are `scores.csv` and `effects.csv` of notebook 05.  `None` where they
     hold no model under both protocols.
     """
     first = scores.benchmark.iloc[0]
-    gaps = lost[(lost.benchmark == first) & (lost.model.isin(labels))]
-    if gaps.empty:
-        return None
     own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
     metric = [name for name in own.metric.unique() if name != COLLAPSE][-1]
     value = own.set_index(["model", "metric", "protocol"]).value
-    gaps = gaps[gaps.metric == metric].set_index("model")
+    effects = effects[effects.benchmark == first]
     rows = []
-    for name in (name for name in labels if name in gaps.index):
-        gap = gaps.loc[name]
+    for name in labels:
+        changes = rows_of(effects, change(name).name, metric)
+        if changes.empty:
+            continue
         cells = {
             f"{what}, {when}": f"{value[name, of, protocol]:.0f}{unit}"
             for of, what, unit in ((metric, "score", ""), (COLLAPSE, "collapsed", " %"))
             for protocol, when in (("single_round", "alone"), ("multi_round", "after"))
         }
-        change = f"{gap.difference:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
-        rows.append({"tuned on": labels[name], **cells, "change of the score": change})
+        told = describe(changes, unit="")
+        rows.append({"tuned on": labels[name], **cells, "change of the score": told})
+    if not rows:
+        return None
     judges = ", ".join(sorted(set(own.judge)))
     sentence = (
         f"Asked alone and after one short round, {int(own.n.max()):,} answers a model and "
         f"protocol on {first} (judge: {judges}); change with 95 % interval over pictures. "
         f"Collapsed: {SHORT_WORDS} words or fewer to an open question."
     )
-    return {"conclusion": conclusion(gaps), "sentence": sentence, "table": rows}
-
-
-def conclusion(gaps: pd.DataFrame) -> str:
-    """Say in one sentence what the differences of both tuned models mean, whatever they are.
-
-    `gaps` has one row per model with the interval of multi-round minus single round.  A
-    difference counts when its interval excludes 0.
-    """
-    if not {"mix", "merged"} <= set(gaps.index):
-        return ""
-    fell = {name: gaps.high[name] < 0 for name in ("mix", "merged")}
-    if fell["mix"] and not fell["merged"]:
-        return (
-            "The model tuned on the baseline mixture loses by one short round; the one tuned on "
-            "the same annotations in merged conversations does not. Layout decides."
-        )
-    if fell["mix"] and fell["merged"]:
-        return "Both tuned models lose by one short round: layout alone does not decide."
-    if fell["merged"]:
-        return "Only the model tuned on the merged mixture loses, the opposite of the paper."
-    return "Neither tuned model loses by one short round beyond its interval."
+    return {"conclusion": conclusion(effects, metric), "sentence": sentence, "table": rows}
 
 
 def unasked_table(folder: Path, mixtures: Sequence[str]) -> pd.DataFrame:

@@ -30,6 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
+        if not _is_about(error, path.parent):
+            raise
         place = error.filename or path
         raise DataError(
             f"cannot write {path}: {error.strerror or error} ({place}); "
@@ -38,6 +40,16 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _is_about(error: OSError, folder: Path) -> bool:
+    """Tell an error of writing to a folder from one of an input that the block reads meanwhile.
+
+    Errors of damaged archives and the like have no number; those of another file name it.
+    """
+    if error.errno is None:
+        return False
+    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(folder)
 
 
 def _remove_abandoned(path: Path) -> None:
@@ -60,6 +72,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         yield unfinished
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
+    except DataError:
+        raise
     except Exception as error:  # safetensors reports a full disk with an error of its own
         raise DataError(f"cannot save {folder}: {error}; free space") from error
     finally:
@@ -114,3 +128,19 @@ def write_manifest(path: Path, files: Iterable[Path], *, root: Path) -> Path:
     """
     digests = {os.path.relpath(file, root): sha256(file) for file in files if file.is_file()}
     return write_text(path, json.dumps(digests, indent=1, sort_keys=True) + "\n")
+
+
+def read_manifest(path: Path, *, root: Path) -> list[Path]:
+    """Return the files of a manifest, none where there is no manifest.
+
+    Raises `DataError` for one that has changed since, or is gone.
+    """
+    if not path.is_file():
+        return []
+    files = []
+    for name, expected in json.loads(path.read_text(encoding="utf-8")).items():
+        file = root / name
+        if not file.is_file() or sha256(file) != expected:
+            raise DataError(f"{file} is not as {path} lists it; rerun the notebook that wrote it")
+        files.append(file)
+    return files

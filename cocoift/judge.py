@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 from cocoift.benchmarks import Question
 
-_WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
+# A number with its sign and its thousands, else a word; hyphens part words.
+_WORD = re.compile(
+    r"(?<![\w.)])[-+\u2212]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])|[^\W_]+(?:['’.][^\W_]+)*"
+)
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -47,15 +51,31 @@ def wanted_parts(answer: str) -> list[list[str]]:
 def states(text: str, part: str) -> bool:
     """Tell whether a text holds a part as whole words, whatever case, numbers as words or digits.
 
-    `"A red car."` states `red car` and `car`, not `red` of `redder`.
+    `"A red car."` states `red car` and `car`, not `red` of `redder`.  Plurals state their singular
+    and the other way round, hyphens part words (`ten-pound` states `ten`), signs and thousands
+    belong to their number: `5` is not `-5`, `12` not `12,000`.
     """
     return _holds(_words(text), _words(part)) if _words(part) else part.strip() in text
 
 
 def _words(text: str) -> list[str]:
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = _WORD.findall(folded)
-    return [str(_NUMBERS.index(word)) if word in _NUMBERS else word for word in words]
+    # Some of MM-Vet's answers spell a line break as a backslash and an n.
+    folded = unicodedata.normalize("NFKC", text.replace("\\n", " ")).casefold()
+    return [_plain(word) for word in _WORD.findall(folded)]
+
+
+def _plain(word: str) -> str:
+    """Return one spelling for all forms of a number, and for a word's singular and plural."""
+    if word in _NUMBERS:
+        return str(_NUMBERS.index(word))
+    number = word.replace(",", "").replace("\u2212", "-")
+    if _NUMBER.fullmatch(number):
+        return f"{float(number):g}" if len(number) < 15 else number.removeprefix("+")
+    if word.isalpha() and len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us")):
+        if word.endswith("ies"):
+            return f"{word[:-3]}y"
+        return word[:-2] if word.endswith(("ses", "xes", "ches", "shes", "zes")) else word[:-1]
+    return word
 
 
 def _holds(words: Sequence[str], part: Sequence[str]) -> bool:

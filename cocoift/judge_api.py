@@ -30,9 +30,10 @@ _REPLY_TOKENS = 16
 class JudgeSettings:
     """Who judges and how: the endpoint, the prompt, and how often each answer is judged.
 
-    `attempts` bounds how often an unusable reply is asked for again.  `prices` are per million
-    tokens, in and out; `max_cost` is the most that all replies in the cache may cost together,
-    those of earlier runs included.
+    `repeats` is how often an answer is judged under the protocols of the headline; under others it
+    is judged once.  `attempts` bounds how often an unusable reply is asked for again.  `prices`
+    are per million tokens, in and out; `max_cost` is the most that all replies may cost together,
+    empty ones and those of earlier runs included.
     """
 
     endpoint: Endpoint
@@ -113,7 +114,14 @@ class _Cache:
                 "CREATE TABLE IF NOT EXISTS replies "
                 "(key TEXT PRIMARY KEY, reply TEXT, tokens_in INTEGER, tokens_out INTEGER)"
             )
-            sums = "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM replies"
+            # Replies without a text are billed too, but there is nothing to keep of them.
+            self.base.execute(
+                "CREATE TABLE IF NOT EXISTS unusable (tokens_in INTEGER, tokens_out INTEGER)"
+            )
+            sums = (
+                "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM "
+                "(SELECT tokens_in, tokens_out FROM replies UNION ALL SELECT * FROM unusable)"
+            )
             # The tokens of all replies, in and out.
             self.paid: tuple[int, int] = self.base.execute(sums).fetchone()
 
@@ -135,7 +143,15 @@ class _Cache:
         with self.lock, self._telling():
             self.base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
                               (key, reply, *tokens))  # fmt: skip
-            self.paid = (self.paid[0] + tokens[0], self.paid[1] + tokens[1])
+            self._pay(tokens)
+
+    def put_unusable(self, tokens: tuple[int, int]) -> None:
+        with self.lock, self._telling():
+            self.base.execute("INSERT INTO unusable VALUES (?, ?)", tokens)
+            self._pay(tokens)
+
+    def _pay(self, tokens: tuple[int, int]) -> None:
+        self.paid = (self.paid[0] + tokens[0], self.paid[1] + tokens[1])
 
     def close(self) -> None:
         self.base.close()
@@ -172,6 +188,18 @@ def bill(
     tokens_in = sum(map(estimate, missing))
     tokens_out = _REPLY_TOKENS * len(missing)
     return Bill(len(missing), tokens_in, tokens_out, _cost(settings, tokens_in, tokens_out))
+
+
+def cost_of_a_run(settings: JudgeSettings, questions: Sequence[Question]) -> float:
+    """Estimate what judging one answer to each question costs, once.
+
+    An answer counts as long as the right one, at least 100 tokens.
+    """
+    judged = [question for question in questions if question.answer]
+    texts = [prompt_text(settings.prompt, question, "") for question in judged]
+    answers = [max(100, estimate(question.answer)) for question in judged]
+    tokens_in = sum(map(estimate, texts)) + sum(answers)
+    return _cost(settings, tokens_in, _REPLY_TOKENS * len(judged))
 
 
 def _cost(settings: JudgeSettings, tokens_in: int, tokens_out: int) -> float:
@@ -234,6 +262,8 @@ def _graded(
                     temperature=settings.temperature,
                 )
                 if isinstance(told, Failure):
+                    if any(tokens):
+                        known.put_unusable((tokens[0], tokens[1]))
                     reason = told.reason
                     continue
                 # Servers that do not count tokens are counted for.

@@ -51,6 +51,12 @@ class Rollout(msgspec.Struct, frozen=True):
         return None if self.failure else self.rounds[-1].answer
 
 
+# Opening rounds are saved as they are played, as dialogs of no question.
+_OPENING = ""
+
+Images = tuple[str, ...]
+
+
 class Head(msgspec.Struct, frozen=True):
     """The first line of a rollout file: `model` is `<name>-<seed>`."""
 
@@ -120,16 +126,20 @@ def roll_out(
     enters a history.  Raises `DataError` for a damaged file or a picture that cannot be opened.
     """
     head = Head(key, model, protocol.name)
-    done = _resume(file, head)
+    done, opened = _resume(file, head)
     todo = [q for q in questions if q.id not in done or done[q.id].failure]
     # Questions on one picture stay together: they share its cache and its opening rounds.
     todo.sort(key=lambda question: question.images)
     bar = tqdm(total=len(todo), desc=f"{model}, {protocol.name}", unit=" dialogs", leave=False)
     with file.open("ab", buffering=0) as log, bar:
+
+        def save(rollout: Rollout) -> None:
+            _append(log, msgspec.json.encode(rollout) + b"\n", file)
+
         for part in (todo[at : at + chunk] for at in range(0, len(todo), chunk)):
             shown = _pictures(part, questions, protocol, image_root)
-            for rollout in _dialogs(part, protocol, answer, shown):
-                _append(log, msgspec.json.encode(rollout) + b"\n", file)
+            for rollout in _dialogs(part, protocol, answer, shown, opened, save):
+                save(rollout)
                 done[rollout.question_id] = rollout
                 bar.update()
     return [done[question.id] for question in questions]
@@ -146,17 +156,19 @@ def _append(log: io.RawIOBase, line: bytes, file: Path) -> None:
     raise DataError(f"{file}: {reason}; free space and run again, what was answered is kept")
 
 
-def _resume(file: Path, head: Head) -> dict[str, Rollout]:
-    """Return the dialogs that are in a file, and make the file ready to be appended to."""
+def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, list[Round]]]:
+    """Return a file's dialogs and opening rounds, and make the file ready to be appended to."""
     first = msgspec.json.encode(head) + b"\n"
     lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
     if not lines or lines[0] != first:
         write_bytes(file, first)
-        return {}
+        return {}, {}
     if not lines[-1].endswith(b"\n"):  # a line that a kill cut short
         lines.pop()
         os.truncate(file, sum(map(len, lines)))
-    return {rollout.question_id: rollout for rollout in read_rollouts(file)}
+    found = _read(file)[1]
+    opened = {tuple(one.images): list(one.rounds) for one in found if one.question_id == _OPENING}
+    return {one.question_id: one for one in found if one.question_id != _OPENING}, opened
 
 
 def read_rollouts(file: Path) -> list[Rollout]:
@@ -166,13 +178,18 @@ def read_rollouts(file: Path) -> list[Rollout]:
 
 def read_log(file: Path) -> tuple[Head, list[Rollout]]:
     """Return a rollout file's head and its dialogs; raises `DataError` when it is damaged."""
+    head, found = _read(file)
+    dialogs = {one.question_id: one for one in found if one.question_id != _OPENING}
+    return head, list(dialogs.values())
+
+
+def _read(file: Path) -> tuple[Head, list[Rollout]]:
     try:
         first, *lines = file.read_bytes().splitlines()
         head = msgspec.json.decode(first, type=Head)
-        found = [msgspec.json.decode(line, type=Rollout) for line in lines]
+        return head, [msgspec.json.decode(line, type=Rollout) for line in lines]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise DataError(f"{file}: {error}; delete it and run again") from error
-    return head, list({rollout.question_id: rollout for rollout in found}.values())
 
 
 def asks(
@@ -183,7 +200,7 @@ def asks(
     `None` stands where an opening round failed.  Raises `DataError` as `roll_out` does.
     """
     shown = _pictures(questions, questions, protocol, image_root)
-    rounds, failures = _open(protocol, answer, shown)
+    rounds, failures = _open(protocol, answer, shown, {}, lambda opening: None)
     return [
         None
         if one.images in failures
@@ -194,7 +211,7 @@ def asks(
 
 def _pictures(
     part: Sequence[Question], questions: Sequence[Question], protocol: Protocol, root: Path
-) -> dict[tuple[str, ...], tuple[Image.Image, ...]]:
+) -> dict[Images, tuple[Image.Image, ...]]:
     """Return the pictures to show for each question's images, each opened once."""
     sets = list(dict.fromkeys(question.images for question in questions))
     others = dict(zip(sets, [*sets[1:], sets[0]], strict=True))
@@ -212,10 +229,12 @@ def _dialogs(
     part: Sequence[Question],
     protocol: Protocol,
     answer: Answerer,
-    shown: dict[tuple[str, ...], tuple[Image.Image, ...]],
+    shown: dict[Images, tuple[Image.Image, ...]],
+    opened: dict[Images, list[Round]],
+    save: Callable[[Rollout], None],
 ) -> Iterator[Rollout]:
     """Yield the dialog of every question, those that fail in their opening rounds first."""
-    rounds, failures = _open(protocol, answer, shown)
+    rounds, failures = _open(protocol, answer, shown, opened, save)
     for question in (one for one in part if one.images in failures):
         before = rounds[question.images]
         reason = f"opening round {len(before) + 1}: {failures[question.images]}"
@@ -237,28 +256,38 @@ def _dialogs(
 def _open(
     protocol: Protocol,
     answer: Answerer,
-    shown: dict[tuple[str, ...], tuple[Image.Image, ...]],
-) -> tuple[dict[tuple[str, ...], list[Round]], dict[tuple[str, ...], str]]:
-    """Play the opening rounds, once per set of pictures; return them, and where they failed."""
-    rounds: dict[tuple[str, ...], list[Round]] = {images: [] for images in shown}
-    failures: dict[tuple[str, ...], str] = {}
+    shown: dict[Images, tuple[Image.Image, ...]],
+    opened: dict[Images, list[Round]],
+    save: Callable[[Rollout], None],
+) -> tuple[dict[Images, list[Round]], dict[Images, str]]:
+    """Play the opening rounds, once per set of pictures; return them, and where they failed.
+
+    `opened` holds rounds that were played before and gains those played now: one picture has one
+    history, also at an endpoint that samples.
+    """
+    failures: dict[Images, str] = {}
     for position, text in enumerate(protocol.opening):
-        going = [images for images in shown if images not in failures]
+        going = [
+            images
+            for images in shown
+            if images not in failures and len(opened.setdefault(images, [])) == position
+        ]
         if protocol.replies:
             for images in going:
                 told = _reference(protocol, position, images)
-                rounds[images].append(Round(text, told, "reference"))
+                opened[images].append(Round(text, told, "reference"))
             continue
         asked = [
-            _ask(images, shown[images], [*rounds[images], Round(text, "")]) for images in going
+            _ask(images, shown[images], [*opened[images], Round(text, "")]) for images in going
         ]
         for number, reply in answer(asked):
             images = going[number]
             if isinstance(reply, Failure):
                 failures[images] = reply.reason
             else:
-                rounds[images].append(Round(text, reply))
-    return rounds, failures
+                opened[images].append(Round(text, reply))
+                save(Rollout(_OPENING, list(images), list(opened[images])))
+    return {images: opened.get(images, []) for images in shown}, failures
 
 
 def _reference(protocol: Protocol, position: int, images: tuple[str, ...]) -> str:

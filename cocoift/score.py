@@ -148,33 +148,6 @@ def score_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def difference_table(
-    verdicts: pd.DataFrame,
-    metrics: Sequence[Metric],
-    pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]],
-    *,
-    resamples: int = 2_000,
-) -> pd.DataFrame:
-    """Return paired differences, all seeds together: ((model, protocol) minus (model, protocol)).
-
-    Columns: one, other (`model, protocol`), metric, difference (points), low, high.
-    """
-    answers = per_answer(verdicts)
-    bootstrap = Bootstrap(answers.image, resamples=resamples)
-    groups = dict(iter(answers.groupby(["model", "protocol"])))
-    rows = []
-    for one, other in pairs:
-        if one not in groups or other not in groups:
-            continue
-        for metric in metrics:
-            drawn = [bootstrap.values(groups[key], metric) for key in (one, other)]
-            low, high = interval(drawn[0] - drawn[1])
-            gap = value(groups[one], metric) - value(groups[other], metric)
-            rows.append((", ".join(one), ", ".join(other), metric.name, gap, low, high))
-    columns = ["one", "other", "metric", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def repeat_spread(verdicts: pd.DataFrame, metric: Metric) -> float:
     """Return the standard deviation of a metric over judge repeats (MM-Vet reports it so)."""
     runs = [value(per_answer(part), metric) for _, part in verdicts.groupby("repeat")]

@@ -19,6 +19,7 @@ from cocoift.ablations import (
     variant_training,
     write_variant,
 )
+from cocoift.effects import effect_table
 from cocoift.files import DataError
 from cocoift.mixtures import MERGED, MIX, Layout, records
 from cocoift.score import COLLAPSE, Metric
@@ -206,25 +207,32 @@ def rows(ablation, settings, collapse, change=None):
     return pd.DataFrame(found, columns=list(report.COLUMNS))
 
 
+def apart(contrast, value, half):
+    """Return an effect of one seed: its value, and half the width of its interval."""
+    columns = ["metric", "contrast", "seed", "difference", "low", "high"]
+    ends = value - half, value + half
+    rows = [(COLLAPSE, contrast, seed, value, *ends) for seed in ("0", "all")]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def test_the_dose_sentence_names_where_half_of_the_rise_is_reached():
     doses = ["0 %", "25 %", "50 %", "100 %"]
     table = rows("dose", doses, dict(zip(doses, [(10, 2), (30, 2), (60, 2), (80, 2)], strict=True)))
-    assert report.dose_sentence(table, "total").endswith("Half of the rise is reached at 50 %.")
+    shown, hidden = apart("last - first", 70, 5), apart("last - first", 0, 5)
+    assert report.dose_sentence(table, shown, "total").endswith("reached at 50 %.")
     flat = rows("dose", doses, dict.fromkeys(doses, (10, 5)))
-    assert "no dose-response is shown" in report.dose_sentence(flat, "total")
+    assert report.dose_sentence(flat, hidden, "total").endswith("No dose-response is shown.")
 
 
-def test_the_answers_sentence_follows_the_intervals():
-    kinds = ["short", "sentence"]
+def test_the_answers_sentence_follows_the_paired_difference():
+    table = rows("answers", ["short", "sentence"], {"short": (50, 20), "sentence": (40, 20)})
 
-    def said(short, sentence):
-        return report.answer_sentence(
-            rows("answers", kinds, {"short": short, "sentence": sentence}), "total"
-        )
+    def said(value, half):
+        return report.answer_sentence(table, apart("sentence - short", value, half), "total")
 
-    assert said((80, 3), (5, 3)).endswith("make the collapse.")
-    assert said((5, 3), (80, 3)).endswith("do not prevent it.")
-    assert said((50, 20), (40, 20)).endswith("no difference is shown.")
+    assert said(-10, 3).endswith("make the collapse.")  # though the intervals overlap
+    assert said(10, 3).endswith("do not prevent it.")
+    assert said(-10, 20).endswith("It is not shown.")
 
 
 def test_the_images_sentence_names_the_smallest_number_that_obeys_and_scores_as_all():
@@ -236,9 +244,10 @@ def test_the_images_sentence_names_the_smallest_number_that_obeys_and_scores_as_
         own = [("images", n, "m", "all", "multi_round", report.OBEYS, v, v, v)
                for n, v in zip(counts, obeys, strict=True)]  # fmt: skip
         extra = pd.DataFrame(own, columns=list(report.COLUMNS))
-        return report.image_sentence(pd.concat([found, extra]), "total")
+        lower = pd.concat([apart("0", -4, 5), apart("50", -4, 1), apart("200", -2, 3)])
+        return report.image_sentence(pd.concat([found, extra]), lower, "total")
 
-    assert said([30, 50, 95, 99]).endswith("reaches that of all images is 200.")
+    assert said([30, 95, 95, 99]).endswith("shown to score lower than all images is 200.")
     assert said([30, 50, 60, 70]).endswith(
         "None is both as good as all images and short when asked."
     )
@@ -260,16 +269,18 @@ def verdicts(collapse):
 METRIC = Metric(COLLAPSE, {f"q{n}": 1.0 for n in range(30)}, of="collapsed")
 
 
+def factors(collapse):
+    return effect_table(verdicts(collapse), [METRIC], report.factor_contrasts(), resamples=300)
+
+
 def test_effects_of_the_two_by_two_are_those_computed_by_hand():
-    table = report.effects(
-        verdicts({"mix": (0, 27), "first-mixed": (0, 18), "every-apart": (0, 6), "merged": (0, 3)}),
-        METRIC,
-        resamples=300,
-    ).set_index("factor")
+    collapse = {"mix": (0, 27), "first-mixed": (0, 18), "every-apart": (0, 6), "merged": (0, 3)}
+    table = factors(collapse)
+    table = table[table.seed == "all"].set_index("contrast")
     percent = {"prompts": (90 + 60 - 20 - 10) / 2, "sources": (90 + 20 - 60 - 10) / 2,
                "interaction": 90 + 10 - 60 - 20}  # fmt: skip
     for name, expected in percent.items():
-        assert table.effect[name] == pytest.approx(expected)
+        assert table.difference[name] == pytest.approx(expected)
         assert table.low[name] <= expected <= table.high[name]
 
 
@@ -281,12 +292,11 @@ def test_effects_of_the_two_by_two_are_those_computed_by_hand():
         ({"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 28), "merged": (0, 1)},
          "More of it comes from keeping the sources apart."),
         ({"mix": (3, 3), "first-mixed": (3, 3), "every-apart": (3, 3), "merged": (3, 3)},
-         "Neither effect is beyond its interval."),
+         "Neither effect is shown."),
     ],
 )  # fmt: skip
 def test_the_factor_sentence_says_what_the_numbers_say(collapse, said):
-    table = report.effects(verdicts(collapse), METRIC, resamples=300)
-    assert report.factor_sentence(table).endswith(said)
+    assert report.factor_sentence(factors(collapse)).endswith(said)
 
 
 def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
@@ -297,7 +307,8 @@ def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
     )
     assert list(found.columns) == list(report.COLUMNS)
     assert set(found.seed) == {"0", "1", "all"}
-    change = found[(found.protocol == "difference")].set_index("setting").value
+    changes = found[(found.protocol == "difference") & (found.seed == "all")]
+    change = changes.set_index("setting").value
     assert change["100 %"] == pytest.approx(90) and change["0 %"] == pytest.approx(10)
     obeys = found[(found.metric == report.OBEYS) & (found.seed == "all")]
     assert set(obeys.protocol) == {"multi_round"} and set(obeys.value) == {80.0}
@@ -305,5 +316,4 @@ def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
 
 def test_the_factor_sentence_tells_when_both_together_do_more():
     both = {"mix": (0, 27), "first-mixed": (0, 6), "every-apart": (0, 6), "merged": (0, 3)}
-    table = report.effects(verdicts(both), METRIC, resamples=300)
-    assert "more than the sum of each alone" in report.factor_sentence(table)
+    assert "more than the sum of each alone" in report.factor_sentence(factors(both))

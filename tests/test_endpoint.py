@@ -188,6 +188,17 @@ def test_judging_stops_when_what_was_paid_reaches_the_limit(tmp_path):
     assert 0 < len(server.requests) < 12
 
 
+def test_empty_replies_that_the_server_bills_count_towards_the_limit(tmp_path):
+    with serving(lambda body, number: "") as server:
+        where = endpoint(server, concurrency=1)
+        chosen = JudgeSettings(endpoint=where, prompt=PROMPT, prices=(100.0, 0.0), max_cost=0.05,
+                               attempts=3)  # fmt: skip
+        for _ in range(2):  # what was paid is remembered by the next run
+            with pytest.raises(DataError, match=r"judging has cost 0\.05|0\.05 are spent"):
+                judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+    assert len(server.requests) == 5  # of 100 tokens each
+
+
 def test_the_limit_holds_over_several_models_and_runs(tmp_path):
     with serving(lambda body, number: "0.5") as server:
         where = endpoint(server, concurrency=1)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cocoift.files import DataError, inside, replacing, write_text
+from cocoift.files import DataError, inside, replacing, replacing_folder, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -55,3 +55,19 @@ def test_no_name_leaves_its_root(tmp_path, name):
 
 def test_a_plain_name_stays_inside(tmp_path):
     assert inside(tmp_path, "train2017/1.jpg") == tmp_path / "train2017" / "1.jpg"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("not a gzip file"), FileNotFoundError(2, "No such file", "/elsewhere/input.json")],
+)
+def test_a_damaged_or_missing_input_is_not_called_an_output_that_cannot_be_written(tmp_path, error):
+    with pytest.raises(OSError) as raised, replacing(tmp_path / "out.txt"):
+        raise error
+    assert raised.value is error and not list(tmp_path.iterdir())
+
+
+def test_an_error_that_is_told_already_is_told_as_it_is(tmp_path):
+    told = DataError("record 3: mend it")
+    with pytest.raises(DataError, match=r"^record 3: mend it$"), replacing_folder(tmp_path / "out"):
+        raise told

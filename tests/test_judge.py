@@ -111,3 +111,25 @@ def test_claims_are_known_for_the_benchmarks_pictures_only():
     counted = claims_by_image(0, pixels=64)
     assert counted("mini_000.jpg", "The picture was taken at the beach.") is not None
     assert counted("other.jpg", "A car.") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "told"),
+    [
+        ("The roots are 1 and 5.", "-5", False), ("x = -5", "-5", True), ("x is −5", "-5", True),
+        ("The roots are -1 and -5.", "5", False), ("from 3-5 days", "5", True),
+        ("12,000 people", "12", False), ("12,000 people", "12000", True), ("8.00", "eight", True),
+        ("a ten-pound note", "ten", True), ("a ten-pound note", "ten pound", True),
+        ("two apples", "apple", True), ("an apple", "apples", True), ("boxes", "box", True),
+        ("cherries", "cherry", True), ("a bus", "buses", True), ("glass", "glas", False),
+        ("The red car\\nis here", "car is", True), ("1.25", "12", False), ("v1.25", "25", False),
+    ],
+)  # fmt: skip
+def test_signs_thousands_hyphens_and_plurals_are_read(text, part, told):
+    assert states(text, part) == told
+
+
+def test_an_answer_without_the_signs_that_are_wanted_scores_nothing():
+    wanted = Question(id="q", images=("x",), text="What is x?", answer="-1<AND>-5")
+    assert reference_verdict(wanted, "The roots are 1 and 5").score == 0.0
+    assert reference_verdict(wanted, "They are -1 and -5.").score == 1.0

@@ -125,6 +125,42 @@ def test_a_run_that_is_stopped_repeats_nothing(pictures, tmp_path):
     assert read_rollouts(tmp_path / "r" / "x.jsonl") == sorted(dialogs, key=lambda d: d.images)
 
 
+class Sampler(Parrot):
+    """A parrot that never says the same twice, as an endpoint that samples."""
+
+    def __call__(self, asked):
+        for number, reply in super().__call__(asked):
+            yield number, reply if isinstance(reply, Failure) else f"{reply} #{len(self.asked)}"
+
+
+def histories(dialogs):
+    """Return the opening replies that stand before each picture's questions."""
+    found = {}
+    for dialog in dialogs:
+        found.setdefault(tuple(dialog.images), set()).add(
+            tuple(r.answer for r in dialog.rounds[:-1])
+        )
+    return found
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 256], ids=["one", "two", "all at once"])
+def test_a_picture_has_one_history_wherever_a_chunk_or_a_stop_cuts_its_questions(
+    pictures, tmp_path, chunk
+):
+    protocol = Protocol(name="three", opening=("One?", "Two?"))
+    first = Sampler(stop_after=9)
+    with pytest.raises(KeyboardInterrupt):
+        rolled(pictures, tmp_path, first, protocol, chunk=chunk)
+    rest = Sampler()
+    dialogs = rolled(pictures, tmp_path, rest, protocol, chunk=chunk)
+    assert [d.question_id for d in dialogs] == [q.id for q in QUESTIONS]
+    assert {len(replies) for replies in histories(dialogs).values()} == {1}
+    openings = [a for a in (*first.asked, *rest.asked) if a.messages[-1].value.endswith("Two?")]
+    assert len(openings) == 3
+    # Nothing that was answered is asked again: 3 x 2 opening rounds and 7 questions.
+    assert len(first.asked) + len(rest.asked) == 13
+
+
 def test_a_line_that_a_kill_cut_short_is_asked_again(pictures, tmp_path):
     whole = rolled(pictures, tmp_path, Parrot())
     file = tmp_path / "r" / "x.jsonl"
