@@ -1,4 +1,4 @@
-# The study: `make study` (PRESET=mini by default), `make test`, `make lab`, `make bench`.
+# The study: `make study` (PRESET=mini by default), `make test`, `make check`, `make lab`, `make bench`.
 # Each target is a few plain python lines; the README shows them for machines without make.
 
 PRESET ?= mini
@@ -6,7 +6,7 @@ BASE_PYTHON ?= python3
 PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
 
-.PHONY: study test lab bench faults clean
+.PHONY: study test check lab bench faults clean
 
 study: $(INSTALLED)
 	$(PYTHON) -m doit preset=$(PRESET)
@@ -15,6 +15,12 @@ test: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest
+
+# Style, clean notebooks, and the tests that neither train nor run a notebook nor need a browser.
+check: $(INSTALLED)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pytest -m "not slow"
 
 # A tenth of the paper's size; IMAGES=118287 is all of it.
 IMAGES ?= 11829

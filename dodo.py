@@ -1,7 +1,7 @@
 """The study as a graph of notebooks, for doit: `python -m doit preset=mini`.
 
-A notebook runs again when its own text, the package, the catalogue, its parameters or the raw
-files changed (by content, sizes for raw files), or when one of its results is gone.
+A notebook runs again when its own text, the package, a file that it reads, its parameters or what
+an earlier notebook left changed (by content, sizes for raw files), or when a result is gone.
 """
 
 import base64
@@ -9,13 +9,12 @@ import json
 import sys
 from pathlib import Path
 
-import pandas as pd
 from doit import get_var
 from doit.exceptions import TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
-from cocoift import evaluation_report, study
+from cocoift import study
 from cocoift.files import DataError, write_text
 from cocoift.pages import index_page
 
@@ -27,6 +26,7 @@ PRODUCTS = {
     "00_setup": "interim/manifest.json",
     "02_merge": "merged/manifest.json",
     "04_finetune_qlora": "adapters/manifest.json",
+    "05_multi_round_eval": "rollouts/manifest.json",
 }
 # The figures of the index: file, title, text for those who cannot see it.  The first one is the
 # finding's.
@@ -81,13 +81,8 @@ class OneLine(ConsoleReporter):
 def load():
     """Return the preset's parameters and its report folder; end with one line if it is wrong."""
     try:
+        parameters = study.named_preset(PRESET)
         known = {path.stem: study.declared_parameters(path) for path in study.notebooks(ROOT)}
-        path = (
-            Path(PRESET)
-            if PRESET.endswith((".yaml", ".json"))
-            else ROOT / f"notebooks/presets/{PRESET}.yaml"
-        )
-        parameters = study.read_preset(path, known=known)
         return parameters, known, ROOT / parameters["report_dir"]
     except DataError as error:
         sys.exit(f"error: {error}")
@@ -127,9 +122,28 @@ def curated(own):
     return path.read_text(encoding="utf-8") if path and path.is_file() else ""
 
 
+def small_files():
+    """Return the files below `data/` that notebooks read, and those that the preset names.
+
+    The catalogue, the paper's results, synonyms, hand-given scores, judges' prompts, the shipped
+    checkpoint: a change of any runs every notebook again, which costs seconds where nothing
+    depends on it.
+    """
+    data = ROOT / "data"
+    found = [path for path in data.glob("*.*") if path.suffix != ".md"]
+    found += [*(data / "judges").glob("*"), *(data / "mini_llava").glob("*")]
+    named = [PARAMETERS["catalogue"], PARAMETERS.get("synonyms")]
+    named += PARAMETERS.get("judge", {}).get("prompts", {}).values()
+    return sorted({*found, *(ROOT / name for name in named if name and (ROOT / name).is_file())})
+
+
 def task_notebook():
     """Execute one notebook of the study."""
-    package = [*(ROOT / "cocoift").rglob("*.py"), ROOT / PARAMETERS["catalogue"]]
+    package = [
+        *(ROOT / "cocoift").rglob("*.py"),
+        *(ROOT / "cocoift").rglob("*.css"),
+        *small_files(),
+    ]
     before, upstream = None, []
     for notebook in study.notebooks(ROOT):
         name = notebook.stem
@@ -159,10 +173,14 @@ def figures():
 
 
 def finding():
-    scores, lost = (REPORTS / "tables" / name for name in ("scores.csv", "differences.csv"))
-    if not (scores.is_file() and lost.is_file() and (REPORTS / "figures/finding.png").is_file()):
+    scores, effects = (REPORTS / "tables" / name for name in ("scores.csv", "effects.csv"))
+    if not (scores.is_file() and effects.is_file() and (REPORTS / "figures/finding.png").is_file()):
         return None
-    read = [pd.read_csv(path, dtype={"seed": str}) for path in (scores, lost)]
+    import pandas as pd
+
+    from cocoift import evaluation_report  # imports torch, which most runs can do without
+
+    read = [pd.read_csv(path, dtype={"seed": str}) for path in (scores, effects)]
     return evaluation_report.finding(*read, labels=LABELS)
 
 

@@ -6,8 +6,10 @@ alone knows the format; the chat template it gives a checkpoint renders the same
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from cocoift.records import IMAGE_MARKER, Message, Record
 
@@ -221,7 +223,9 @@ def samples(
     """
 
     def encoded(record: Record) -> Sample:
-        return encode(record, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
+        whole = encode(record, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
+        # A list of Python integers takes ten times the room, which matters at 665,000 records.
+        return replace(whole, input_ids=np.asarray(whole.input_ids, np.int32))
 
     opening = [Message("human", f"{IMAGE_MARKER}\n")]
     overhead = len(

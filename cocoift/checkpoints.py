@@ -13,10 +13,11 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaImageProcessorPil,
     LlavaProcessor,
 )
 
-from cocoift.chat import chat_template
+from cocoift.chat import VICUNA_SYSTEM, chat_template
 from cocoift.files import DataError, replacing_folder
 from cocoift.model import check_files, load_adapters, load_model, load_processor
 from cocoift.records import IMAGE_MARKER
@@ -114,18 +115,36 @@ def read_projector(path: Path) -> dict[str, torch.Tensor]:
 
 
 def export(
-    adapter: Path, out: Path, *, checkpoint: str | Path, dtype: torch.dtype = torch.bfloat16
+    adapter: Path,
+    out: Path,
+    *,
+    checkpoint: str | Path,
+    system: str = VICUNA_SYSTEM,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> Path:
     """Merge an adapter into its base in full precision, for vLLM or transformers to load.
 
-    The adapter learnt beside four-bit weights; merged into the exact ones its answers can differ
-    a little, as with any QLoRA export.  Raises `DataError` when either part is missing.
+    What is served is what was trained: the chat of `cocoift.chat` with this system prompt, where
+    the hub's template leaves out `</s>`, and pictures padded to squares, where the base's processor
+    crops them.  The adapter learnt beside four-bit weights; merged into the exact ones its answers
+    can differ a little, as with any QLoRA export.  Raises `DataError` when either part is missing.
     """
     model = load_adapters(
         load_model(checkpoint, four_bit=False), {"tuned": adapter}
     ).merge_and_unload()
-    processor = load_processor(checkpoint)
+    processor = as_trained(load_processor(checkpoint), system=system)
     return _save(model.to(dtype), processor, out)
+
+
+def as_trained(processor: LlavaProcessor, *, system: str) -> LlavaProcessor:
+    """Return a processor that renders chats and prepares pictures as training does."""
+    pictures = processor.image_processor
+    kept = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
+    processor.image_processor = LlavaImageProcessorPil(
+        **{name: getattr(pictures, name) for name in kept}, do_pad=True
+    )
+    processor.chat_template = processor.tokenizer.chat_template = chat_template(system)
+    return processor
 
 
 def _save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path) -> Path:

@@ -1,29 +1,26 @@
 """Evaluation: models x protocols x benchmarks to rollouts, and rollouts to one verdict table."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
+from typing import Protocol as Typing
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from cocoift import judge_api
 from cocoift.benchmarks import Question, read_benchmark
+from cocoift.candidates import Candidate, LocalModels, local_candidates
 from cocoift.endpoint import Endpoint
 from cocoift.files import DataError, digest, sha256
 from cocoift.judge import Claims, Verdict, reference_verdict
 from cocoift.judge_api import JudgeSettings
-from cocoift.model import Device, load_adapters, load_model, load_processor, using
-from cocoift.protocols import Answerer, Ask, Protocol
-from cocoift.rollout import Rollout, endpoint_answers, local_answers, local_margins, roll_out
-from cocoift.train import training_log
-from cocoift.tuning import weights_digest
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# Rollouts of code that answers differently are not reused; raise it with such a change.
-_VERSION = 1
+from cocoift.model import release, use_threads
+from cocoift.parallel import ordered
+from cocoift.protocols import Protocol
+from cocoift.rollout import Rollout, roll_out
 
 
 @dataclass(frozen=True)
@@ -37,23 +34,13 @@ class Benchmark:
     digest: str
 
 
-# Questions and two answers for each to how much likelier the first one begins, in nats.
-Margins = Callable[[Sequence[Ask], Sequence[tuple[str, str]]], list[float]]
-
-
 @dataclass(frozen=True)
-class Candidate:
-    """A model to evaluate: how to ask it, and a digest of what its answers depend on.
+class Asked:
+    """One local model and the protocols under which it is asked."""
 
-    `margins` compares how two answers to each question begin (`generation.margins`); a model
-    behind an endpoint has none.
-    """
-
+    local: LocalModels
     name: str
-    seed: int
-    answer: Answerer
-    key: str
-    margins: Margins | None = None
+    protocols: Sequence[Protocol]
 
 
 @dataclass(frozen=True)
@@ -65,6 +52,7 @@ class Run:
     seed: int
     protocol: str
     rollouts: list[Rollout]
+    file: Path | None = None
 
     def answered(self) -> tuple[list[Question], list[str]]:
         """Return the questions that got an answer, and the answers, in the rollouts' order."""
@@ -73,7 +61,22 @@ class Run:
         return [question for question, _ in told], [answer for _, answer in told]
 
 
-Judge = Callable[[Benchmark, Sequence[Question], Sequence[str]], list[list[Verdict]]]
+class Judge(Typing):
+    """Gives each answer its verdicts; `repeated` ones where the judge is asked several times."""
+
+    def __call__(
+        self,
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        answers: Sequence[str],
+        *,
+        repeated: bool = True,
+    ) -> list[list[Verdict]]:
+        """Return the verdicts of every answer, in order."""
+
+
+# The protocols whose answers are judged as often as the judge's settings say.
+HEADLINE = ("single_round", "multi_round")
 
 
 def read_benchmarks(settings: Mapping[str, Mapping[str, str]], root: Path) -> list[Benchmark]:
@@ -91,64 +94,44 @@ def read_benchmarks(settings: Mapping[str, Mapping[str, str]], root: Path) -> li
     return found
 
 
-def endpoint_candidates(
-    settings: Sequence[Mapping[str, Any]], *, system: str, new_tokens: int
-) -> Iterator[Candidate]:
-    """Yield the models behind endpoints that a preset names: `{name, base_url, model, ...}`."""
-    for entry in settings:
-        values = dict(entry)
-        name = values.pop("name")
-        endpoint = Endpoint(**values)
-        key = digest([endpoint.base_url, endpoint.model, system, new_tokens])
-        answer = endpoint_answers(endpoint, system=system, new_tokens=new_tokens)
-        yield Candidate(name, 0, answer, key)
+def benchmarks_to_ask(
+    settings: Mapping[str, Mapping[str, str]], root: Path, models: Sequence[str]
+) -> list[Benchmark]:
+    """Return the benchmarks on disk; raises `DataError` where models are to be asked none."""
+    found = read_benchmarks(settings, root)
+    if models and not found:
+        places = ", ".join(str(root / entry["questions"]) for entry in settings.values())
+        raise DataError(
+            f"no benchmark to ask {', '.join(models)}: there is no {places or 'benchmark named'}; "
+            "fetch one (README, Evaluation), or set models and endpoints to []"
+        )
+    return found
 
 
-def local_candidates(
-    base: str,
-    adapters: Mapping[str, Path],
+def whole_bill(
+    judges: Mapping[str, JudgeSettings],
+    benchmarks: Sequence[Benchmark],
+    protocols: Sequence[str],
     *,
-    models: Sequence[str],
-    seed: int,
-    device: Device,
-    system: str,
-    new_tokens: int,
-    batch: int = 64,
-) -> Iterator[Candidate]:
-    """Yield the models of one seed: `base` untuned, the others by adapter, on one loaded base.
+    models: int,
+) -> float:
+    """Estimate what judging a whole run costs, before anything is trained or asked.
 
-    The base is loaded as it was when the adapters were trained, in four bits without any.
-    Raises `DataError` when an adapter is not there.
+    `models` counts models and seeds.  Answers are taken to be as long as the right ones, at least
+    100 tokens.  Raises `DataError` when that exceeds what one of the judges may cost.
     """
-    wanted = {name: folder for name, folder in adapters.items() if name in models}
-    recipes = [training_log(folder)["recipe"] for folder in wanted.values()]
-    four_bit = all(recipe["four_bit"] for recipe in recipes)
-    processor = load_processor(base)
-    loaded = load_model(base, four_bit=four_bit, device=device)
-    tuned = load_adapters(loaded, wanted) if wanted else None
-    weights = weights_digest(base)
-    for name in models:
-        shared = tuned if tuned is not None else loaded
-        ask = local_answers(shared, processor, system=system, new_tokens=new_tokens, batch=batch)
-        compare = local_margins(shared, processor, system=system, batch=batch)
-        own = None if name == "base" else sha256(wanted[name] / "adapter_model.safetensors")
-        key = digest([_VERSION, weights, own, four_bit, device, system, new_tokens])
-        if tuned is not None:
-            adapter = None if name == "base" else name
-            ask, compare = _switched(tuned, adapter, ask), _switched(tuned, adapter, compare)
-        yield Candidate(name, seed, ask, key, compare)
-
-
-def _switched(
-    model: Any, adapter: str | None, work: Callable[P, Iterable[T]]
-) -> Callable[P, list[T]]:
-    """Return `work` as done with one of the model's adapters in use (`None`: without any)."""
-
-    def switched(*args: P.args, **kwargs: P.kwargs) -> list[T]:
-        with using(model, adapter):
-            return list(work(*args, **kwargs))
-
-    return switched
+    cost = 0.0
+    for benchmark in (one for one in benchmarks if one.kind in judges):
+        judge = judges[benchmark.kind]
+        rounds = sum(judge.repeats if name in HEADLINE else 1 for name in protocols)
+        cost += models * rounds * judge_api.cost_of_a_run(judge, benchmark.questions)
+    limit = min((judge.max_cost for judge in judges.values()), default=cost)
+    if cost > limit:
+        raise DataError(
+            f"judging the whole run costs about {cost:.0f}, max_cost is {limit:.0f}; raise it, or "
+            "lower judge.repeats, or ask fewer models or protocols"
+        )
+    return cost
 
 
 def evaluate(
@@ -163,16 +146,60 @@ def evaluate(
     for benchmark in benchmarks:
         for protocol in protocols:
             name = f"{candidate.name}-{candidate.seed}-{protocol.name}.jsonl"
+            file = folder / benchmark.name / name
             rollouts = roll_out(
                 benchmark.questions,
                 protocol,
                 candidate.answer,
-                file=folder / benchmark.name / name,
+                file=file,
                 key=digest([candidate.key, benchmark.digest, asdict(protocol)]),
                 model=f"{candidate.name}-{candidate.seed}",
                 image_root=benchmark.images,
             )
-            runs.append(Run(benchmark, candidate.name, candidate.seed, protocol.name, rollouts))
+            told = (benchmark, candidate.name, candidate.seed, protocol.name, rollouts, file)
+            runs.append(Run(*told))
+    return runs
+
+
+def evaluate_local(
+    asked: Sequence[Asked], benchmarks: Sequence[Benchmark], *, folder: Path, processes: int = 1
+) -> list[Run]:
+    """Roll local models out on every benchmark, in the order given; files go below `folder`.
+
+    With several `processes` each asks one model with one thread: that is faster for small models,
+    and answers do not depend on the number of cores.  A GPU holds one base, so take one there.
+    """
+    if processes == 1:
+        # The models of one seed share a base; one base is in memory at a time.
+        groups = [list(group) for _, group in groupby(asked, key=lambda one: one.local.base)]
+    else:
+        groups = [[one] for one in asked]
+    tasks = [_Task(group, benchmarks, folder, processes > 1) for group in groups]
+    made = ordered(_evaluate_together, tasks, processes=processes)
+    bar = tqdm(made, total=len(tasks), desc="models", leave=False, disable=processes == 1)
+    return [run for runs in bar for run in runs]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Models of one base to be asked by one process."""
+
+    asked: Sequence[Asked]
+    benchmarks: Sequence[Benchmark]
+    folder: Path
+    one_thread: bool
+
+
+def _evaluate_together(task: _Task) -> list[Run]:
+    if task.one_thread:
+        use_threads(1)
+    protocols = {one.name: one.protocols for one in task.asked}
+    runs = []
+    for candidate in local_candidates(task.asked[0].local, list(protocols)):
+        own = protocols[candidate.name]
+        runs += evaluate(candidate, task.benchmarks, own, folder=task.folder)
+    del candidate  # the next base is loaded when this one is gone
+    release()
     return runs
 
 
@@ -182,7 +209,11 @@ def reference_judge(
     """Return the offline judge; `claims(image, answer)` counts right and wrong statements."""
 
     def judge(
-        benchmark: Benchmark, questions: Sequence[Question], answers: Sequence[str]
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        answers: Sequence[str],
+        *,
+        repeated: bool = True,
     ) -> list[list[Verdict]]:
         verdicts = []
         for question, answer in zip(questions, answers, strict=True):
@@ -215,11 +246,17 @@ def openai_judge(
     }
 
     def judged(
-        benchmark: Benchmark, questions: Sequence[Question], answers: Sequence[str]
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        answers: Sequence[str],
+        *,
+        repeated: bool = True,
     ) -> list[list[Verdict]]:
         if benchmark.kind not in per_kind:
             raise DataError(f"judge: no prompt for benchmarks of format {benchmark.kind}")
-        return judge_api.judge(per_kind[benchmark.kind], questions, answers, cache=cache)
+        own = per_kind[benchmark.kind]
+        own = own if repeated else replace(own, repeats=1)
+        return judge_api.judge(own, questions, answers, cache=cache)
 
     return per_kind, judged
 
@@ -245,7 +282,7 @@ def verdict_table(runs: Sequence[Run], judge: Judge) -> pd.DataFrame:
     for run in runs:
         by_id = {question.id: question for question in run.benchmark.questions}
         questions, answers = run.answered()
-        verdicts = judge(run.benchmark, questions, answers)
+        verdicts = judge(run.benchmark, questions, answers, repeated=run.protocol in HEADLINE)
         judged = dict(zip((question.id for question in questions), verdicts, strict=True))
         for one in run.rollouts:
             for verdict in judged.get(one.question_id, [Verdict(None, one.failure)]):

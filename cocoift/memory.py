@@ -109,10 +109,27 @@ def _output(config: LlavaConfig, *, tokens: int) -> float:
     return tokens * config.text_config.vocab_size * 4 * 3
 
 
+def dense_fits(model: LlavaForConditionalGeneration, *, prompts: int, free: int) -> bool:
+    """Tell whether a four-bit model can be made dense and still answer so many prompts at once.
+
+    `free` is in bytes; a prompt and its answer count as 2,048 tokens of key-value cache.
+    """
+    text, width = model.config.text_config, model.dtype.itemsize
+    weights = sum(
+        module.in_features * module.out_features * width
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and is_adapted(name)
+    )
+    heads = text.num_key_value_heads / text.num_attention_heads
+    cache = prompts * 2_048 * 2 * text.num_hidden_layers * text.hidden_size * heads * width
+    return weights + cache <= free
+
+
 def available(device: Device) -> int:
-    """Return the bytes that are free on a device."""
+    """Return the bytes that are free on a device, those that torch holds in reserve included."""
     if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+        reserve = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] + reserve
     return psutil.virtual_memory().available
 
 

@@ -4,6 +4,7 @@ The recipe is LLaVA-1.5's LoRA recipe (`finetune_lora.sh` in haotian-liu/LLaVA) 
 model quantised as in QLoRA (arXiv 2305.14314): NF4 with double quantisation.
 """
 
+import gc
 import os
 import re
 import warnings
@@ -25,6 +26,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
+from transformers.utils import logging
 
 from cocoift.files import DataError, replacing_folder, write_text
 
@@ -37,6 +39,10 @@ ADAPTED = (
     r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\."
     r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 )
+
+
+# An adapter's file in its folder, as peft names it.
+WEIGHTS = "adapter_model.safetensors"
 
 
 def pick_device(name: str) -> Device:
@@ -113,6 +119,22 @@ def load_model(
     return model
 
 
+def dense(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
+    """Return the model with each four-bit weight replaced by the value that it stands for.
+
+    Nothing changes but time and memory: four-bit layers dequantise their weights at every step.
+    In bfloat16 on a GPU and float32 on a CPU.  A model without four-bit layers stays as it is.
+    """
+    if not any(quantised_modules(model).values()):
+        return model
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of the loss in precision, which is QLoRA's own
+    try:
+        return model.dequantize(dtype=model.dtype)
+    finally:
+        logging.set_verbosity(before)
+
+
 def _compute_in_float32(model: nn.Module) -> None:
     """Keep 4-bit layers on a CPU in float32, whatever the processor offers.
 
@@ -122,6 +144,23 @@ def _compute_in_float32(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def computes_in_float32(model: nn.Module) -> bool:
+    """Tell whether a model's weights are float32, so that merging an adapter loses nothing."""
+    return all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def release() -> None:
+    """Give back the memory of models that nobody refers to any more, on a GPU too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads from here on: for one of several processes side by side."""
+    torch.set_num_threads(count)
 
 
 def _place(device: Device) -> str | int:
@@ -174,16 +213,12 @@ def add_adapter(
     rank: int = 128,
     alpha: int = 256,
     dropout: float = 0.05,
-    gradient_checkpointing: bool = False,
 ) -> PeftModel:
     """Return the model with a fresh adapter: LoRA on its language model, projector in full.
 
     The defaults are LLaVA-1.5's.  Everything else is frozen, and stays in the precision it was
     loaded in; what trains is float32.
     """
-    if gradient_checkpointing:
-        # Checkpointed layers pass gradients on only if their input asks for them.
-        model.enable_input_require_grads()
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -194,6 +229,10 @@ def add_adapter(
     )
     with _without_advice():
         adapted = get_peft_model(model, config)
+    # With checkpointing, transformers lets all embeddings ask for gradients, the tower's too: it
+    # would be differentiated, and run twice, for nothing.
+    tower = model.model.vision_tower
+    tower.forward = torch.no_grad()(tower.forward)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -265,8 +304,8 @@ def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Pa
     Raises `DataError` when one is not there.
     """
     for folder in folders.values():
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise DataError(f"no adapter in {folder} (adapter_model.safetensors); train it first")
+        if not (folder / WEIGHTS).is_file():
+            raise DataError(f"no adapter in {folder} ({WEIGHTS}); train it first")
     (name, folder), *others = folders.items()
     with _without_advice():
         loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)

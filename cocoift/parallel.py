@@ -22,15 +22,21 @@ def ordered(
 ) -> Iterator[Result]:
     """Yield `function(task)` for every task, in order, several at once.
 
-    `native` runs in `processes` of this machine (default: one per core; a single task runs in this
+    `native` runs in `processes` of this machine (default: `cores()`; a single task runs in this
     process), `ray` on the cluster that `RAY_ADDRESS` names, or on one started here.  Function,
     tasks and results travel by pickle; only a few results wait in memory at a time.  Raises what
     the function raises, for the first task in order that fails; the others are then given up.
     """
     if runner == "ray":
         return _on_ray(function, tasks)
-    processes = min(len(tasks), processes or os.cpu_count() or 1)
+    processes = min(len(tasks), processes or cores())
     return _on_cores(function, tasks, processes) if processes > 1 else map(function, tasks)
+
+
+def cores() -> int:
+    """Return how many cores this process may use, which can be fewer than the machine has."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _on_cores(

@@ -12,8 +12,8 @@ import msgspec
 import pandas as pd
 
 from cocoift.benchmarks import Question
-from cocoift.evaluation import Candidate
-from cocoift.files import DataError
+from cocoift.candidates import Candidate
+from cocoift.files import DataError, inside
 from cocoift.protocols import Protocol
 from cocoift.resample import ratio_interval
 from cocoift.rollout import asks
@@ -35,11 +35,14 @@ class Pair:
     full: str
 
 
-def read_pairs(path: Path, *, count: int | None = None) -> list[Pair]:
+def read_pairs(
+    path: Path, *, count: int | None = None, image_root: Path | None = None
+) -> list[Pair]:
     """Read questions with `answer` and `fullAnswer` in GQA's format, `count` spread over the file.
 
     The picture of a question is `<imageId>.jpg`.  Questions whose two answers are the same are
-    left out.  Raises `DataError` for a missing or damaged file.
+    left out, and with `image_root` those whose picture is not there.  Raises `DataError` for a
+    missing or damaged file.
     """
     try:
         rows = msgspec.json.decode(path.read_bytes(), type=dict[str, _Gqa])
@@ -50,6 +53,7 @@ def read_pairs(path: Path, *, count: int | None = None) -> list[Pair]:
              row.full_answer)
         for name, row in rows.items()
         if row.answer != row.full_answer
+        and (image_root is None or inside(image_root, f"{row.image_id}.jpg").is_file())
     ]  # fmt: skip
     return pairs if count is None else pairs[:: max(1, len(pairs) // count)][:count]
 

@@ -57,27 +57,47 @@ def notebooks(root: Path) -> list[Path]:
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
+def named_preset(preset: str) -> Parameters:
+    """Read the preset of this name, or in this file, and check it; raises as `read_preset`."""
+    root = project_root()
+    is_file = preset.endswith((".yaml", ".json"))
+    path = Path(preset) if is_file else root / f"notebooks/presets/{preset}.yaml"
+    known = {path.stem: declared_parameters(path) for path in notebooks(root)}
+    return read_preset(path, known=known)
+
+
 def read_preset(path: Path, *, known: Mapping[str, Parameters]) -> Parameters:
     """Read a preset, `{parameter: value}`, as `papermill -f` would, or that of a `run.json`.
 
-    `known` maps notebook names to their declared parameters.  Raises `DataError` for a parameter
-    that no notebook declares, or whose type differs from the declared default's.
+    `known` maps notebook names to their declared parameters.  Raises `DataError` for a file that
+    is no preset, a parameter that no notebook declares, one whose type differs from the declared
+    default's, and one that is not there: another preset's value would stand in for it.
     """
     try:
         preset = yaml.safe_load(path.read_text(encoding="utf-8"))
         preset = preset["parameters"] if path.suffix == ".json" else preset
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         presets = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise DataError(f"preset {path}: {error}; there are {presets}") from error
+    if not isinstance(preset, dict) or not preset:
+        raise DataError(
+            f"preset {path} is {'empty' if not preset else 'no mapping'}; it holds "
+            "`parameter: value` lines, start from a copy of notebooks/presets/mini.yaml"
+        )
+    names = {name for declared in known.values() for name in declared}
     for name, value in preset.items():
         defaults = [declared[name] for declared in known.values() if name in declared]
         if not defaults:
-            names = ", ".join(sorted({name for declared in known.values() for name in declared}))
+            told = ", ".join(sorted(names))
             raise DataError(
-                f"preset {path}: no notebook has a parameter {name!r}; it may be {names}"
+                f"preset {path}: no notebook has a parameter {name!r}; it may be {told}"
             )
         for default in defaults:
             _check_type(path, name, value, default)
+    if missing := sorted(names - set(preset)):
+        raise DataError(
+            f"preset {path} lacks {', '.join(missing)}; copy them from notebooks/presets/mini.yaml"
+        )
     return preset
 
 
@@ -164,6 +184,8 @@ def this_interpreter() -> Iterator[None]:
             JUPYTER_PATH=paths,
             TQDM_DISABLE="1",
             PYDEVD_DISABLE_FILE_VALIDATION="1",
+            # Waiting threads soon leave their core to other programs (at once: twice the time).
+            GOMP_SPINCOUNT="2000",
         ):
             yield
 
@@ -218,9 +240,14 @@ def _versions() -> dict[str, str]:
 
 
 def _commit(root: Path) -> str:
-    """Return the commit, marked when the working tree differs from it."""
+    """Return the commit, marked when the working tree differs from it; `unknown` without git."""
+    if not (root / ".git").exists():  # a source archive; a folder above may be a repository
+        return "unknown"
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 

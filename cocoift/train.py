@@ -1,19 +1,15 @@
 """Training: a base checkpoint and a mixture become an adapter, by transformers' Trainer.
 
-On several devices: `accelerate launch -m cocoift.train PRESET.yaml --mixture merged`, in the
-project's folder.
+On several devices: `accelerate launch -m cocoift train PRESET --mixture merged`, in the project's
+folder.
 """
 
-import argparse
-import inspect
 import json
 import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import (
     LlavaProcessor,
     PrinterCallback,
@@ -29,15 +25,17 @@ from cocoift.memory import Memory, available, check_fits, estimate
 from cocoift.model import (
     add_adapter,
     check_image_tokens,
+    dense,
     load_config,
     load_model,
     load_processor,
     pick_device,
+    release,
     save_adapter,
 )
 from cocoift.trainer import Collator, LossByForm, PlannedBatches, Progress, last_whole
 from cocoift.training_set import TrainingSet, check_pictures, read_training_set
-from cocoift.tuning import Training, plan_training
+from cocoift.tuning import Training
 
 NOTES = "training.json"
 
@@ -75,7 +73,7 @@ def needed_memory(training: Training, data: TrainingSet, plan: Plan) -> Memory:
         rank=recipe.rank,
         batch_tokens=plan.largest,
         supervised_tokens=max(sum(supervised[n] for n in batch) for batch in plan.batches),
-        four_bit=recipe.four_bit,
+        four_bit=recipe.four_bit and training.device == "cuda",
         gradient_checkpointing=recipe.gradient_checkpointing,
         device=training.device,
     )
@@ -88,9 +86,9 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
     Raises `DataError` for input that cannot train, a GPU that is not there, too little memory,
     and a full disk; the last whole checkpoint then stays, and a rerun goes on from it.
     """
-    key = training.key()
-    if _notes(training.adapter).get("key") == key:
+    if is_trained(training):
         return training.adapter
+    key = training.key()
     set_seed(training.seed)
     pick_device(training.device)
     check_image_tokens(load_config(training.checkpoint), training.image_tokens)
@@ -113,7 +111,17 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
         for stale in training.adapter.parent.glob(f".{training.adapter.name}.run-*"):
             shutil.rmtree(stale, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.free_memory()
+    # Trainer, optimiser and model refer to each other: only the collector lets go of them, and the
+    # next training needs their memory.
+    del trainer, weights
+    release()
     return training.adapter
+
+
+def is_trained(training: Training) -> bool:
+    """Tell whether the adapter is there and is what this training would give."""
+    return _notes(training.adapter).get("key") == training.key()
 
 
 def _whole_weights(trainer: LossByForm) -> dict[str, Any] | None:
@@ -132,12 +140,13 @@ def _trainer(
     arguments.gradient_accumulation_steps = plan.accumulation
     check_fits(needed_memory(training, data, plan), available(training.device))
     model = load_model(training.checkpoint, four_bit=recipe.four_bit, device=training.device)
+    if training.device == "cpu":  # no processor computes in four bits
+        model = dense(model)
     adapted = add_adapter(
         model,
         rank=recipe.rank,
         alpha=recipe.alpha,
         dropout=recipe.dropout,
-        gradient_checkpointing=recipe.gradient_checkpointing,
     )
     trainer = LossByForm(
         model=adapted,
@@ -204,25 +213,3 @@ def training_log(adapter: Path) -> dict[str, Any]:
 def _notes(adapter: Path) -> dict[str, Any]:
     path = adapter / NOTES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Train one mixture of a preset: the command line for `accelerate launch`."""
-    parser = argparse.ArgumentParser(prog="python -m cocoift.train", description=main.__doc__)
-    parser.add_argument("preset", type=Path, help="a preset, e.g. notebooks/presets/mini.yaml")
-    parser.add_argument("--mixture", default="merged", help="merged or mix")
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args(arguments)
-    try:
-        preset = yaml.safe_load(chosen.preset.read_text(encoding="utf-8"))
-        known = inspect.signature(plan_training).parameters
-        parameters = {name: value for name, value in preset.items() if name in known}
-        parameters["device"] = pick_device(parameters["device"])
-        training = plan_training(chosen.mixture, chosen.seed, root=Path.cwd(), **parameters)
-        print(train(training))
-    except (OSError, DataError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

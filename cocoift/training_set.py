@@ -2,11 +2,10 @@
 
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from cocoift.chat import Sample, TooLong, samples
@@ -100,9 +99,7 @@ def read_training_set(
         context_tokens=context_tokens,
         system=system,
     )
-    # A list of Python integers takes ten times the room, which matters at 118,287 records.
-    compact = [replace(one, input_ids=np.asarray(one.input_ids, np.int32)) for one in made]
-    return TrainingSet(len(records), compact, too_long)
+    return TrainingSet(len(records), made, too_long)
 
 
 def check_pictures(names: Iterable[str], image_root: Path, *, shown: int = 5) -> int:

@@ -1,5 +1,6 @@
 """What to train: the recipe, and one training with everything its adapter depends on."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from cocoift.sources import read_catalogue
 from cocoift.training_set import count_records, split_images
 
 # Adapters trained by code that trains differently count as absent; raise it with such a change.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,8 @@ class Training:
     def key(self) -> str:
         """Return a digest of all that determines the adapter: files by content, settings."""
         settings = asdict(self.recipe) | {"version": _VERSION, "steps": self.steps}
+        for name in ("workers", "save_steps"):  # how it is run, not what comes out
+            del settings[name]
         settings |= {"seed": self.seed, "system": self.system, "device": self.device}
         settings |= {"image_tokens": self.image_tokens, "context_tokens": self.context_tokens}
         settings |= {"images": self.images, "mixture": sha256(self.mixture)}
@@ -145,3 +148,9 @@ def plan_training(
         device=device,
         forms=answer_forms(root / catalogue),
     )
+
+
+def planned_names() -> list[str]:
+    """Return the parameters of a preset that `plan_training` takes."""
+    fixed = {"mixture", "seed", "root"}
+    return [name for name in inspect.signature(plan_training).parameters if name not in fixed]

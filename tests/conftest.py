@@ -8,6 +8,14 @@ from cocoift.mini.annotate import write_mini_coco
 from cocoift.sources import read_catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tests that use one of these train, run notebooks or start a browser.
+SLOW = {"checkpoint", "smoke", "published", "project", "make", "trainings", "local", "page"}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +38,8 @@ def mini(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A LLaVA that has learnt next to nothing, in the files of a published checkpoint."""
-    from cocoift.mini.llava import Recipe, build_tiny_llava
+    from cocoift.mini.build import build_tiny_llava
+    from cocoift.mini.llava import Recipe
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     recipe = Recipe(scenes=96, tower_steps=1, language_steps=1, width=64, layers=2, vocabulary=300)

@@ -5,19 +5,25 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoProcessor,
     CLIPVisionModel,
     LlamaForCausalLM,
 )
 
-from cocoift.checkpoints import assemble, export, read_projector
+from cocoift.chat import VICUNA_SYSTEM, pieces
+from cocoift.checkpoints import as_trained, assemble, export, read_projector
 from cocoift.files import DataError
+from cocoift.images import pixel_values
 from cocoift.model import add_adapter, load_adapters, load_model, load_processor, save_adapter
+from cocoift.records import Message
 
 
 def logits(model):
@@ -100,6 +106,30 @@ def test_parts_that_do_not_fit_or_are_missing_are_told(parts, tmp_path):
     with pytest.raises(DataError, match="not one of an mlp2x_gelu projector"):
         read_projector(tmp_path / "deep.safetensors")
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (90, 40), (30, 101)], ids=["square", "wide", "tall"])
+def test_an_exported_processor_prepares_what_training_did(checkpoint, tmp_path, size):
+    theirs = load_processor(checkpoint)
+    # The hub's template: no end of an answer, no system prompt.
+    theirs.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
+    as_trained(theirs, system=VICUNA_SYSTEM).save_pretrained(tmp_path)
+    served = AutoProcessor.from_pretrained(tmp_path)
+    assert type(served.image_processor).__name__.startswith("LlavaImageProcessor")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), np.uint8))
+    expected = pixel_values([picture], load_processor(checkpoint).image_processor)
+    found = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(images=picture)
+    # One grey level of 255, where the padding's colour is rounded.
+    assert np.abs(np.asarray(found["pixel_values"]) - expected).max() < 0.02
+    said = [Message("human", "What is it?"), Message("gpt", "A cup."), Message("human", "Why?"),
+            Message("gpt", "So.")]  # fmt: skip
+    roles = {"human": "user", "gpt": "assistant"}
+    chat = [
+        {"role": roles[m.speaker], "content": [{"type": "text", "text": m.value}]} for m in said
+    ]
+    text = served.apply_chat_template(chat)
+    assert text == "".join(piece.text for piece in pieces(said, system=VICUNA_SYSTEM))
+    assert "A cup.</s>USER: Why?" in text
 
 
 def test_an_exported_adapter_answers_without_peft_under_the_published_names(checkpoint, tmp_path):

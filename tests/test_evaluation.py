@@ -5,10 +5,20 @@ import pytest
 
 from cocoift import evaluation_report as report
 from cocoift.benchmarks import Question
-from cocoift.evaluation import Benchmark, Run, read_benchmarks, reference_judge, verdict_table
+from cocoift.endpoint import Endpoint
+from cocoift.evaluation import (
+    Benchmark,
+    Run,
+    benchmarks_to_ask,
+    read_benchmarks,
+    reference_judge,
+    verdict_table,
+    whole_bill,
+)
 from cocoift.files import DataError
 from cocoift.held_out import HeldOutRound, gate_table
-from cocoift.judge import Claims
+from cocoift.judge import Claims, Verdict
+from cocoift.judge_api import JudgeSettings
 from cocoift.protocols import Failure
 from cocoift.rollout import Rollout, Round
 
@@ -79,30 +89,46 @@ def test_the_papers_tables_are_as_printed(root):
     assert report.paper_table(root / "data/paper_results.yaml", "other").empty
 
 
-def gaps(mix, merged):
-    rows = [("mix", *mix), ("merged", *merged)]
-    return pd.DataFrame(rows, columns=["model", "low", "high"]).set_index("model")
-
-
-@pytest.mark.parametrize(
-    ("mix", "merged", "words"),
-    [
-        ((-30, -20), (-4, 4), "Layout decides"),
-        ((-30, -20), (-9, -1), "layout alone does not decide"),
-        ((-4, 4), (-9, -1), "the opposite of the paper"),
-        ((-4, 4), (-4, 4), "Neither tuned model loses"),
-    ],
-)
-def test_the_conclusion_follows_the_intervals_whatever_they_are(mix, merged, words):
-    assert words in report.conclusion(gaps(mix, merged))
-
-
 def test_hand_given_scores_stand_beside_the_judges(root, tmp_path):
     table = report.trust_table(
         root / "data/judge_trust.json", benchmark(tmp_path), reference_judge()
     )
     assert len(table) == 30 and table.hand.between(0, 1).all()
     assert table.judge[0] == 1.0 and (table.spread == 0).all()
+
+
+def test_models_without_any_benchmark_are_told_before_anything_is_trained(tmp_path):
+    settings = {"x": {"format": "mm_vet", "questions": "mm-vet/q.json", "images": "b"}}
+    with pytest.raises(DataError, match=r"no benchmark to ask base: there is no .*mm-vet/q\.json"):
+        benchmarks_to_ask(settings, tmp_path, ["base"])
+    assert benchmarks_to_ask(settings, tmp_path, []) == []
+
+
+def test_the_whole_bill_counts_the_headline_as_often_as_it_is_judged(tmp_path):
+    where = Endpoint(base_url="http://127.0.0.1:9/v1", model="m")
+    bench = benchmark(tmp_path)
+    options = {"endpoint": where, "prompt": "{question}", "prices": (10.0, 0.0)}
+    judges = {"mm_vet": JudgeSettings(**options, repeats=5, max_cost=1.0)}
+    once = {"mm_vet": JudgeSettings(**options, repeats=1, max_cost=1.0)}
+    protocols = ["single_round", "multi_round", "after_long", "blank_picture"]
+    five = whole_bill(judges, [bench], protocols, models=3)
+    assert five == pytest.approx(whole_bill(once, [bench], protocols, models=3) * 12 / 4)
+    # Each question is about 4 tokens and its answer counts as 100: 10 per million.
+    assert five == pytest.approx(3 * 12 * 3 * 104 * 10 / 1e6, rel=0.05)
+    with pytest.raises(DataError, match=r"judging the whole run costs about \d+, max_cost is 1;"):
+        whole_bill(judges, [bench], protocols, models=3000)
+
+
+def test_only_the_headline_is_judged_repeatedly(tmp_path):
+    bench, asked = benchmark(tmp_path), []
+
+    def judge(benchmark, questions, answers, *, repeated=True):
+        asked.append(repeated)
+        return [[Verdict(1.0)] for _ in questions]
+
+    runs = [run(bench, name, "red", "red", "blue") for name in ("single_round", "after_long")]
+    verdict_table(runs, judge)
+    assert asked == [True, False]
 
 
 def test_absent_benchmarks_are_left_out(tmp_path):
@@ -166,14 +192,19 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
         for protocol, value in zip(("single_round", "multi_round"), values, strict=True)
     ]  # fmt: skip
     columns = ["benchmark", "model", "seed", "protocol", "metric", "value", "n", "judge"]
-    lost = pd.DataFrame(
-        [("mm_vet", "mix", "total", -23, -26, -19), ("mm_vet", "merged", "total", 7, 4, 9)],
-        columns=["benchmark", "model", "metric", "difference", "low", "high"],
-    )
+    told = pd.DataFrame(
+        [("mm_vet", "total", contrast, seed, *values)
+         for contrast, values in (("change of mix", (-23, -26, -19)),
+                                  ("change of merged", (7, 4, 9)),
+                                  ("change of mix - change of merged", (-30, -34, -26)),
+                                  ("merged - mix, single_round", (-8, -12, -4)))
+         for seed in ("0", "all")],
+        columns=["benchmark", "metric", "contrast", "seed", "difference", "low", "high"],
+    )  # fmt: skip
     labels = {"mix": "baseline", "merged": "merged"}
-    found = report.finding(pd.DataFrame(rows, columns=columns), lost, labels=labels)
+    found = report.finding(pd.DataFrame(rows, columns=columns), told, labels=labels)
     assert list(found["table"][0].values()) == [
         "baseline", "48", "25", "14 %", "77 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
-    assert found["conclusion"].endswith("Layout decides.")
+    assert "layout decides. Asked alone, the merged mixture is worse" in found["conclusion"]
     assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
-    assert report.finding(pd.DataFrame(rows, columns=columns), lost.head(0), labels=labels) is None
+    assert report.finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None

@@ -9,6 +9,7 @@ from cocoift.files import DataError
 from cocoift.model import (
     add_adapter,
     check_quantised,
+    dense,
     load_adapters,
     load_model,
     quantised_modules,
@@ -159,3 +160,19 @@ def test_a_missing_adapter_is_named(checkpoint, tmp_path):
 def test_a_gpu_that_is_not_there_is_told(checkpoint):
     with pytest.raises(DataError, match="there is no GPU; set device to 'cpu'"):
         load_model(checkpoint, four_bit=True, device="cuda")
+
+
+def test_dense_weights_are_the_values_of_the_four_bits(checkpoint):
+    packed, loose = (load_model(checkpoint, four_bit=True) for _ in range(2))
+    loose = dense(loose)
+    assert not any(quantised_modules(loose).values())
+    assert torch.equal(logits(loose), logits(packed))
+    layer = packed.model.language_model.layers[1].mlp.down_proj
+    values = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    assert torch.equal(loose.model.language_model.layers[1].mlp.down_proj.weight, values)
+    assert {p.dtype for p in loose.parameters()} == {torch.float32}
+
+
+def test_a_model_in_full_precision_is_dense_already(checkpoint):
+    model = load_model(checkpoint, four_bit=False)
+    assert dense(model) is model

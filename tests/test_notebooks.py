@@ -8,8 +8,10 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import torch
 import yaml
 from loopback import serving
+from no_bfloat16 import NoBfloat16
 from published_checkpoint import write_published_checkpoint
 
 from cocoift import study
@@ -54,10 +56,25 @@ def smoke(root, tmp_path_factory):
     preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
     preset |= {"checkpoint": str(folder / "checkpoint")}
     preset |= {"tokenizer_file": str(folder / "checkpoint/tokenizer.json")}
-    for notebook in study.notebooks(root):
-        study.run_notebook(notebook, parameters=preset, reports=folder / "reports")
+    start, watched = folder / "ipython/profile_default/startup", folder / "watched"
+    start.mkdir(parents=True)
+    watched.mkdir()
+    shutil.copy(root / "tests/no_bfloat16.py", start)
+    told = {"IPYTHONDIR": str(folder / "ipython"), "WATCHED_OPERATIONS": str(watched)}
+    with study.environment(**told):
+        for notebook in study.notebooks(root):
+            study.run_notebook(notebook, parameters=preset, reports=folder / "reports")
     yield folder / "work", folder / "reports"
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_no_tensor_of_the_study_is_bfloat16_on_a_cpu(smoke):
+    work, _ = smoke  # its kernels fail at the first one
+    watched = [int(path.read_text()) for path in (work.parent / "watched").iterdir()]
+    assert len(watched) == len(NOTEBOOKS)
+    assert sum(count > 10_000 for count in watched) >= 4  # 00, 04, 05, 07 compute
+    with pytest.raises(AssertionError, match="makes a bfloat16 tensor"), NoBfloat16():
+        torch.ones(2).to(torch.bfloat16)
 
 
 def test_the_smoke_run_leaves_notebooks_pages_tables_and_figures(smoke, root):
@@ -119,6 +136,7 @@ def test_notebooks_print_no_warnings_and_no_errors(smoke, root):
 def test_an_empty_raw_folder_is_shown_as_absent_and_then_stops_with_one_error(root, tmp_path):
     preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
     preset |= {"mini_coco": None, "image_lists": [], "evaluation_sets": [], "tiny_llava": None}
+    preset |= {"models": [], "benchmarks": {}}
     preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw")}
     preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
     setup, analysis, *_ = study.notebooks(root)
@@ -230,6 +248,8 @@ def test_a_published_checkpoint_tunes_with_its_preset_and_other_paths_only(
     preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw/images")}
     preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
     preset |= {"checkpoint": str(published)}
+    where = {"format": "mm_vet", "questions": "mm_vet/mm-vet.json", "images": "mm_vet/images"}
+    preset |= {"benchmarks": {"mm_vet": where}, "judge": {"kind": "reference"}}
     for notebook in study.notebooks(root):
         if notebook.stem in ("00_setup", "02_merge", "04_finetune_qlora"):
             study.run_notebook(notebook, parameters=preset, reports=tmp_path / "reports")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cocoift.candidates import Candidate
 from cocoift.chat import IGNORED, answered_ids, prompt_ids
-from cocoift.evaluation import Candidate
 from cocoift.files import DataError
 from cocoift.generation import margins
 from cocoift.images import pixel_values

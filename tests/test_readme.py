@@ -13,7 +13,8 @@ import yaml
 from accelerate.commands import launch
 
 from cocoift import checkpoints
-from cocoift.evaluation import endpoint_candidates, openai_judge
+from cocoift.candidates import endpoint_candidates
+from cocoift.evaluation import openai_judge
 from cocoift.sources import Entry, read_catalogue, read_source
 
 
@@ -118,5 +119,5 @@ def test_its_launches_are_understood_by_accelerate(root, readme, monkeypatch):
         chosen, _, _ = launch._validate_launch_command(
             launch.launch_command_parser().parse_args(words)
         )
-        assert chosen.training_script == "cocoift.train" and chosen.module
+        assert chosen.training_script == "cocoift" and chosen.module
         assert chosen.training_script_args[-2:] == ["--mixture", "merged"]

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cocoift import study
+from cocoift.__main__ import main
 from cocoift.files import DataError
 from cocoift.pages import headline, index_page, notebook_page
 
@@ -25,6 +26,16 @@ def notebook(path, *cells, parameters="n = 1"):
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(made, path)
     return path
+
+
+def test_threads_that_wait_in_a_kernel_soon_leave_their_core(tmp_path):
+    path = notebook(tmp_path / "a.ipynb", "import os", "print(os.environ['GOMP_SPINCOUNT'])")
+    study.run_notebook(path, parameters={}, reports=tmp_path)
+    assert outputs(tmp_path / "a.ipynb") == "2000\n"
+
+
+def test_a_folder_that_is_no_repository_has_no_commit_even_inside_of_one(root):
+    assert study._commit(root / "tests") == "unknown"
 
 
 def outputs(path):
@@ -53,6 +64,25 @@ def test_a_right_preset_is_read(preset):
 def test_an_unknown_parameter_is_an_error_that_names_the_known_ones(preset):
     with pytest.raises(DataError, match=r"no notebook has a parameter 'nn'; it may be flag, list"):
         study.read_preset(preset(nn=2), known=KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "is empty"), ("# nothing\n", "is empty"), ("- n\n", "is no mapping"), ("n: [", "parsing"),
+     ("n: 2\nshare: 1.0\n", "lacks flag, list, maybe, name; copy them from")],
+)  # fmt: skip
+def test_a_preset_that_is_empty_partial_or_no_mapping_is_one_readable_error(tmp_path, text, told):
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=told):
+        study.read_preset(path, known=KNOWN)
+
+
+def test_the_command_line_checks_a_preset_as_make_does(tmp_path, capsys):
+    path = tmp_path / "p.yaml"
+    path.write_text("preset: p\n")
+    with pytest.raises(SystemExit, match=r"error: preset .*p\.yaml lacks ablations, "):
+        main(["train", str(path)])
 
 
 @pytest.mark.parametrize(
@@ -236,6 +266,8 @@ def test_only_what_changed_runs_again(project):
     assert states(run(m=2)) == {"00_setup": "unchanged", "01_next": "ran"}
     (folder / "reports/p/00_setup.html").unlink()
     assert states(run(m=2)) == {"00_setup": "ran", "01_next": "unchanged"}
+    assert states(run(m=2, n=2)) == both
+    (folder / "data/paper_results.yaml").write_text("mm_vet: {}")
     assert states(run(m=2, n=2)) == both
     facts = json.loads((folder / "reports/p/run.json").read_text())
     assert set(facts["seconds"]) == {"00_setup", "01_next"}

@@ -1,11 +1,14 @@
 """Training: what it minimises, what it leaves, and what survives when it is stopped."""
 
 import dataclasses
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +23,13 @@ from transformers import TrainerCallback
 from cocoift import memory, train, trainer
 from cocoift.chat import IGNORED
 from cocoift.files import DataError
-from cocoift.model import load_adapters, load_model, load_processor, trainable_parameters
+from cocoift.model import (
+    add_adapter,
+    load_adapters,
+    load_model,
+    load_processor,
+    trainable_parameters,
+)
 from cocoift.trainer import Collator, LossByForm, last_whole
 from cocoift.training_set import split_images
 from cocoift.tuning import Training, TuningRecipe, base_of, plan_training
@@ -196,13 +205,15 @@ def preset_of(training, folder):
     values = {"catalogue": "sources.yaml", "work_dir": "work", "image_dir": "work/merged"}
     values |= {"checkpoint": training.checkpoint, "tuning": recipe, "train_images": None}
     values |= {"held_out_images": 10, "image_tokens": 16, "context_tokens": 512}
-    values |= {"system_prompt": "", "device": "cpu", "unknown_to_training": 1}
+    values |= {"system_prompt": "", "device": "cpu"}
+    mini = Path(__file__).resolve().parents[1] / "notebooks/presets/mini.yaml"
+    values = yaml.safe_load(mini.read_text()) | values
     (folder / "preset.yaml").write_text(yaml.safe_dump(values))
     (folder / "sources.yaml").write_text("{}")
     return folder / "preset.yaml"
 
 
-def command(folder, *launcher, program=("-m", "cocoift.train", "preset.yaml")):
+def command(folder, *launcher, program=("-m", "cocoift", "train", "preset.yaml")):
     return subprocess.Popen(
         [sys.executable, *launcher, *program],
         cwd=folder,
@@ -236,7 +247,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter(make, tmp_path):
 SHARDED = """
 import torch
 from accelerate import DistributedType, PartialState
-from cocoift.train import main
+from cocoift.__main__ import main
 
 def set_device(self):
     self.device = torch.device("cpu")
@@ -244,7 +255,7 @@ def set_device(self):
 PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 PartialState.set_device = set_device
 torch.distributed.init_process_group("gloo")
-main(["preset.yaml"])
+main(["train", "preset.yaml"])
 torch.distributed.destroy_process_group()
 """
 
@@ -284,7 +295,7 @@ def test_two_processes_train_the_same_adapter_as_one(make, tmp_path, root, shard
 @pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
 def test_the_launch_files_say_what_accelerate_understands(root, name, monkeypatch, checkpoint):
     path = root / f"notebooks/launch/{name}.yaml"
-    words = ["--config_file", str(path), "-m", "cocoift.train"]
+    words = ["--config_file", str(path), "-m", "cocoift", "train"]
     chosen, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
     assert (chosen.use_fsdp, chosen.use_deepspeed) == (name == "fsdp", name == "deepspeed")
     assert (chosen.num_processes, chosen.mixed_precision) == (8, "bf16")
@@ -377,3 +388,56 @@ def test_a_seed_finds_its_base_and_a_hub_name_stays(tmp_path):
     assert base_of("base-{seed}", 1, tmp_path) == str(tmp_path / "base-1")
     assert base_of("llava-hf/llava-1.5-7b-hf", 1, tmp_path) == "llava-hf/llava-1.5-7b-hf"
     assert base_of("data/mini/checkpoint", 0, tmp_path) == str(tmp_path / "data/mini/checkpoint")
+
+
+def test_a_finished_training_leaves_no_model_in_memory(make, monkeypatch):
+    kept = []
+    whole = train.add_adapter
+
+    def noted(model, **options):
+        kept.append(weakref.ref(model))
+        return whole(model, **options)
+
+    monkeypatch.setattr(train, "add_adapter", noted)
+    gc.disable()
+    try:
+        quietly(make())
+    finally:
+        gc.enable()
+    assert [reference() for reference in kept] == [None]
+
+
+def test_what_torch_holds_in_reserve_counts_as_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3_000, 24_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 20_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1_000)
+    assert memory.available("cuda") == 22_000
+
+
+def test_how_a_training_is_run_does_not_make_it_another_one(make):
+    def with_recipe(**changes):
+        plain = make()
+        return dataclasses.replace(plain, recipe=dataclasses.replace(plain.recipe, **changes))
+
+    assert with_recipe(workers=3, save_steps=77).key() == make().key()
+    assert with_recipe(rank=5).key() != make().key()
+
+
+def test_checkpointing_changes_no_gradient_and_leaves_the_tower_alone(make, checkpoint):
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = add_adapter(load_model(checkpoint, four_bit=False), rank=4, alpha=8, dropout=0.0)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        calls, tower = [], model.base_model.model.model.vision_tower
+        tower.register_forward_hook(lambda m, i, o, calls=calls: calls.append(o[0].requires_grad))
+        ids = torch.tensor([[1, *[3] * 16, 40, 41, 42]])
+        model.train()
+        out = model(input_ids=ids, pixel_values=torch.rand(1, 3, 64, 64), labels=ids)
+        out.loss.backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        assert calls == [False]
+    plain, checkpointed = found
+    assert plain.keys() == checkpointed.keys() and any("lora_A" in name for name in plain)
+    assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)

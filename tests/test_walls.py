@@ -20,17 +20,20 @@ LAYERS = [
     ["tuning", "memory", "checkpoints", "trainer", "benchmarks", "protocols"],
     ["generation", "endpoint", "judge", "train", "held_out", "ablations", "faithfulness"],
     ["rollout", "judge_api", "training_report", "pool"],
+    ["candidates"],
     ["answers", "evaluation", "score", "merge_report"],
+    ["effects"],
     ["evaluation_report", "ablation_report", "bias_report", "probe", "figures", "cards", "mini"],
     ["result_figures", "download", "inspect_cards", "inspector_controls"],
     ["inspector"],
     ["pages"],
     ["study"],
+    ["__main__"],
 ]
 HEAVY = {"torch", "transformers", "ipywidgets", "openai", "ray", "tokenizers", "IPython"}
 HEAVY |= {"peft", "bitsandbytes", "accelerate"}
-# The files that use each; `chat`, `images`, `training_set` and `rollout` name transformers for
-# type checkers only.
+# The files that use each; `chat`, `images`, `training_set`, `rollout` and `candidates` name
+# them for type checkers only.
 ALLOWED = {
     "parallel": {"ray"},
     "tokens": {"tokenizers"},
@@ -39,6 +42,7 @@ ALLOWED = {
     "images": {"transformers"},
     "training_set": {"transformers"},
     "llava": {"torch", "tokenizers", "transformers"},
+    "muon": {"torch"},
     "pretrain": {"torch", "transformers"},
     "sight": {"transformers"},
     "model": {"torch", "transformers", "peft", "bitsandbytes"},
@@ -46,10 +50,10 @@ ALLOWED = {
     "checkpoints": {"torch", "transformers"},
     "generation": {"torch", "transformers"},
     "rollout": {"transformers"},
+    "candidates": {"transformers", "peft"},
     "endpoint": {"openai"},
     "trainer": {"torch", "transformers"},
     "train": {"torch", "transformers"},
-    "pool": {"torch"},
     "inspector_controls": {"ipywidgets"},
 }
 

@@ -2,14 +2,16 @@
 
     python tests/bench/rollout.py [PRESET.yaml] [--questions 240]
 
-Both ask the merged adapter of seed 0 the preset's first benchmark in multi-round, openings
-included.  The plain way is what evaluation scripts do: transformers' `generate`, one prompt after
-the other, nothing kept between them.  Notebooks 00, 02 and 04 must have run.
+All ask the merged adapter of seed 0 the preset's first benchmark in multi-round, openings
+included: our batches from dense weights and from four bits, and the plain way that evaluation
+scripts take, transformers' `generate` from four bits, one prompt after the other, nothing kept
+between them.  Notebooks 00, 02 and 04 must have run.
 """
 
 import argparse
 import inspect
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from cocoift.chat import prompt_ids
 from cocoift.generation import generate
 from cocoift.images import open_image, pixel_values, side_by_side
 from cocoift.model import (
+    dense,
     image_tokens,
     load_adapters,
     load_model,
@@ -88,28 +91,32 @@ def main():
     (opening,) = protocols["multi_round"].opening
     questions = benchmark.questions[: chosen.questions]
     processor = load_processor(training.checkpoint)
-    base = load_model(
-        training.checkpoint, four_bit=training.recipe.four_bit, device=training.device
-    )
-    model = load_adapters(base, {"merged": training.adapter})
+
+    def loaded(make):
+        base = load_model(
+            training.checkpoint, four_bit=training.recipe.four_bit, device=training.device
+        )
+        return load_adapters(make(base), {"merged": training.adapter})
+
     system, new_tokens = preset["system_prompt"], preset["new_tokens"]
-
-    def ours(asked):
-        return generate(model, processor, asked, system=system, new_tokens=new_tokens)
-
-    def theirs(asked):
-        return plain(model, processor, asked, system, new_tokens)
-
+    options = {"system": system, "new_tokens": new_tokens, "batch": preset["answer_batch"]}
+    packed = loaded(lambda base: base)
+    ways = {
+        "dense weights": partial(generate, loaded(dense), processor, **options),
+        "four bits": partial(generate, packed, processor, **options),
+        "one at a time": partial(plain, packed, processor, system=system, new_tokens=new_tokens),
+    }
     rates, answers = {}, {}
-    for name, answer in (("ours", ours), ("one at a time", theirs)):
+    for name, answer in ways.items():
         start = time.perf_counter()
         answers[name] = dialogs(answer, questions, opening, benchmark.images)
         rates[name] = len(questions) / (time.perf_counter() - start)
-        print(f"{name:14} {rates[name]:8.1f} answers/s", flush=True)
-    same = sum(a == b for a, b in zip(*answers.values(), strict=True))
-    ratio = rates["ours"] / rates["one at a time"]
-    print(f"ours / one at a time {ratio:.1f}x on {training.device}; {same} of {len(questions)} "
-          "answers are the same")  # fmt: skip
+    for name, rate in rates.items():
+        same = sum(a == b for a, b in zip(answers[name], answers["four bits"], strict=True))
+        print(
+            f"{name:14} {rate:8.1f} answers/s, {rate / rates['one at a time']:5.1f}x; "
+            f"{same} of {len(questions)} answers are those of four bits"
+        )
 
 
 if __name__ == "__main__":
