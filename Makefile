@@ -14,13 +14,13 @@ study: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 # Style, clean notebooks, and the tests that neither train nor run a notebook nor need a browser.
 check: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
 
 # A tenth of the paper's size; IMAGES=118287 is all of it.
 IMAGES ?= 11829

@@ -1,4 +1,8 @@
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # two workers share two cores, also in what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import random
 from pathlib import Path
 
@@ -9,13 +13,15 @@ from cocoift.sources import read_catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 # Tests that use one of these train, run notebooks or start a browser.
-SLOW = {"checkpoint", "smoke", "published", "project", "make", "trainings", "local", "page"}
+SLOW = {"checkpoint", "smoke", "published", "project", "make", "trainings", "local", "run"}
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if SLOW & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+    # The smoke study takes longest: with two workers it starts first.
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
 @pytest.fixture(scope="session")

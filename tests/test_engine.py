@@ -145,6 +145,7 @@ def test_neither_the_size_of_parts_nor_the_number_of_processes_shows(tables, tmp
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["spare", "kill"])
 def test_a_ray_cluster_gives_the_same_bytes_even_when_a_node_dies(tables, tmp_path, fate):
     merge_tables(

@@ -12,10 +12,8 @@ import torch
 import yaml
 from loopback import serving
 from no_bfloat16 import NoBfloat16
-from published_checkpoint import write_published_checkpoint
 
 from cocoift import study
-from cocoift.mini.annotate import write_mini_coco
 from cocoift.prompts import has_format_prompt
 
 LONGEST_CELL = 20
@@ -133,6 +131,7 @@ def test_notebooks_print_no_warnings_and_no_errors(smoke, root):
                 assert output.get("name") != "stderr", output.text
 
 
+@pytest.mark.slow
 def test_an_empty_raw_folder_is_shown_as_absent_and_then_stops_with_one_error(root, tmp_path):
     preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
     preset |= {"mini_coco": None, "image_lists": [], "evaluation_sets": [], "tiny_llava": None}
@@ -173,6 +172,7 @@ def test_lengths_and_ablations_keep_their_contract(smoke):
     assert set(probe.protocol) == {"single_round", "multi_round"}
 
 
+@pytest.mark.slow
 def test_bias_is_analysed_on_real_answer_files_alone(root, real, tmp_path):
     files = [
         {"file": "llava_bench_wild/answers/llava-v1.5-13b.jsonl"},
@@ -230,30 +230,3 @@ def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(
     assert told.value["mm_vet", "multi_round"] == 0.0
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"sk-not-to-be-seen" not in path.read_bytes(), path
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A checkpoint in the files of llava-hf/llava-1.5-7b-hf, at tiny width: 336 px, 576 tokens."""
-    folder = tmp_path_factory.mktemp("published") / "llava-1.5-7b-hf"
-    write_published_checkpoint(folder)
-    return folder
-
-
-def test_a_published_checkpoint_tunes_with_its_preset_and_other_paths_only(
-    root, published, tmp_path
-):
-    write_mini_coco(tmp_path / "raw", train=130, held_out=5, seed=5)
-    preset = yaml.safe_load((root / "notebooks/presets/llava-1.5-7b.yaml").read_text())
-    preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw/images")}
-    preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
-    preset |= {"checkpoint": str(published)}
-    where = {"format": "mm_vet", "questions": "mm_vet/mm-vet.json", "images": "mm_vet/images"}
-    preset |= {"benchmarks": {"mm_vet": where}, "judge": {"kind": "reference"}}
-    for notebook in study.notebooks(root):
-        if notebook.stem in ("00_setup", "02_merge", "04_finetune_qlora"):
-            study.run_notebook(notebook, parameters=preset, reports=tmp_path / "reports")
-    page = (tmp_path / "reports/04_finetune_qlora.html").read_text()
-    assert "Both train for 1 steps" in page and "× 576" in page
-    adapter = json.loads((tmp_path / "work/adapters/merged-0/adapter_config.json").read_text())
-    assert (adapter["r"], adapter["lora_alpha"]) == (128, 256)

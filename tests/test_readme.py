@@ -35,7 +35,7 @@ def test_the_commands_without_make_are_those_of_make(root, readme):
     rules = rules.replace(" --quiet", "")
     commands = [part.split("#")[0].strip() for line in plain.splitlines()
                 for part in line.split("&&")]  # fmt: skip
-    assert len(commands) == 8
+    assert len(commands) == 9
     for command in commands:
         assert f"\t{command}\n" in rules, command
 
@@ -92,7 +92,7 @@ def test_its_yaml_is_accepted(root, readme, tmp_path):
         settings["endpoints"] += read.get("endpoints", [])
         settings |= {name: value for name, value in read.items() if name == "judge"}
     judges, _ = openai_judge(settings["judge"], root=root, cache=tmp_path / "c.sqlite")
-    assert judges["mm_vet"].repeats == 5 and judges["mm_vet"].max_cost == 100.0
+    assert judges["mm_vet"].repeats == 5 and judges["mm_vet"].max_cost == 250.0
     found = list(endpoint_candidates(settings["endpoints"], system="", new_tokens=8))
     assert sorted(one.name for one in found) == ["merged", "mine"]
 

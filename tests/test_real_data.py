@@ -120,7 +120,8 @@ def test_masks_lie_in_their_boxes_and_crowds_are_run_lengths(real):
 def run(real, root, tmp_path_factory):
     """Run notebooks 00 to 03 on the sample; return the folders of work and reports."""
     folder = tmp_path_factory.mktemp("real")
-    preset = yaml.safe_load((HERE / "preset.yaml").read_text())
+    mini = yaml.safe_load((HERE.parents[1] / "notebooks/presets/mini.yaml").read_text())
+    preset = mini | yaml.safe_load((HERE / "preset.yaml").read_text())
     preset |= {"raw_dir": str(real), "image_dir": str(real / "images")}
     preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
     preset |= {"curation": str(folder / "work/curation.jsonl")}
