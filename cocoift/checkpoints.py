@@ -15,12 +15,15 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaImageProcessorPil,
     LlavaProcessor,
+    PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 
 from cocoift.chat import VICUNA_SYSTEM, chat_template
 from cocoift.files import DataError, replacing_folder
 from cocoift.model import check_files, load_adapters, load_model, load_processor
 from cocoift.records import IMAGE_MARKER
+from cocoift.vicuna import vicuna_tokenizer
 
 _PROJECTOR_LAYERS = {"0": "linear_1", "2": "linear_2"}
 _CONVERT = (
@@ -42,23 +45,21 @@ def assemble(
 
     All parts are in safetensors; `projector` is `mm_projector.bin` as published with LLaVA's
     pretraining (e.g. `liuhaotian/llava-v1.5-mlp2x-336px-pretrain-vicuna-7b-v1.5`), converted: the
-    published file is a pickle, and the error about it says how.  The tokenizer gains `<image>` and
-    `<pad>`, and the embeddings are padded to a multiple of 64, as in `llava-hf`'s conversion.
+    published file is a pickle, and the error about it says how.  The tokenizer, of
+    `tokenizer.model` where there is one, gains `<image>` and `<pad>`, and the embeddings are padded
+    to a multiple of 64, as in `llava-hf`'s conversion.
     Raises `DataError` when a part is missing or does not fit the others.
     """
     check_files(language)
     check_files(vision)
     weights = read_projector(projector)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(language)
+        tokenizer = _tokenizer(language)
         text = LlamaForCausalLM.from_pretrained(language, use_safetensors=True, dtype=dtype)
         tower = CLIPVisionModel.from_pretrained(vision, use_safetensors=True, dtype=dtype)
         pictures = CLIPImageProcessorPil.from_pretrained(vision)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot assemble a LLaVA: {error}") from error
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": [IMAGE_MARKER], "pad_token": "<pad>"}
-    )
     text.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
     text.config.pad_token_id = tokenizer.pad_token_id
     side, patch = tower.config.image_size, tower.config.patch_size
@@ -90,6 +91,17 @@ def assemble(
         chat_template=chat_template(system),
     )
     return _save(model, processor, out)
+
+
+def _tokenizer(language: str | Path) -> PreTrainedTokenizerFast:
+    path = cached_file(language, "tokenizer.model", _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        return vicuna_tokenizer(Path(path))
+    tokenizer = AutoTokenizer.from_pretrained(language)
+    # One after the other: `<image>` comes before `<pad>`, as in the hub's conversions.
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_MARKER]})
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    return tokenizer
 
 
 def read_projector(path: Path) -> dict[str, torch.Tensor]:

@@ -99,3 +99,27 @@ def test_an_adapter_that_is_asked_alone_is_merged_and_several_are_switched(local
         zip(("mix", "merged"), islice(local_candidates(local, ["mix", "merged"]), 2), strict=True)
     )
     assert alone.key == together["mix"].key != together["merged"].key
+
+
+def test_an_untuned_checkpoint_is_measured_alone_and_not_in_four_bits(checkpoint, asked, tmp_path):
+    benchmark, protocols = asked
+    alone = LocalModels(
+        base=str(checkpoint), adapters={}, seed=0, device="cpu", system="", new_tokens=8
+    )
+    (run,) = evaluate_local([Asked(alone, "base", protocols[:1])], [benchmark], folder=tmp_path)
+    whole, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
+
+    def answer(asks):
+        return enumerate(generate(whole, processor, asks, system="", new_tokens=8))
+
+    options = {"key": "k", "model": "base", "image_root": benchmark.images}
+    expected = roll_out(
+        benchmark.questions, protocols[0], answer, file=tmp_path / "expected", **options
+    )
+    assert run.rollouts == expected
+
+
+def test_a_base_is_in_four_bits_where_its_adapters_were_trained_on_them(local):
+    (alone,) = local_candidates(local, ["base"])
+    base, _ = local_candidates(local, ["base", "mix"])
+    assert alone.key == base.key

@@ -1,8 +1,37 @@
+import json
+import shutil
+
+import numpy as np
 import pytest
 
+from cocoift import training_set
 from cocoift.files import DataError
 from cocoift.model import load_processor
 from cocoift.training_set import check_pictures, count_records, read_training_set, split_images
+
+
+def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(
+    mixture, checkpoint, tmp_path, monkeypatch
+):
+    shutil.copytree(mixture, tmp_path / "m")
+    path, processor = tmp_path / "m/mix.json", load_processor(checkpoint)
+    images = [record["image"] for record in json.loads(path.read_text())]
+    options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 40,
+               "system": ""}  # fmt: skip
+    small = training_set.read_training_set(path, images, **options)
+    monkeypatch.setattr(training_set, "_CHUNK", 30)
+    large = training_set.read_training_set(path, images, **options)
+    monkeypatch.setattr(training_set, "ordered", lambda *args: pytest.fail("encodes again"))
+    again = training_set.read_training_set(path, images, **options)
+    assert small.too_long and len(small.samples) > 60
+    for other in (large, again):
+        assert (other.records, other.too_long) == (small.records, small.too_long)
+        for one, two in zip(small.samples, other.samples, strict=True):
+            assert list(one.input_ids) == list(two.input_ids) and two.input_ids.dtype == np.int32
+            assert (one.record_id, one.image, one.spans, one.sources) == (
+                two.record_id, two.image, two.spans, two.sources)  # fmt: skip
+    with pytest.raises(pytest.fail.Exception, match="encodes again"):
+        training_set.read_training_set(path, images, **options | {"system": "Be short."})
 
 
 def test_both_mixtures_of_the_same_images_are_split_alike(mixture):
