@@ -1,6 +1,9 @@
 # The study: `make study` (PRESET=mini by default), `make test`, `make check`, `make lab`, `make bench`.
 # Each target is a few plain python lines; the README shows them for machines without make.
 
+# Threads that wait soon leave their core to other programs.
+export GOMP_SPINCOUNT ?= 2000
+
 PRESET ?= mini
 BASE_PYTHON ?= python3
 PYTHON := .venv/bin/python

@@ -125,6 +125,14 @@ def test_a_notebook_runs_with_its_own_parameters_only(tmp_path):
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["00_a.html", "00_a.ipynb"]
 
 
+def test_a_notebook_runs_in_a_folder_with_blanks_and_letters_beyond_ascii(tmp_path):
+    folder = tmp_path / "ein Ordner für Ænderungen"
+    path = notebook(folder / "00_a.ipynb", "from pathlib import Path", "print(Path.cwd().name)")
+    study.run_notebook(path, parameters={}, reports=folder / "r r")
+    assert outputs(folder / "r r/00_a.ipynb") == f"{folder.name}\n"
+    assert (folder / "r r/00_a.html").is_file()
+
+
 def test_a_failure_names_notebook_cell_and_cause_and_keeps_the_earlier_result(tmp_path):
     reports = tmp_path / "r"
     path = tmp_path / "00_a.ipynb"

@@ -16,7 +16,7 @@ def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(
     shutil.copytree(mixture, tmp_path / "m")
     path, processor = tmp_path / "m/mix.json", load_processor(checkpoint)
     images = [record["image"] for record in json.loads(path.read_text())]
-    options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 40,
+    options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 66,
                "system": ""}  # fmt: skip
     small = training_set.read_training_set(path, images, **options)
     monkeypatch.setattr(training_set, "_CHUNK", 30)
