@@ -171,7 +171,8 @@ def evaluate_local(
     """
     if processes == 1:
         # The models of one seed share a base; one base is in memory at a time.
-        groups = [list(group) for _, group in groupby(asked, key=lambda one: one.local.base)]
+        by_seed = groupby(asked, key=lambda one: (one.local.base, one.local.seed))
+        groups = [list(group) for _, group in by_seed]
     else:
         groups = [[one] for one in asked]
     tasks = [_Task(group, benchmarks, folder, processes > 1) for group in groups]

@@ -1,5 +1,6 @@
 """Local models to evaluate: how they are loaded does not change what they answer."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -82,6 +83,15 @@ def test_dense_answers_are_those_of_four_bits_under_every_protocol(
         for protocol, expected in answers_from_four_bits(local, name, asked, tmp_path).items():
             assert said[name, protocol] == expected
     assert said["mix", "single_round"] != said["merged", "single_round"]
+
+
+def test_seeds_that_share_a_base_are_not_taken_for_one(local, asked, tmp_path):
+    benchmark, protocols = asked
+    other = replace(local, seed=1, adapters={"mix": local.adapters["merged"]})
+    todo = [Asked(one, "mix", protocols[:1]) for one in (local, other)]
+    runs = evaluate_local(todo, [benchmark], folder=tmp_path)
+    assert [(run.model, run.seed) for run in runs] == [("mix", 0), ("mix", 1)]
+    assert runs[0].rollouts != runs[1].rollouts
 
 
 def test_answers_of_one_process_are_read_and_not_asked_again_by_several(local, asked, tmp_path):
