@@ -240,15 +240,22 @@ def _versions() -> dict[str, str]:
 
 
 def _commit(root: Path) -> str:
-    """Return the commit, marked when the working tree differs from it; `unknown` without git."""
-    if not (root / ".git").exists():  # a source archive; a folder above may be a repository
+    """Return the commit, marked when the working tree differs from it, reports aside.
+
+    `unknown` without git: a folder above may be a repository, that of a source archive is none.
+    """
+    if not (root / ".git").exists():
         return "unknown"
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+
+    def told(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
+        changed = told("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
+        return told("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return found.stdout.strip() or "unknown"
 
 
 def device() -> str:
