@@ -185,7 +185,7 @@ def read_encoded(path: Path, key: str) -> tuple[list[Sample], list[TooLong]] | N
         rows = batch.drop_columns(["input_ids"]).to_pylist()
         for row, tokens in zip(rows, ids, strict=True):
             spans = list(zip(row["spans"][::2], row["spans"][1::2], strict=True))
-            own = np.asarray(tokens.values.to_numpy(), np.int32)
+            own = np.array(tokens.values.to_numpy(), np.int32)  # a copy: Arrow's are read-only
             made.append(Sample(row["record_id"], row["image"], own, spans, row["sources"]))
     return made, [TooLong(**one) for one in json.loads(told[b"too_long"])]
 

@@ -28,6 +28,7 @@ def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(
         assert (other.records, other.too_long) == (small.records, small.too_long)
         for one, two in zip(small.samples, other.samples, strict=True):
             assert list(one.input_ids) == list(two.input_ids) and two.input_ids.dtype == np.int32
+            assert two.input_ids.flags.writeable  # torch warns of others
             assert (one.record_id, one.image, one.spans, one.sources) == (
                 two.record_id, two.image, two.spans, two.sources)  # fmt: skip
     with pytest.raises(pytest.fail.Exception, match="encodes again"):
