@@ -81,8 +81,8 @@ class OneLine(ConsoleReporter):
 def load():
     """Return the preset's parameters and its report folder; end with one line if it is wrong."""
     try:
-        parameters = study.named_preset(PRESET)
-        known = {path.stem: study.declared_parameters(path) for path in study.notebooks(ROOT)}
+        known = study.known_parameters(ROOT)
+        parameters = study.named_preset(PRESET, known=known)
         return parameters, known, ROOT / parameters["report_dir"]
     except DataError as error:
         sys.exit(f"error: {error}")
@@ -139,11 +139,7 @@ def small_files():
 
 def task_notebook():
     """Execute one notebook of the study."""
-    package = [
-        *(ROOT / "cocoift").rglob("*.py"),
-        *(ROOT / "cocoift").rglob("*.css"),
-        *small_files(),
-    ]
+    package = [*(ROOT / "cocoift").rglob("*.py"), *small_files()]
     before, upstream = None, []
     for notebook in study.notebooks(ROOT):
         name = notebook.stem

@@ -34,7 +34,8 @@ def _train(chosen: argparse.Namespace) -> None:
     from cocoift.tuning import plan_training, planned_names
 
     root = Path.cwd()
-    preset = study.named_preset(chosen.preset)
+    known = study.known_parameters(study.project_root())
+    preset = study.named_preset(chosen.preset, known=known)
     parameters = {name: value for name, value in preset.items() if name in planned_names()}
     parameters["device"] = pick_device(parameters["device"])
     print(train(plan_training(chosen.mixture, chosen.seed, root=root, **parameters)))

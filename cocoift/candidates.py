@@ -89,12 +89,13 @@ def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candi
     the same values if memory allows.  An adapter that is asked alone is merged into a float32
     base.  Raises `DataError` when an adapter is not there.
     """
-    model, tuned = _loaded(local, names)
+    four_bit = _in_four_bits(local)
+    model, tuned = _loaded(local, names, four_bit=four_bit)
     processor = load_processor(local.base)
     asking = {"system": local.system, "batch": local.batch}
     answer = local_answers(tuned or model, processor, new_tokens=local.new_tokens, **asking)
     compare = local_margins(tuned or model, processor, **asking)
-    same = [_VERSION, weights_digest(local.base), _in_four_bits(local), local.device]
+    same = [_VERSION, weights_digest(local.base), four_bit, local.device]
     same += [local.system, local.new_tokens]
     for name in names:
         own = None if name == "base" else sha256(local.adapters[name] / WEIGHTS)
@@ -113,11 +114,11 @@ def _in_four_bits(local: LocalModels) -> bool:
 
 
 def _loaded(
-    local: LocalModels, names: Sequence[str]
+    local: LocalModels, names: Sequence[str], *, four_bit: bool
 ) -> tuple["LlavaForConditionalGeneration", "PeftModel | None"]:
     """Return the base, and the base with its adapters where they are not merged into it."""
     wanted = {name: local.adapters[name] for name in names if name != "base"}
-    base = load_model(local.base, four_bit=_in_four_bits(local), device=local.device)
+    base = load_model(local.base, four_bit=four_bit, device=local.device)
     if local.device == "cpu" or dense_fits(base, prompts=local.batch, free=available("cuda")):
         base = dense(base)
     if not wanted:

@@ -32,8 +32,8 @@ def download(url: str, path: Path) -> Path:
     """Download `url` to `path`, which appears only when whole; return it.
 
     A broken download leaves `<path>.part`; the next call goes on from there if the server still has
-    the same file (ETag or Last-Modified).  Raises `DataError` when the address fails, the
-    file ends early, or its SHA-256 differs.
+    the same file (ETag or Last-Modified).  Raises `DataError` when the address fails, the file
+    ends early, or the disk has no room for it.
     """
     if path.is_file():
         return path
@@ -173,9 +173,8 @@ def fetch_source(entry: Entry, raw: Path) -> None:
 
 
 def _file_name(item: Download) -> str:
-    if item.save_as or item.unpack or not item.files:
-        return item.save_as or unquote(Path(urlsplit(item.url).path).name)
-    return item.files[0]
+    plain = item.files[0] if item.files and not item.unpack else ""
+    return item.save_as or plain or unquote(Path(urlsplit(item.url).path).name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

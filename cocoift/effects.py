@@ -10,10 +10,10 @@ from functools import reduce
 
 import pandas as pd
 
+from cocoift.protocols import AFTER, ALONE
 from cocoift.resample import interval
 from cocoift.score import Bootstrap, Metric, per_answer, value
 
-ALONE, AFTER = "single_round", "multi_round"
 COLUMNS = ("metric", "contrast", "seed", "difference", "low", "high", "n")
 
 
@@ -24,16 +24,16 @@ class Contrast:
     name: str
     weights: Mapping[tuple[str, str], float]
 
-    def minus(self, other: "Contrast", *, name: str = "") -> "Contrast":
+    def minus(self, other: "Contrast") -> "Contrast":
         """Return this contrast less another one."""
         keys = dict.fromkeys((*self.weights, *other.weights))
         weights = {key: self.weights.get(key, 0.0) - other.weights.get(key, 0.0) for key in keys}
-        return Contrast(name or f"{self.name} - {other.name}", weights)
+        return Contrast(f"{self.name} - {other.name}", weights)
 
 
-def change(model: str, *, before: str = ALONE, after: str = AFTER) -> Contrast:
-    """Return what a model gains from one protocol to another: after minus before."""
-    return Contrast(f"change of {model}", {(model, after): 1.0, (model, before): -1.0})
+def change(model: str) -> Contrast:
+    """Return what a model gains by the short round: after it minus alone."""
+    return Contrast(f"change of {model}", {(model, AFTER): 1.0, (model, ALONE): -1.0})
 
 
 def versus(one: str, other: str, protocol: str) -> Contrast:

@@ -19,7 +19,7 @@ from cocoift.judge import Claims, Verdict, reference_verdict
 from cocoift.judge_api import JudgeSettings
 from cocoift.model import release, use_threads
 from cocoift.parallel import ordered
-from cocoift.protocols import Protocol
+from cocoift.protocols import AFTER, ALONE, Protocol
 from cocoift.rollout import Rollout, roll_out
 
 
@@ -75,10 +75,6 @@ class Judge(Typing):
         """Return the verdicts of every answer, in order."""
 
 
-# The protocols whose answers are judged as often as the judge's settings say.
-HEADLINE = ("single_round", "multi_round")
-
-
 def read_benchmarks(settings: Mapping[str, Mapping[str, str]], root: Path) -> list[Benchmark]:
     """Return the benchmarks a preset names: `{name: {format, questions, images}}`, below `root`.
 
@@ -123,7 +119,7 @@ def whole_bill(
     cost = 0.0
     for benchmark in (one for one in benchmarks if one.kind in judges):
         judge = judges[benchmark.kind]
-        rounds = sum(judge.repeats if name in HEADLINE else 1 for name in protocols)
+        rounds = sum(judge.under(name).repeats for name in protocols)
         cost += models * rounds * judge_api.cost_of_a_run(judge, benchmark.questions)
     limit = min((judge.max_cost for judge in judges.values()), default=cost)
     if cost > limit:
@@ -156,8 +152,8 @@ def evaluate(
                 model=f"{candidate.name}-{candidate.seed}",
                 image_root=benchmark.images,
             )
-            told = (benchmark, candidate.name, candidate.seed, protocol.name, rollouts, file)
-            runs.append(Run(*told))
+            names = candidate.name, candidate.seed, protocol.name
+            runs.append(Run(benchmark, *names, rollouts, file))
     return runs
 
 
@@ -283,7 +279,7 @@ def verdict_table(runs: Sequence[Run], judge: Judge) -> pd.DataFrame:
     for run in runs:
         by_id = {question.id: question for question in run.benchmark.questions}
         questions, answers = run.answered()
-        verdicts = judge(run.benchmark, questions, answers, repeated=run.protocol in HEADLINE)
+        verdicts = judge(run.benchmark, questions, answers, repeated=run.protocol in (ALONE, AFTER))
         judged = dict(zip((question.id for question in questions), verdicts, strict=True))
         for one in run.rollouts:
             for verdict in judged.get(one.question_id, [Verdict(None, one.failure)]):

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml
 from cocoift import held_out, judge_api
 from cocoift.benchmarks import Question
 from cocoift.effects import change, conclusion, describe, rows_of
-from cocoift.evaluation import HEADLINE, Benchmark, Judge, Run
+from cocoift.evaluation import Benchmark, Judge, Run
 from cocoift.files import DataError
 from cocoift.judge_api import JudgeSettings
 from cocoift.lengths import SHORT_WORDS
@@ -137,8 +136,7 @@ def changed_most(
 
 def bill_of(run: Run, judges: Mapping[str, JudgeSettings], cache: Path) -> str:
     """Tell what judging a run will take at most: calls, tokens, cost."""
-    own = judges[run.benchmark.kind]
-    own = own if run.protocol in HEADLINE else replace(own, repeats=1)
+    own = judges[run.benchmark.kind].under(run.protocol)
     due = judge_api.bill(own, *run.answered(), cache)
     tokens = due.tokens_in + due.tokens_out
     return f"{due.calls:,} calls, about {tokens:,} tokens, cost {due.cost:.2f}"

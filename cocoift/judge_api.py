@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -19,7 +19,7 @@ from cocoift.benchmarks import Question
 from cocoift.endpoint import Endpoint, complete
 from cocoift.files import DataError, digest
 from cocoift.judge import Verdict
-from cocoift.protocols import Failure
+from cocoift.protocols import AFTER, ALONE, Failure
 from cocoift.tokens import estimate
 
 _GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IGNORECASE)
@@ -43,6 +43,10 @@ class JudgeSettings:
     attempts: int = 3
     prices: tuple[float, float] = (0.0, 0.0)
     max_cost: float = 10.0
+
+    def under(self, protocol: str) -> "JudgeSettings":
+        """Return the settings for answers under a protocol."""
+        return self if protocol in (ALONE, AFTER) else replace(self, repeats=1)
 
     @property
     def prompt_hash(self) -> str:

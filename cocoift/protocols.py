@@ -11,6 +11,9 @@ from PIL import Image
 from cocoift.files import DataError
 from cocoift.records import Message
 
+# The two protocols of the headline: a question alone, and after one short round.
+ALONE, AFTER = "single_round", "multi_round"
+
 
 @dataclass(frozen=True)
 class Ask:

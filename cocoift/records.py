@@ -31,6 +31,7 @@ TURN_SCHEMA = pa.schema(
     ]
 )
 
+_TWELVE_DIGITS = re.compile(r"(?<!\d)\d{12}(?!\d)")
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)20(?:14|15|17)_)?(\d{12})(?:\.jpg)?|(\d{1,12})")
 
 
@@ -76,6 +77,12 @@ def coco_id(name: int | str) -> int:
     if not match:
         raise DataError(f"{name!r} is not a COCO image name; expected e.g. 000000000009.jpg")
     return int(match[1] or match[2])
+
+
+def coco_id_in(name: str) -> int | None:
+    """Return the COCO image id that a name, path or address holds; `None` where there is none."""
+    match = _COCO_NAME.fullmatch(name.rsplit("/", 1)[-1]) or _TWELVE_DIGITS.search(name)
+    return int(match[match.lastindex or 0]) if match else None
 
 
 def to_record(turns: Sequence[Turn], *, record_id: str, image: str) -> Record:

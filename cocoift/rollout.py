@@ -166,9 +166,7 @@ def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, li
     if not lines[-1].endswith(b"\n"):  # a line that a kill cut short
         lines.pop()
         os.truncate(file, sum(map(len, lines)))
-    found = _read(file)[1]
-    opened = {tuple(one.images): list(one.rounds) for one in found if one.question_id == _OPENING}
-    return {one.question_id: one for one in found if one.question_id != _OPENING}, opened
+    return _read(file)[1:]
 
 
 def read_rollouts(file: Path) -> list[Rollout]:
@@ -178,18 +176,21 @@ def read_rollouts(file: Path) -> list[Rollout]:
 
 def read_log(file: Path) -> tuple[Head, list[Rollout]]:
     """Return a rollout file's head and its dialogs; raises `DataError` when it is damaged."""
-    head, found = _read(file)
-    dialogs = {one.question_id: one for one in found if one.question_id != _OPENING}
+    head, dialogs, _ = _read(file)
     return head, list(dialogs.values())
 
 
-def _read(file: Path) -> tuple[Head, list[Rollout]]:
+def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[Images, list[Round]]]:
+    """Return a file's head, its dialogs by question, and its opening rounds by pictures."""
     try:
         first, *lines = file.read_bytes().splitlines()
         head = msgspec.json.decode(first, type=Head)
-        return head, [msgspec.json.decode(line, type=Rollout) for line in lines]
+        found = [msgspec.json.decode(line, type=Rollout) for line in lines]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise DataError(f"{file}: {error}; delete it and run again") from error
+    dialogs = {one.question_id: one for one in found if one.question_id != _OPENING}
+    opened = {tuple(one.images): list(one.rounds) for one in found if one.question_id == _OPENING}
+    return head, dialogs, opened
 
 
 def asks(

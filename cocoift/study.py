@@ -57,12 +57,15 @@ def notebooks(root: Path) -> list[Path]:
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
-def named_preset(preset: str) -> Parameters:
+def known_parameters(root: Path) -> dict[str, Parameters]:
+    """Return what each notebook declares: its parameters with their default values, by name."""
+    return {path.stem: declared_parameters(path) for path in notebooks(root)}
+
+
+def named_preset(preset: str, *, known: Mapping[str, Parameters]) -> Parameters:
     """Read the preset of this name, or in this file, and check it; raises as `read_preset`."""
-    root = project_root()
     is_file = preset.endswith((".yaml", ".json"))
-    path = Path(preset) if is_file else root / f"notebooks/presets/{preset}.yaml"
-    known = {path.stem: declared_parameters(path) for path in notebooks(root)}
+    path = Path(preset) if is_file else project_root() / f"notebooks/presets/{preset}.yaml"
     return read_preset(path, known=known)
 
 

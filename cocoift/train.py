@@ -86,9 +86,9 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
     Raises `DataError` for input that cannot train, a GPU that is not there, too little memory,
     and a full disk; the last whole checkpoint then stays, and a rerun goes on from it.
     """
-    if is_trained(training):
-        return training.adapter
     key = training.key()
+    if _notes(training.adapter).get("key") == key:
+        return training.adapter
     set_seed(training.seed)
     pick_device(training.device)
     check_image_tokens(load_config(training.checkpoint), training.image_tokens)

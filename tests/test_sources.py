@@ -274,6 +274,8 @@ def test_evaluation_sets_are_read_in_both_upstream_shapes(tmp_path):
     vet.write_text('{"v1_0": {"imagename": "v1_0.png"}, "v1_1": {"imagename": "000000000042.jpg"}}')
     assert evaluation_image_ids(lines) == {9, 25}
     assert evaluation_image_ids(vet) == {42}
+    lines.write_text('{"image": "9"}\n{"image": "coco_000000000025.png"}\n{"image": "v1_7.png"}\n')
+    assert evaluation_image_ids(lines) == {9, 25}
 
 
 def test_infimm_evals_pictures_and_mm_vets_sources_are_evaluation_images_too(tmp_path):

@@ -1,16 +1,13 @@
 """COCO itself: captions, and the image lists that say which images are in train2017."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from cocoift.records import coco_id_in
 from cocoift.sources.base import QA, Dialog, Drop, damaged, decode, decode_lines
-
-# COCO's own names, 2014's and 2017's, anywhere in a path or an address.
-_COCO_NAME = re.compile(r"(?<![0-9])([0-9]{12})(?![0-9])")
 
 
 class _Image(msgspec.Struct):
@@ -125,7 +122,7 @@ def evaluation_image_ids(path: Path) -> set[int]:
         if not row.names:
             raise damaged(path, f"question {number} names no picture; is it a benchmark's file?")
     names = [name for row in rows for name in (*row.names, row.imagesource or "")]
-    return {int(found[1]) for found in map(_COCO_NAME.search, names) if found}
+    return {found for found in map(coco_id_in, names) if found is not None}
 
 
 def read_scope(image_lists: Sequence[Path], evaluation_sets: Sequence[Path]) -> Scope:

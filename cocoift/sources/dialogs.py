@@ -103,17 +103,20 @@ def llava(*, conversations: Path) -> Iterator[Dialog | Drop]:
     other collections (`sam/`, `llava/`) are dropped.
     """
     for row in llava_records(conversations):
-        turns = rounds(row.conversations, asker="human")
-        count = max(1, len(row.conversations) // 2)
-        if not turns:
-            yield Drop("odd_conversation", count)
-            continue
-        try:
-            image = coco_id(row.image or "")
-        except DataError:
-            yield Drop("no_coco_id", count)
-            continue
-        yield Dialog(image, f"{image}-{content_id(*turns)}", turns)
+        yield _on_coco(row.conversations, row.image or "")
+
+
+def _on_coco(messages: list[Message], image_name: str) -> Dialog | Drop:
+    """Return a conversation about a COCO image as a dialog, or why it is none."""
+    turns = rounds(messages, asker="human")
+    count = max(1, len(messages) // 2)
+    if not turns:
+        return Drop("odd_conversation", count)
+    try:
+        image = coco_id(image_name)
+    except DataError:
+        return Drop("no_coco_id", count)
+    return Dialog(image, f"{image}-{content_id(*turns)}", turns)
 
 
 def svit(*, conversations: Path, images: Path) -> Iterator[Dialog | Drop]:
@@ -167,17 +170,7 @@ def unimm_chat(*, conversations: Path) -> Iterator[Dialog | Drop]:
         except msgspec.MsgspecError as error:
             told = f"{error} - in the string at `$[{number}].conversation`"
             raise damaged(conversations, told) from error
-        turns = rounds(said, asker="human")
-        count = max(1, len(said) // 2)
-        if not turns:
-            yield Drop("odd_conversation", count)
-            continue
-        try:
-            image = coco_id(row.image_path)
-        except DataError:
-            yield Drop("no_coco_id", count)
-            continue
-        yield Dialog(image, f"{image}-{content_id(*turns)}", turns)
+        yield _on_coco(said, row.image_path)
 
 
 def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
