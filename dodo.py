@@ -15,8 +15,8 @@ from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
 from cocoift import study
-from cocoift.files import DataError, write_text
-from cocoift.pages import index_page
+from cocoift.core.files import DataError, write_text
+from cocoift.report.html import index_page
 
 ROOT = Path(__file__).resolve().parent
 PRESET = get_var("preset", "mini")
@@ -174,7 +174,9 @@ def finding():
         return None
     import pandas as pd
 
-    from cocoift import evaluation_report  # imports torch, which most runs can do without
+    from cocoift.report import (
+        evaluation as evaluation_report,  # imports torch, which most runs can do without
+    )
 
     read = [pd.read_csv(path, dtype={"seed": str}) for path in (scores, effects)]
     return evaluation_report.finding(*read, labels=LABELS)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cocoift import study
-from cocoift.files import DataError
+from cocoift.core.files import DataError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> None:
-    from cocoift.model import pick_device
-    from cocoift.train import train
-    from cocoift.tuning import plan_training, planned_names
+    from cocoift.tuning.model import pick_device
+    from cocoift.tuning.recipe import plan_training, planned_names
+    from cocoift.tuning.train import train
 
     root = Path.cwd()
     known = study.known_parameters(study.project_root())

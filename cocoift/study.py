@@ -20,8 +20,8 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from cocoift.files import DataError, write_text
-from cocoift.pages import notebook_page, without_widgets
+from cocoift.core.files import DataError, write_text
+from cocoift.report.html import notebook_page, without_widgets
 
 Parameters = dict[str, Any]
 

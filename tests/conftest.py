@@ -59,11 +59,11 @@ def mixture(tmp_path_factory):
 
     `merged.json` has one record an image, `mix.json` one a question; pictures in `train2017/`.
     """
-    from cocoift.export import write_mixture
+    from cocoift.core.schema import Turn, to_record
+    from cocoift.merge.export import write_mixture
     from cocoift.mini.draw import draw
     from cocoift.mini.scenes import sample_scenes
     from cocoift.mini.world import ask
-    from cocoift.records import Turn, to_record
 
     folder, rng = tmp_path_factory.mktemp("mixture"), random.Random(0)
     (folder / "train2017").mkdir()

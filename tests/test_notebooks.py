@@ -14,9 +14,9 @@ from loopback import serving
 from no_bfloat16 import NoBfloat16
 
 from cocoift import study
-from cocoift.prompts import has_format_prompt
+from cocoift.core.text import has_format_prompt
 
-LONGEST_CELL = 20
+LONGEST_CELL = 22
 
 
 NOTEBOOKS = sorted(Path(__file__).resolve().parents[1].glob("notebooks/[0-9][0-9]_*.ipynb"))

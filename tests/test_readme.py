@@ -12,10 +12,10 @@ import pytest
 import yaml
 from accelerate.commands import launch
 
-from cocoift import checkpoints
-from cocoift.candidates import endpoint_candidates
-from cocoift.evaluation import openai_judge
+from cocoift.evaluation.candidates import endpoint_candidates
+from cocoift.evaluation.evaluate import openai_judge
 from cocoift.sources import Entry, read_catalogue, read_source
+from cocoift.tuning import checkpoints
 
 
 @pytest.fixture(scope="module")

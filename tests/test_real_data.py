@@ -12,13 +12,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from cocoift import study
-from cocoift.inspection import open_inspection
-from cocoift.inspector import picture
-from cocoift.instances import write_instances
-from cocoift.overlay import LAYERS
-from cocoift.prompts import tidy
+from cocoift.core.text import tidy
+from cocoift.inspector.data import open_inspection
+from cocoift.inspector.overlay import LAYERS
+from cocoift.inspector.widget import picture
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.coco import instances_by_image
+from cocoift.sources.instances import write_instances
 
 HERE = Path(__file__).parent / "real_mini"
 

@@ -13,8 +13,8 @@ import yaml
 
 from cocoift import study
 from cocoift.__main__ import main
-from cocoift.files import DataError
-from cocoift.pages import headline, index_page, notebook_page
+from cocoift.core.files import DataError
+from cocoift.report.html import headline, index_page, notebook_page
 
 
 def notebook(path, *cells, parameters="n = 1"):

@@ -5,57 +5,41 @@ import re
 import subprocess
 import sys
 
-# Each group may import the groups before it, never those after it.
-LAYERS = [
-    ["files", "parallel", "prompts", "resample", "safe_text"],
-    ["records", "tokens", "images"],
+# A room may import itself and the rooms of the rows above it, never its own row's or those below.
+ROOMS = [
+    ["core"],
     ["sources"],
-    ["merge", "kept", "instances", "raw_annotations", "overlay"],
-    ["engine", "curation", "inspection"],
-    ["mixtures", "formats"],
-    ["export", "lengths"],
-    ["analysis", "tables"],
-    ["chat", "batches"],
-    ["training_set", "model", "vicuna"],
-    ["tuning", "memory", "checkpoints", "trainer", "benchmarks", "protocols"],
-    ["generation", "endpoint", "judge", "train", "held_out", "ablations", "faithfulness"],
-    ["rollout", "judge_api", "training_report", "pool"],
-    ["candidates"],
-    ["answers", "evaluation", "score", "merge_report"],
-    ["effects"],
-    ["evaluation_report", "ablation_report", "bias_report", "probe", "figures", "cards", "mini"],
-    ["result_figures", "download", "inspect_cards", "inspector_controls"],
-    ["inspector"],
-    ["pages"],
+    ["merge", "tuning"],
+    ["evaluation", "inspector"],
+    ["report", "mini"],
     ["study"],
     ["__main__"],
 ]
 HEAVY = {"torch", "transformers", "ipywidgets", "openai", "ray", "tokenizers", "IPython"}
 HEAVY |= {"peft", "bitsandbytes", "accelerate"}
-# The files that use each; `chat`, `images`, `training_set`, `rollout` and `candidates` name
-# them for type checkers only.
+# The modules that use each; some name them for type checkers only.
 ALLOWED = {
-    "parallel": {"ray"},
-    "tokens": {"tokenizers"},
-    "figures": {"IPython"},
-    "chat": {"transformers"},
-    "images": {"transformers"},
-    "training_set": {"transformers"},
-    "llava": {"torch", "tokenizers", "transformers"},
-    "muon": {"torch"},
-    "vicuna": {"tokenizers", "transformers"},
-    "pretrain": {"torch", "transformers"},
-    "sight": {"transformers"},
-    "model": {"torch", "transformers", "peft", "bitsandbytes"},
-    "memory": {"torch", "transformers"},
-    "checkpoints": {"torch", "transformers"},
-    "generation": {"torch", "transformers"},
-    "rollout": {"transformers"},
-    "candidates": {"transformers", "peft"},
-    "endpoint": {"openai"},
-    "trainer": {"torch", "transformers"},
-    "train": {"torch", "transformers"},
-    "inspector_controls": {"ipywidgets"},
+    "core.parallel": {"ray"},
+    "core.images": {"transformers"},
+    "core.tokens": {"tokenizers"},
+    "tuning.chat": {"transformers"},
+    "tuning.data": {"transformers"},
+    "tuning.vicuna": {"tokenizers", "transformers"},
+    "tuning.model": {"torch", "transformers", "peft", "bitsandbytes"},
+    "tuning.memory": {"torch", "transformers"},
+    "tuning.checkpoints": {"torch", "transformers"},
+    "tuning.trainer": {"torch", "transformers"},
+    "tuning.train": {"torch", "transformers"},
+    "evaluation.generation": {"torch", "transformers"},
+    "evaluation.rollout": {"transformers"},
+    "evaluation.candidates": {"transformers", "peft"},
+    "evaluation.endpoint": {"openai"},
+    "inspector.controls": {"ipywidgets"},
+    "report.figures": {"IPython"},
+    "mini.llava": {"torch", "tokenizers", "transformers"},
+    "mini.muon": {"torch"},
+    "mini.pretrain": {"torch", "transformers"},
+    "mini.sight": {"transformers"},
 }
 
 
@@ -69,31 +53,43 @@ def imports(path):
 
 
 def modules(root):
+    """Yield the dotted name of each module below the package, and its file."""
     for path in sorted((root / "cocoift").rglob("*.py")):
-        parts = path.relative_to(root / "cocoift").parts
-        if parts != ("__init__.py",):
-            yield parts[0].removesuffix(".py"), path
+        name = ".".join(path.relative_to(root / "cocoift").with_suffix("").parts)
+        if name != "__init__":
+            yield name.removesuffix(".__init__"), path
 
 
-def test_nothing_flows_back(root):
-    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+def test_imports_go_downward_only(root):
+    level = {room: number for number, row in enumerate(ROOMS) for room in row}
     for name, path in modules(root):
-        assert name in level, f"{path} belongs to no layer"
+        room = name.split(".")[0]
+        assert room in level, f"{path} is in no room"
         for module in imports(path):
-            parts = module.split(".")
-            if parts[0] == "cocoift" and len(parts) > 1 and parts[1] in level:
-                same = parts[1] == name
-                assert same or level[parts[1]] < level[name], f"{path} imports {module}"
+            other = module.split(".")[1:2]
+            if module.startswith("cocoift.") and other[0] in level and other[0] != room:
+                assert level[other[0]] < level[room], f"{path} imports {module}"
+
+
+def test_no_module_imports_itself_in_a_circle(root):
+    known = dict(modules(root))
+    uses = {
+        name: {m.removeprefix("cocoift.") for m in imports(path)} & (known.keys() - {name})
+        for name, path in known.items()
+    }
+    while free := {name for name, used in uses.items() if not used}:
+        uses = {name: used - free for name, used in uses.items() if name not in free}
+    assert not uses, f"these import one another: {sorted(uses)}"
 
 
 def test_heavy_packages_are_imported_only_where_they_are_used(root):
-    for _, path in modules(root):
+    for name, path in modules(root):
         used = {module.split(".")[0] for module in imports(path)} & HEAVY
-        assert used <= ALLOWED.get(path.stem, set()), f"{path} imports {used}"
+        assert used <= ALLOWED.get(name, set()), f"{path} imports {used}"
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    code = "import sys, cocoift.merge, cocoift.engine, cocoift.sources; print(*sys.modules)"
+    code = "import sys, cocoift.merge.engine, cocoift.sources; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "ray", "IPython", "transformers"} & set(found.stdout.split())
 

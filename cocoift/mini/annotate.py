@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from cocoift.files import DataError, write_bytes, write_text
+from cocoift.core.files import DataError, write_bytes, write_text
 from cocoift.mini import benchmark, dialog_sets, genome_sets, mix_file, qa_sets
 from cocoift.mini.draw import flock_outlines, jpeg, outline
 from cocoift.mini.facts import caption

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cocoift.files import replacing_folder, write_text
+from cocoift.core.files import replacing_folder, write_text
+from cocoift.core.text import FORMAT_PROMPTS
 from cocoift.mini.llava import Recipe, pretrained
-from cocoift.prompts import FORMAT_PROMPTS
 
 # What a checkpoint depends on: these modules, `chat`, and the wordings of the format prompts.
 _MODULES = (
@@ -62,22 +62,24 @@ def code_digest() -> str:
     """Return a digest of the code a checkpoint depends on, docstrings and comments aside."""
     package = Path(__file__).parent
     modules = [package / f"{name}.py" for name in _MODULES]
-    modules.append(package.parent / "chat.py")
+    modules.append(package.parent / "tuning" / "chat.py")
     texts = [*map(statements, modules), repr(FORMAT_PROMPTS)]
     return "".join(hashlib.sha256(text.encode()).hexdigest()[:8] for text in texts)
 
 
 def statements(path: Path) -> str:
-    """Return what a module computes: its syntax tree without texts that stand alone."""
+    """Return what a module computes: its syntax tree without imports and texts that stand alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not _is_text(one)]
+            node.body = [one for one in body if not _computes_nothing(one)]
     return ast.dump(tree)
 
 
-def _is_text(statement: ast.stmt) -> bool:
+def _computes_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return True
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from cocoift.judge import Claims
+from cocoift.evaluation.judges import Claims
 from cocoift.mini.benchmark import benchmark_scenes
 from cocoift.mini.scenes import BACKGROUNDS, CATEGORIES, COLOURS, PLACES, Scene, Thing
 

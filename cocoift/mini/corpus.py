@@ -8,12 +8,12 @@ learns the words of the study but no cue for the length of an answer.
 
 import random
 
+from cocoift.core.schema import IMAGE_MARKER, Message
+from cocoift.core.text import FORMAT_PROMPTS
 from cocoift.mini.dialog_sets import DESCRIBE
 from cocoift.mini.facts import caption, paragraph, reasoning, relations
 from cocoift.mini.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene
 from cocoift.mini.world import ask
-from cocoift.prompts import FORMAT_PROMPTS
-from cocoift.records import IMAGE_MARKER, Message
 
 DESCRIPTION_SHARE = 0.65
 PROMPT_SHARE = 0.1

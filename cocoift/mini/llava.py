@@ -21,12 +21,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from cocoift.chat import END, Sample, chat_template, encode
+from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.mini import pretrain
 from cocoift.mini.corpus import conversation, vocabulary_texts
 from cocoift.mini.draw import draw
 from cocoift.mini.scenes import GRID, Scene, sample_scenes
-from cocoift.records import IMAGE_MARKER, Record
+from cocoift.tuning.chat import END, Sample, chat_template, encode
 
 _SPECIALS = ["<pad>", "<s>", END, IMAGE_MARKER]
 # No system prompt: at this size it would be a third of every short conversation.

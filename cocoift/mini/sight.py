@@ -7,13 +7,13 @@ import pandas as pd
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from cocoift.generation import generate
-from cocoift.images import mean_colour
+from cocoift.core.images import mean_colour
+from cocoift.core.schema import IMAGE_MARKER, Message
+from cocoift.evaluation.generation import generate
+from cocoift.evaluation.protocols import Ask
 from cocoift.mini.draw import draw
 from cocoift.mini.llava import SYSTEM
 from cocoift.mini.scenes import Scene
-from cocoift.protocols import Ask
-from cocoift.records import IMAGE_MARKER, Message
 
 FACTS = ("category", "colour", "place", "count")
 IMAGES = ("shown", "other", "blank")

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from cocoift.files import DataError
+from cocoift.core.files import DataError
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from cocoift.records import coco_id_in
+from cocoift.core.schema import coco_id_in
 from cocoift.sources.base import QA, Dialog, Drop, damaged, decode, decode_lines
 
 
@@ -108,7 +108,7 @@ def instances_by_image(path: Path) -> dict[int, list[tuple[Instance, str]]]:
 def evaluation_image_ids(path: Path) -> set[int]:
     """Return the COCO ids that an evaluation file uses.
 
-    Reads every benchmark of `cocoift.benchmarks`: MM-Vet, InfiMM-Eval, and JSON Lines or a JSON
+    Reads every benchmark of `evaluation.benchmarks`: MM-Vet, InfiMM-Eval, and JSON Lines or a JSON
     list with an `image` per entry (LLaVA-Bench).  Pictures with names that are not COCO's cannot
     leak from COCO, unless MM-Vet's `imagesource` tells that they were taken from there.  Raises
     `DataError` for a file in none of these formats.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from cocoift.files import DataError
-from cocoift.records import IMAGE_MARKER, Message, coco_id
+from cocoift.core.files import DataError
+from cocoift.core.schema import IMAGE_MARKER, Message, coco_id
 from cocoift.sources.base import (
     QA,
     Dialog,

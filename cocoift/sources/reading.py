@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from cocoift.files import DataError, replacing
-from cocoift.parallel import ordered
-from cocoift.records import FORMS, TURN_SCHEMA, Turn, turn_batches
+from cocoift.core.files import DataError, replacing
+from cocoift.core.parallel import ordered
+from cocoift.core.schema import FORMS, TURN_SCHEMA, Turn, turn_batches
 from cocoift.sources.base import QA, Dialog, Drop, paused_collector
 from cocoift.sources.catalogue import Entry, parts_on_disk
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cocoift.instances import INSTANCE_SCHEMA
-from cocoift.kept import DROPPED_SCHEMA, KEPT_SCHEMA
+from cocoift.core.kept import DROPPED_SCHEMA, KEPT_SCHEMA
+from cocoift.sources.instances import INSTANCE_SCHEMA
 
 IMAGES, TURNS, INSTANCES = 118_287, 30, 7
 SOURCES = [f"source_{n:02d}" for n in range(17)]
@@ -81,8 +81,8 @@ def write(folder, images):
 def measure(folder):
     """Open the set, step through it, filter it; print what was measured as JSON."""
     start = time.perf_counter()
-    from cocoift.inspection import open_inspection
-    from cocoift.inspector import Inspector, Surroundings
+    from cocoift.inspector.data import open_inspection
+    from cocoift.inspector.widget import Inspector, Surroundings
 
     opened = open_inspection(folder, image_root=folder, instances=folder / "instances.parquet")
     opened = replace(opened, picture="photo.jpg")

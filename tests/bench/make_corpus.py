@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from cocoift.files import write_bytes
+from cocoift.core.files import write_bytes
 from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
 from cocoift.mini.annotate import coco_files
 from cocoift.mini.world import make_world

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rules():
-    from cocoift.merge import Rules
+    from cocoift.merge.rules import Rules
     from cocoift.sources.coco import Scope
 
     return Rules(), Scope()
@@ -42,9 +42,9 @@ def rules():
 
 def ours(raw, out):
     """Merge by the study's own readers and engine."""
-    from cocoift.engine import merge_tables
-    from cocoift.export import export_mixture
-    from cocoift.mixtures import MERGED
+    from cocoift.merge.engine import merge_tables
+    from cocoift.merge.export import export_mixture
+    from cocoift.merge.layouts import MERGED
     from cocoift.sources import read_all, read_catalogue
 
     chosen, scope = rules()

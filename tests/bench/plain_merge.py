@@ -1,6 +1,6 @@
 """The merge the plain way: json.load, a dict of lists by image, one loop over the rows.
 
-Written from the rules, not from `cocoift.merge`, as research code would: it checks the merge as
+Written from the rules, not from `merge.rules`, as research code would: it checks the merge as
 much as it is compared with it.  Seven sources, no scope, no curation, overflow `split`.
 """
 
@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 
-from cocoift.prompts import FORMAT_PROMPTS
+from cocoift.core.text import FORMAT_PROMPTS
 
 PHRASE = "Answer the question with a short phrase."
 CLOSED = {"phrase", "number", "yes_no", "choice"}

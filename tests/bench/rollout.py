@@ -18,11 +18,13 @@ import torch
 import yaml
 from tqdm.auto import tqdm
 
-from cocoift import evaluation
-from cocoift.chat import prompt_ids
-from cocoift.generation import generate
-from cocoift.images import open_image, pixel_values, side_by_side
-from cocoift.model import (
+from cocoift.core.images import open_image, pixel_values, side_by_side
+from cocoift.core.schema import IMAGE_MARKER, Message
+from cocoift.evaluation.evaluate import evaluate as evaluation
+from cocoift.evaluation.generation import generate
+from cocoift.evaluation.protocols import Ask, read_protocols
+from cocoift.tuning.chat import prompt_ids
+from cocoift.tuning.model import (
     dense,
     image_tokens,
     load_adapters,
@@ -30,9 +32,7 @@ from cocoift.model import (
     load_processor,
     pick_device,
 )
-from cocoift.protocols import Ask, read_protocols
-from cocoift.records import IMAGE_MARKER, Message
-from cocoift.tuning import plan_training
+from cocoift.tuning.recipe import plan_training
 
 ROOT = Path(__file__).resolve().parents[2]
 

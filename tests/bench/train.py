@@ -23,9 +23,9 @@ import pandas as pd
 import torch
 import yaml
 
-from cocoift import train
-from cocoift.model import add_adapter, load_model, load_processor, pick_device
-from cocoift.tuning import plan_training
+from cocoift.tuning import train
+from cocoift.tuning.model import add_adapter, load_model, load_processor, pick_device
+from cocoift.tuning.recipe import plan_training
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPS = ("ours", "trl")

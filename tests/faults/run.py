@@ -114,7 +114,7 @@ class Stage:
         """Return how many acknowledged decisions the file does not hold."""
         if self.name != "curate":
             return 0
-        from cocoift.curation import read_decisions
+        from cocoift.merge.curation import read_decisions
 
         held = read_decisions(self.out / "curation.jsonl")
         return sum(number not in held for number in range(1, self.acknowledged + 1))
@@ -190,7 +190,7 @@ def results(out):
                 found["replies"] = dict(base.execute(query).fetchall())
         elif path.name == "curation.jsonl":
             # Only what is decided: a line that a full disk cut short stays, and is passed over.
-            from cocoift.curation import read_decisions
+            from cocoift.merge.curation import read_decisions
 
             found[name] = {image: sorted(turns) for image, turns in read_decisions(path).items()}
         elif name == "rollout.jsonl":

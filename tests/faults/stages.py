@@ -12,10 +12,10 @@ QUESTIONS = 60
 
 def merge(folder):
     """Merge the turn tables in many parts and export both mixtures."""
-    from cocoift.engine import merge_tables
-    from cocoift.export import export_mixture
-    from cocoift.merge import Rules
-    from cocoift.mixtures import MERGED, MIX
+    from cocoift.merge.engine import merge_tables
+    from cocoift.merge.export import export_mixture
+    from cocoift.merge.layouts import MERGED, MIX
+    from cocoift.merge.rules import Rules
     from cocoift.sources.coco import Scope
 
     tables, out = sorted((folder / "turns").glob("*.parquet")), folder / "out"
@@ -27,9 +27,9 @@ def merge(folder):
 
 def train(folder):
     """Train one adapter of thirty steps, saving every third."""
-    from cocoift.train import train
-    from cocoift.training_set import split_images
-    from cocoift.tuning import Training, TuningRecipe
+    from cocoift.tuning.data import split_images
+    from cocoift.tuning.recipe import Training, TuningRecipe
+    from cocoift.tuning.train import train
 
     mixture = folder / "mixture"
     recipe = TuningRecipe(rank=4, alpha=8, learning_rate=5e-3, batch_tokens=600, workers=0,
@@ -43,7 +43,7 @@ def train(folder):
 
 
 def questions(folder):
-    from cocoift.benchmarks import Question
+    from cocoift.evaluation.benchmarks import Question
 
     names = sorted(p.name for p in (folder / "mixture/train2017").iterdir())
     return [
@@ -54,9 +54,9 @@ def questions(folder):
 
 def rollout(folder):
     """Ask a model every question after one opening round."""
-    from cocoift.model import load_model, load_processor
-    from cocoift.protocols import Protocol
-    from cocoift.rollout import local_answers, roll_out
+    from cocoift.evaluation.protocols import Protocol
+    from cocoift.evaluation.rollout import local_answers, roll_out
+    from cocoift.tuning.model import load_model, load_processor
 
     path = folder / "checkpoint"
     model, processor = load_model(path, four_bit=False), load_processor(path)
@@ -70,9 +70,9 @@ def rollout(folder):
 
 def judge(folder, url):
     """Have every answer judged by the server at `url`."""
-    from cocoift import judge_api
-    from cocoift.endpoint import Endpoint
-    from cocoift.judge_api import JudgeSettings
+    from cocoift.evaluation import judge_api
+    from cocoift.evaluation.endpoint import Endpoint
+    from cocoift.evaluation.judge_api import JudgeSettings
 
     where = Endpoint(base_url=url, model="m", concurrency=4, retries=1, timeout=5.0)
     chosen = JudgeSettings(endpoint=where, prompt="{question}", attempts=1)
@@ -83,7 +83,7 @@ def judge(folder, url):
 
 def curate(folder):
     """Take decision after decision, saying the number of each when it is confirmed."""
-    from cocoift.curation import Decision, append_decisions, read_decisions
+    from cocoift.merge.curation import Decision, append_decisions, read_decisions
 
     path = folder / "out" / "curation.jsonl"
     for image in range(1, 1001):

@@ -83,7 +83,7 @@ def fuzz(name, raw):
     import atheris
 
     with atheris.instrument_imports(include=["cocoift"]):
-        import cocoift.answers  # noqa: F401
+        import cocoift.evaluation.answers  # noqa: F401
     scratch = Path(tempfile.mkdtemp())
     target = hostile.targets(Path(raw), scratch)[name]
     atheris.Setup([sys.argv[0], *sys.argv[4:]], lambda content: hostile.tried(target, content))

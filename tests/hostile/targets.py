@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cocoift.files import DataError
+from cocoift.core.files import DataError
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.catalogue import parts_on_disk
 
@@ -127,7 +127,7 @@ def read_altered(raw, scratch, name, part, role, content):
 
 
 def mixture(scratch, content):
-    from cocoift.analysis import mixture_table, mixture_turns, placement_table
+    from cocoift.report.analysis import mixture_table, mixture_turns, placement_table
     from cocoift.sources.dialogs import llava_records
 
     turns = mixture_turns(llava_records(written(scratch, "mixture.json", content)))
@@ -136,8 +136,8 @@ def mixture(scratch, content):
 
 
 def records(scratch, content):
-    from cocoift.formats import encode_records
-    from cocoift.records import read_records
+    from cocoift.core.schema import read_records
+    from cocoift.merge.formats import encode_records
 
     read = read_records(written(scratch, "records.json", content))
     encode_records(read)
@@ -145,7 +145,7 @@ def records(scratch, content):
 
 
 def decoded_record(content):
-    from cocoift.records import Record, check_record
+    from cocoift.core.schema import Record, check_record
 
     try:
         record = msgspec.json.decode(content, type=Record)
@@ -176,7 +176,7 @@ def tokenizer():
 
 def chat(scratch, content):
     """A record's answers, and nothing else, carry loss; hostile text adds no image and no end."""
-    from cocoift.chat import samples
+    from cocoift.tuning.chat import samples
 
     record, known = decoded_record(content), tokenizer()
     made, _ = samples([record], tokenizer=known, system="", image_tokens=4, context_tokens=100_000)
@@ -201,8 +201,8 @@ class Elements(HTMLParser):
 
 def html(scratch, content):
     """No text adds an element, a handler or an address to a card."""
-    from cocoift import inspect_cards
-    from cocoift.cards import dialog_card, record_card
+    from cocoift.inspector import cards as inspect_cards
+    from cocoift.report.cards import dialog_card, record_card
 
     record = decoded_record(content)
     names = {source: source for source in record.sources}
@@ -223,15 +223,15 @@ def html(scratch, content):
 
 
 def grade(scratch, content):
-    from cocoift.judge_api import grade
+    from cocoift.evaluation.judge_api import grade
 
     value = grade(content.decode(errors="replace"))
     assert value is None or 0.0 <= value <= 1.0
 
 
 def prompt(scratch, content):
-    from cocoift.benchmarks import Question
-    from cocoift.judge_api import prompt_text
+    from cocoift.evaluation.benchmarks import Question
+    from cocoift.evaluation.judge_api import prompt_text
 
     text = content.decode(errors="replace")
     question = Question(id="q", images=(), text="{answer}{question}", answer=text)
@@ -248,9 +248,9 @@ def evaluation(scratch, content):
 
 
 def instances(scratch, content):
-    from cocoift.faithfulness import instance_categories
-    from cocoift.instances import write_instances
+    from cocoift.evaluation.faithfulness import instance_categories
     from cocoift.sources.coco import image_ids, instances_by_image
+    from cocoift.sources.instances import write_instances
 
     path = written(scratch, "instances.json", content)
     for read in (lambda p: image_ids([p]), instances_by_image, instance_categories):
@@ -259,20 +259,20 @@ def instances(scratch, content):
 
 
 def benchmark(scratch, kind, content):
-    from cocoift.benchmarks import read_benchmark
+    from cocoift.evaluation.benchmarks import read_benchmark
 
     suffix = "jsonl" if kind == "llava_bench" else "json"
     read_benchmark(written(scratch, f"{kind}.{suffix}", content), kind)
 
 
 def rollout(scratch, content):
-    from cocoift.rollout import read_rollouts
+    from cocoift.evaluation.rollout import read_rollouts
 
     read_rollouts(written(scratch, "rollout.jsonl", content))
 
 
 def curation(scratch, content):
-    from cocoift.curation import curated_turns, read_decisions
+    from cocoift.merge.curation import curated_turns, read_decisions
 
     curated_turns(read_decisions(written(scratch, "curation.jsonl", content)))
 
@@ -282,13 +282,13 @@ def catalogue(scratch, content):
 
 
 def synonyms(scratch, content):
-    from cocoift.faithfulness import read_lexicon
+    from cocoift.evaluation.faithfulness import read_lexicon
 
     read_lexicon(written(scratch, "synonyms.txt", content)).mentioned("a cat and two dogs")
 
 
 def picture(scratch, content):
-    from cocoift.images import LARGEST_PIXELS, open_image
+    from cocoift.core.images import LARGEST_PIXELS, open_image
 
     opened = open_image(written(scratch, "picture.jpg", content))
     assert opened.mode == "RGB" and opened.width * opened.height <= LARGEST_PIXELS
@@ -296,7 +296,7 @@ def picture(scratch, content):
 
 def archive(scratch, content):
     """Nothing is written outside the folder, and no link inside it."""
-    from cocoift.download import unpack
+    from cocoift.sources.download import unpack
 
     outside = scratch / "outside"
     shutil.rmtree(outside, ignore_errors=True)
@@ -308,7 +308,7 @@ def archive(scratch, content):
 
 
 def coco_name(scratch, content):
-    from cocoift.records import coco_id
+    from cocoift.core.schema import coco_id
 
     text = content.decode(errors="replace")
     found = coco_id(text)
@@ -316,7 +316,7 @@ def coco_name(scratch, content):
 
 
 def path(scratch, content):
-    from cocoift.files import inside
+    from cocoift.core.files import inside
 
     found = inside(scratch, content.decode(errors="replace"))
     assert found.is_relative_to(scratch.resolve())

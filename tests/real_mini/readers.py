@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from cocoift.records import coco_id
+from cocoift.core.schema import coco_id
 from cocoift.sources.base import QA, Dialog, content_id, decode, decode_lines
 
 

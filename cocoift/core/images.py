@@ -1,0 +1,100 @@
+"""Pictures on their way into a model: opened safely, padded to a square, processed as CLIP does."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from cocoift.core.files import DataError, inside
+
+if TYPE_CHECKING:
+    from transformers import CLIPImageProcessorPil
+
+# Larger pictures are refused before they are decoded.
+LARGEST_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """A picture that cannot train: the name in the record and what is wrong with it."""
+
+    name: str
+    reason: str
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return a picture as RGB; raises `DataError` when it is missing, corrupt or far too large."""
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > LARGEST_PIXELS:
+                raise DataError(f"{path.name}: {picture.width} x {picture.height} px is too large")
+            return picture.convert("RGB")
+    except FileNotFoundError as error:
+        raise DataError(f"{path.name}: no picture on disk") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path.name}: not a whole picture ({error})") from error
+
+
+def bad_images(names: Iterable[str], root: Path) -> list[BadImage]:
+    """Open every picture once and return those that cannot be used, before training starts."""
+
+    def fault(name: str) -> BadImage | None:
+        try:
+            open_image(inside(root, name))
+        except DataError as error:
+            return BadImage(name, str(error))
+        return None
+
+    distinct = list(dict.fromkeys(names))
+    # Decoding releases the interpreter lock, so threads share the work.
+    with ThreadPoolExecutor() as threads:
+        faults = tqdm(
+            threads.map(fault, distinct), total=len(distinct), desc="pictures", leave=False
+        )
+        return [bad for bad in faults if bad is not None]
+
+
+def mean_colour(mean: Sequence[float]) -> tuple[int, int, int]:
+    """Return a processor's `image_mean` (0 to 1 per channel) as a colour, cut to whole values."""
+    red, green, blue = (int(value * 255) for value in mean)
+    return red, green, blue
+
+
+def pad_to_square(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Centre a picture on a square of `colour`, as LLaVA-1.5 does (`expand2square`)."""
+    side = max(picture.size)
+    if picture.size == (side, side):
+        return picture
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures as one, left to right at the height of the first; one alone as it is."""
+    if len(pictures) == 1:
+        return pictures[0]
+    height = pictures[0].height
+    scaled = [one.resize((max(1, round(one.width * height / one.height)), height))
+              for one in pictures]  # fmt: skip
+    whole = Image.new("RGB", (sum(one.width for one in scaled), height))
+    left = 0
+    for one in scaled:
+        whole.paste(one, (left, 0))
+        left += one.width
+    return whole
+
+
+def pixel_values(pictures: Sequence[Image.Image], processor: "CLIPImageProcessorPil") -> np.ndarray:
+    """Return pictures as the checkpoint's processor prepares them, padded to squares first.
+
+    Shape (pictures, 3, side, side), float32, normalised by the processor's mean and deviation.
+    """
+    colour = mean_colour(processor.image_mean)
+    squares = [pad_to_square(picture, colour) for picture in pictures]
+    return np.asarray(processor(images=squares, return_tensors="np")["pixel_values"], np.float32)

@@ -1,0 +1,160 @@
+"""The schema: turns, the records made of them, and what makes either of them valid.
+
+A turn is one instruction and its answer, from one annotation of one source.  A record is one
+training conversation in LLaVA's own JSON format, which LLaVA, LLaMA-Factory and friends read.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from cocoift.core.files import DataError
+
+IMAGE_MARKER = "<image>"
+
+FORMS = ("phrase", "number", "yes_no", "choice", "sentence", "paragraph", "explanation", "free")
+
+TURN_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("dialog_id", pa.string(), nullable=False),
+        pa.field("round", pa.int16(), nullable=False),
+        pa.field("question", pa.string()),
+        pa.field("instruction", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("form", pa.string(), nullable=False),
+    ]
+)
+
+_TWELVE_DIGITS = re.compile(r"(?<!\d)\d{12}(?!\d)")
+_COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)20(?:14|15|17)_)?(\d{12})(?:\.jpg)?|(\d{1,12})")
+
+
+class Turn(NamedTuple):
+    """One instruction and its answer; the fields are the columns of `TURN_SCHEMA`."""
+
+    image_id: int
+    source: str
+    dialog_id: str
+    round: int
+    question: str | None
+    instruction: str | None
+    answer: str | None
+    form: str
+
+
+class Message(msgspec.Struct, frozen=True, rename={"speaker": "from"}):
+    """One side of a round: `from` is `human` or `gpt`."""
+
+    speaker: str
+    value: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One conversation about one image; `sources` has one entry per round."""
+
+    id: str
+    image: str
+    conversations: list[Message]
+    sources: list[str]
+
+
+def coco_id(name: int | str) -> int:
+    """Return the COCO image id behind any of its spellings.
+
+    `9`, `"000000000009"`, `"train2017/000000000009.jpg"` and `"COCO_train2014_000000000009.jpg"`
+    are one image (numbers did not change between the 2014 and 2017 releases).  Raises `DataError`
+    for anything else, such as a Visual Genome file name.
+    """
+    if isinstance(name, int) and name > 0:
+        return name
+    match = _COCO_NAME.fullmatch(name.rsplit("/", 1)[-1]) if isinstance(name, str) else None
+    if not match:
+        raise DataError(f"{name!r} is not a COCO image name; expected e.g. 000000000009.jpg")
+    return int(match[1] or match[2])
+
+
+def coco_id_in(name: str) -> int | None:
+    """Return the COCO image id that a name, path or address holds; `None` where there is none."""
+    match = _COCO_NAME.fullmatch(name.rsplit("/", 1)[-1]) or _TWELVE_DIGITS.search(name)
+    return int(match[match.lastindex or 0]) if match else None
+
+
+def to_record(turns: Sequence[Turn], *, record_id: str, image: str) -> Record:
+    """Return the record whose rounds are `turns`, the image marker before the first instruction."""
+    conversations = []
+    for position, turn in enumerate(turns):
+        marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
+        conversations.append(Message("human", f"{marker}{turn.instruction}"))
+        conversations.append(Message("gpt", turn.answer or ""))
+    return Record(record_id, image, conversations, [turn.source for turn in turns])
+
+
+def check_record(record: Record) -> None:
+    """Raise `DataError` naming the record and the fault unless `record` obeys the schema.
+
+    Turns alternate human and gpt, nothing is empty, the image marker stands once and in the first
+    human turn, `sources` has one entry per round, and the image path is relative and stays inside.
+    """
+
+    def fault(what: str) -> DataError:
+        return DataError(f"record {record.id!r}: {what}")
+
+    messages = record.conversations
+    if not messages or len(messages) % 2:
+        raise fault(f"has {len(messages)} messages; rounds need a human and a gpt message each")
+    for position, message in enumerate(messages):
+        expected = "gpt" if position % 2 else "human"
+        if message.speaker != expected:
+            raise fault(f"message {position} is from {message.speaker!r}, expected {expected!r}")
+        if not message.value.replace(IMAGE_MARKER, "").strip():
+            raise fault(f"message {position} is empty")
+        if message.value.count(IMAGE_MARKER) != (position == 0):
+            raise fault(f"message {position} must hold {int(position == 0)} image markers")
+    if len(record.sources) != len(messages) // 2:
+        raise fault(f"{len(record.sources)} sources for {len(messages) // 2} rounds")
+    if record.image.startswith("/") or ".." in record.image.split("/"):
+        raise fault(f"image path {record.image!r} must be relative and stay inside the image root")
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read a JSON file in our record format and check every record in it.
+
+    Raises `DataError` naming the file and the record when the file is damaged.
+    """
+    try:
+        records = msgspec.json.decode(path.read_bytes(), type=list[Record])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; run notebook 02_merge again") from error
+    for record in records:
+        check_record(record)
+    return records
+
+
+def turn_batches(turns: Iterable[Turn], *, rows: int = 100_000) -> Iterator[pa.RecordBatch]:
+    """Group turns into Arrow record batches of `TURN_SCHEMA`, `rows` turns each."""
+    chunk: list[Turn] = []
+    for turn in turns:
+        chunk.append(turn)
+        if len(chunk) == rows:
+            yield row_batch(chunk, TURN_SCHEMA)
+            chunk = []
+    if chunk:
+        yield row_batch(chunk, TURN_SCHEMA)
+
+
+def row_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows, at least one and each in the schema's order of fields, as one Arrow batch."""
+    columns = zip(zip(*rows, strict=True), schema, strict=True)
+    arrays = [pa.array(values, field.type) for values, field in columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def row_table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows, none or many, as one Arrow table."""
+    return pa.Table.from_batches([row_batch(rows, schema)] if rows else [], schema)

@@ -1,0 +1,145 @@
+"""Answers of any origin in one table: rollouts, LLaVA-format datasets, answer files.
+
+Columns: model, seed, protocol, round (from 1), last (the question that was evaluated), question_id,
+image, question, answer, words, free (the question states no form of answer).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cocoift.core.files import DataError
+from cocoift.core.text import has_format_prompt, tidy
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.rollout import read_log
+from cocoift.sources.base import QA, decode_lines
+from cocoift.sources.dialogs import LlavaRecord, llava_records, rounds
+
+COLUMNS = ("model", "seed", "protocol", "round", "last", "question_id", "image", "question",
+           "answer", "words", "free")  # fmt: skip
+
+
+class _Answer(msgspec.Struct):
+    question_id: int | str
+    text: str
+    prompt: str = ""
+    model_id: str = ""
+
+
+def answer_table(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
+    """Return a table of answers from rows of `COLUMNS` up to `answer`; counts their words."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS[:-2]))
+    free = {text: not has_format_prompt(text) for text in set(table.question)}
+    return table.assign(words=table.answer.str.split().str.len(), free=table.question.map(free))
+
+
+def rollout_answers(files: Iterable[Path]) -> pd.DataFrame:
+    """Return every answered round of rollout files; reference replies are not answers.
+
+    Opening rounds are asked once per set of pictures and stand in every dialog on it: they count
+    once.
+    Raises `DataError` for a damaged file.
+    """
+    return answer_table(row for file in files for row in _rollout_rows(file))
+
+
+def _rollout_rows(file: Path) -> Iterator[tuple[Any, ...]]:
+    head, rollouts = read_log(file)
+    model, _, seed = head.model.rpartition("-")
+    opened = set()
+    for rollout in rollouts:
+        total = len(rollout.rounds)
+        for number, told in enumerate(rollout.rounds, start=1):
+            last = number == total and not rollout.failure
+            opening = (*rollout.images, number)
+            if told.by != "model" or (not last and opening in opened):
+                continue
+            if not last:
+                opened.add(opening)
+            yield (model, seed, head.protocol, number, last, rollout.question_id,
+                   rollout.images[0], told.question, told.answer)  # fmt: skip
+
+
+def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> pd.DataFrame:
+    """Return about `wanted` answers of a LLaVA-format dataset (JSON or our Parquet twin).
+
+    Whole records are taken, evenly spread over the file.  `protocol` is `training`.  Raises
+    `DataError` for a file that is missing, damaged, or holds a record whose sides do not alternate.
+    """
+    return answer_table(
+        (name, "", "training", number, False, str(record.id), record.image or "",
+         tidy(pair.question), pair.answer)
+        for record in _sampled(path, wanted)
+        for number, pair in enumerate(_rounds(record, path), start=1)
+    )  # fmt: skip
+
+
+def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
+    if path.suffix != ".parquet":
+        found = list(llava_records(path))
+        return found[:: _step((len(record.conversations) for record in found), wanted)]
+    try:
+        table = pq.read_table(path, columns=["id", "image", "conversations"])
+    except OSError as error:
+        raise DataError(f"{path}: {error}; name a dataset in LLaVA's format") from error
+    sizes = pc.list_value_length(table["conversations"]).to_pylist()
+    chosen = table.take(list(range(len(table)))[:: _step(sizes, wanted)])
+    return [msgspec.convert(row, LlavaRecord) for row in chosen.to_pylist()]
+
+
+def _step(messages: Iterable[int], wanted: int) -> int:
+    """Return every how many records to take one for about so many rounds."""
+    return max(1, sum(messages) // 2 // wanted)
+
+
+def _rounds(record: LlavaRecord, path: Path) -> tuple[QA, ...]:
+    pairs = rounds(record.conversations, asker="human")
+    if pairs is None:
+        raise DataError(f"{path}, record {record.id}: human and gpt do not alternate")
+    return pairs
+
+
+def file_answers(
+    path: Path, *, model: str = "", protocol: str = "single_round", questions: Sequence[Question]
+) -> pd.DataFrame:
+    """Return the answers of a LLaVA answer file (JSON Lines: question_id, text, model_id, prompt).
+
+    `questions` (empty: unknown) tell the pictures and the text of questions where the file does
+    not; `model` replaces the file's own name.  Raises `DataError` naming file and line.
+    """
+    asked: Mapping[str, Question] = {question.id: question for question in questions}
+    return answer_table(_file_rows(path, model, protocol, asked))
+
+
+def _file_rows(
+    path: Path, model: str, protocol: str, asked: Mapping[str, Question]
+) -> Iterator[tuple[Any, ...]]:
+    for row in decode_lines(path, _Answer):
+        name = str(row.question_id)
+        question = asked.get(name)
+        image = question.images[0] if question else name
+        text = question.text if question else row.prompt
+        yield (model or row.model_id or path.stem, "0", protocol, 1, True, name, image, text,
+               row.text)  # fmt: skip
+
+
+def source_answers(turns: Path, *, per_source: int = 2_000) -> pd.DataFrame:
+    """Return up to `per_source` answers of every source of the merged set, spread over its turns.
+
+    Columns: source, image (the COCO id), answer.  Raises `DataError` when the set is not there.
+    """
+    try:
+        table = pq.read_table(turns, columns=["source", "image_id", "answer"]).to_pandas()
+    except OSError as error:
+        raise DataError(f"{turns}: {error}; run notebook 02_merge first") from error
+    parts = [
+        own.iloc[:: max(1, len(own) // per_source)].head(per_source)
+        for _, own in table.groupby("source")
+    ]
+    found = pd.concat(parts, ignore_index=True).rename(columns={"image_id": "image"})
+    return found.assign(image=found.image.astype(str))

@@ -1,0 +1,187 @@
+"""Benchmarks: questions about held-out images, read from their upstream formats.
+
+MM-Vet (`mm-vet.json`, yuweihao/MM-Vet), InfiMM-Eval (`core-mm-wo-answer.json`, Infi-MM/InfiMM-Eval
+on the model hub) and LLaVA-Bench (COCO) (`qa90_questions.jsonl`, haotian-liu/LLaVA).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cocoift.core.files import DataError
+
+CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
+CATEGORIES = ("deductive", "abductive", "analogical")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question: its pictures (names below the benchmark's image folder) and what is right.
+
+    `answer` is in MM-Vet's syntax: all parts between `<AND>` are wanted, one of those between
+    `<OR>` each; empty where upstream withholds it.  `capabilities` is MM-Vet's, `category`,
+    `complexity` and `steps` InfiMM-Eval's; `wording` tells in mini's questions whether the
+    training sources ask so.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    text: str
+    answer: str = ""
+    capabilities: tuple[str, ...] = ()
+    category: str = ""
+    complexity: str = ""
+    steps: tuple[str, ...] = ()
+    wording: str = ""
+
+
+class _MmVet(msgspec.Struct):
+    imagename: str
+    question: str
+    answer: str
+    capability: list[str]
+    wording: str = ""
+
+
+class _InfiMm(msgspec.Struct, rename={"images": "Image path", "text": "Question",
+                                      "category": "Category", "complexity": "Complexity",
+                                      "answer": "Answer", "steps": "Steps"}):  # fmt: skip
+    images: list[str]
+    text: str
+    category: str
+    complexity: str
+    answer: str = ""
+    steps: list[str] = []
+
+
+class _LlavaBench(msgspec.Struct):
+    question_id: int
+    image: str
+    text: str
+    category: str
+
+
+class _LlavaAnswer(msgspec.Struct):
+    question_id: int
+    text: str
+
+
+class _Grades(msgspec.Struct):
+    score: list[float]
+
+
+def read_mm_vet(path: Path) -> list[Question]:
+    """Read `mm-vet.json`: question id to image, question, answer and capabilities."""
+    rows = _decoded(path, dict[str, _MmVet])
+    return [
+        Question(
+            id=name,
+            images=(row.imagename,),
+            text=row.question,
+            answer=row.answer,
+            capabilities=_known(path, name, row.capability, CAPABILITIES),
+            wording=row.wording,
+        )
+        for name, row in rows.items()
+    ]
+
+
+def read_infimm_eval(path: Path) -> list[Question]:
+    """Read InfiMM-Eval: question id to image paths, question, category and complexity.
+
+    The published file withholds the answers; a file with them has `Answer` and, as a list of
+    sentences, `Steps` in each question.
+    """
+    rows = _decoded(path, dict[str, _InfiMm])
+    return [
+        Question(
+            id=name,
+            images=tuple(row.images),
+            text=row.text,
+            answer=row.answer,
+            category=_known(path, name, [row.category.lower()], CATEGORIES)[0],
+            complexity=_known(path, name, [row.complexity.lower()], ("moderate", "high"))[0],
+            steps=tuple(row.steps),
+        )
+        for name, row in rows.items()
+    ]
+
+
+def read_llava_bench(path: Path) -> list[Question]:
+    """Read LLaVA-Bench (COCO): `*_questions.jsonl`, with `*_gpt4_answer.jsonl` beside it if there.
+
+    GPT-4's answers serve as reference; they were written from captions and boxes.
+    """
+    answers = {}
+    beside = path.with_name(path.name.replace("_questions", "_gpt4_answer"))
+    if beside != path and beside.is_file():
+        answers = {row.question_id: row.text for row in _decoded_lines(beside, _LlavaAnswer)}
+    return [
+        Question(
+            id=str(row.question_id),
+            images=(row.image,),
+            text=row.text,
+            answer=answers.get(row.question_id, ""),
+            category=row.category,
+        )
+        for row in _decoded_lines(path, _LlavaBench)
+    ]
+
+
+def read_mm_vet_grades(path: Path) -> dict[str, list[float]]:
+    """Read a grade file of MM-Vet's evaluator (`*-grade-*.json`): each question's score per run."""
+    return {name: row.score for name, row in _decoded(path, dict[str, _Grades]).items()}
+
+
+FORMATS: Mapping[str, Callable[[Path], list[Question]]] = {
+    "mm_vet": read_mm_vet,
+    "infimm_eval": read_infimm_eval,
+    "llava_bench": read_llava_bench,
+}
+
+
+def read_benchmark(path: Path, kind: str) -> list[Question]:
+    """Read a benchmark in one of `FORMATS`, and check that it can be asked.
+
+    Raises `DataError` naming the file and the question for damage, an unknown capability or
+    category, no image, an empty question, or the same id twice.
+    """
+    if kind not in FORMATS:
+        raise DataError(f"{path}: format {kind!r} is not known; it may be {', '.join(FORMATS)}")
+    questions = FORMATS[kind](path)
+    seen: set[str] = set()
+    for question in questions:
+        if not question.text.strip() or not question.images:
+            raise DataError(f"{path}: question {question.id} has no text or no image")
+        if question.id in seen:
+            raise DataError(f"{path}: question {question.id} occurs twice")
+        seen.add(question.id)
+    if not questions:
+        raise DataError(f"{path}: no questions")
+    return questions
+
+
+def _known(path: Path, name: str, found: list[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    strange = sorted(set(found) - set(known))
+    if strange or not found:
+        raise DataError(
+            f"{path}: question {name}: {', '.join(strange) or 'nothing'} is not one of "
+            f"{', '.join(known)}"
+        )
+    return tuple(found)
+
+
+def _decoded(path: Path, kind: type) -> dict:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; fetch the benchmark again (README)") from error
+
+
+def _decoded_lines(path: Path, kind: type) -> list:
+    try:
+        return msgspec.json.Decoder(kind).decode_lines(path.read_bytes())
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; fetch the benchmark again (README)") from error

@@ -1,0 +1,141 @@
+"""Models to evaluate: a base and adapters on it, or a model behind an endpoint."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from cocoift.core.files import digest, sha256
+from cocoift.evaluation.endpoint import Endpoint
+from cocoift.evaluation.protocols import Answerer, Ask
+from cocoift.evaluation.rollout import endpoint_answers, local_answers, local_margins
+from cocoift.tuning.memory import available, dense_fits
+from cocoift.tuning.model import (
+    WEIGHTS,
+    Device,
+    computes_in_float32,
+    dense,
+    load_adapters,
+    load_model,
+    load_processor,
+    using,
+)
+from cocoift.tuning.recipe import weights_digest
+from cocoift.tuning.train import training_log
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import LlavaForConditionalGeneration
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Rollouts of code that answers differently are not reused; raise it with such a change.
+_VERSION = 2
+
+
+# Questions and two answers for each to how much likelier the first one begins, in nats.
+Margins = Callable[[Sequence[Ask], Sequence[tuple[str, str]]], list[float]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to evaluate: how to ask it, and a digest of what its answers depend on.
+
+    `margins` compares how two answers to each question begin (`generation.margins`); a model
+    behind an endpoint has none.
+    """
+
+    name: str
+    seed: int
+    answer: Answerer
+    key: str
+    margins: Margins | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalModels:
+    """The local models of one seed: a base, adapters on it by name, and how they are asked.
+
+    `new_tokens` is the longest answer, `batch` how many questions are answered at once.
+    """
+
+    base: str
+    adapters: Mapping[str, Path]
+    seed: int
+    device: Device
+    system: str
+    new_tokens: int
+    batch: int = 64
+
+
+def endpoint_candidates(
+    settings: Sequence[Mapping[str, Any]], *, system: str, new_tokens: int
+) -> Iterator[Candidate]:
+    """Yield the models behind endpoints that a preset names: `{name, base_url, model, ...}`."""
+    for entry in settings:
+        values = dict(entry)
+        name = values.pop("name")
+        endpoint = Endpoint(**values)
+        key = digest([endpoint.base_url, endpoint.model, system, new_tokens])
+        answer = endpoint_answers(endpoint, system=system, new_tokens=new_tokens)
+        yield Candidate(name, 0, answer, key)
+
+
+def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candidate]:
+    """Yield the named models of one seed, `base` being the untuned one, on one loaded base.
+
+    Where the adapters were trained on four bits, so does the base answer, from dense weights of
+    the same values if memory allows.  An adapter that is asked alone is merged into a float32
+    base.  Raises `DataError` when an adapter is not there.
+    """
+    four_bit = _in_four_bits(local)
+    model, tuned = _loaded(local, names, four_bit=four_bit)
+    processor = load_processor(local.base)
+    asking = {"system": local.system, "batch": local.batch}
+    answer = local_answers(tuned or model, processor, new_tokens=local.new_tokens, **asking)
+    compare = local_margins(tuned or model, processor, **asking)
+    same = [_VERSION, weights_digest(local.base), four_bit, local.device]
+    same += [local.system, local.new_tokens]
+    for name in names:
+        own = None if name == "base" else sha256(local.adapters[name] / WEIGHTS)
+        key = digest([*same, own])
+        if tuned is None:
+            yield Candidate(name, local.seed, answer, key, compare)
+        else:
+            adapter = None if name == "base" else name
+            switched = (_switched(tuned, adapter, work) for work in (answer, compare))
+            yield Candidate(name, local.seed, next(switched), key, next(switched))
+
+
+def _in_four_bits(local: LocalModels) -> bool:
+    recipes = [training_log(folder)["recipe"] for folder in local.adapters.values()]
+    return bool(recipes) and all(recipe["four_bit"] for recipe in recipes)
+
+
+def _loaded(
+    local: LocalModels, names: Sequence[str], *, four_bit: bool
+) -> tuple["LlavaForConditionalGeneration", "PeftModel | None"]:
+    """Return the base, and the base with its adapters where they are not merged into it."""
+    wanted = {name: local.adapters[name] for name in names if name != "base"}
+    base = load_model(local.base, four_bit=four_bit, device=local.device)
+    if local.device == "cpu" or dense_fits(base, prompts=local.batch, free=available("cuda")):
+        base = dense(base)
+    if not wanted:
+        return base, None
+    tuned = load_adapters(base, wanted)
+    if len(names) == 1 and computes_in_float32(base):
+        return tuned.merge_and_unload(), None
+    return base, tuned
+
+
+def _switched(
+    model: Any, adapter: str | None, work: Callable[P, Iterable[T]]
+) -> Callable[P, list[T]]:
+    """Return `work` as done with one of the model's adapters in use (`None`: without any)."""
+
+    def switched(*args: P.args, **kwargs: P.kwargs) -> list[T]:
+        with using(model, adapter):
+            return list(work(*args, **kwargs))
+
+    return switched

@@ -1,0 +1,165 @@
+"""Effects: paired differences of models and protocols, and differences of such differences.
+
+A conclusion about models rests on one of these with its interval and its sign on every seed, never
+on two intervals side by side.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import pandas as pd
+
+from cocoift.core.bootstrap import interval
+from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import Bootstrap, Metric, per_answer, value
+
+COLUMNS = ("metric", "contrast", "seed", "difference", "low", "high", "n")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of one metric over (model, protocol) pairs; the weights add up to 0."""
+
+    name: str
+    weights: Mapping[tuple[str, str], float]
+
+    def minus(self, other: "Contrast") -> "Contrast":
+        """Return this contrast less another one."""
+        keys = dict.fromkeys((*self.weights, *other.weights))
+        weights = {key: self.weights.get(key, 0.0) - other.weights.get(key, 0.0) for key in keys}
+        return Contrast(f"{self.name} - {other.name}", weights)
+
+
+def change(model: str) -> Contrast:
+    """Return what a model gains by the short round: after it minus alone."""
+    return Contrast(f"change of {model}", {(model, AFTER): 1.0, (model, ALONE): -1.0})
+
+
+def versus(one: str, other: str, protocol: str) -> Contrast:
+    """Return one model minus another one under the same protocol."""
+    return Contrast(f"{one} - {other}, {protocol}", {(one, protocol): 1.0, (other, protocol): -1.0})
+
+
+def effect_table(
+    verdicts: pd.DataFrame,
+    metrics: Sequence[Metric],
+    contrasts: Sequence[Contrast],
+    *,
+    resamples: int = 2_000,
+) -> pd.DataFrame:
+    """Return every contrast of every metric, per seed and over all seeds together (`all`).
+
+    Differences are in points.  A question counts only where it has a value in every part of the
+    contrast, so an answer that is unscored on one side is left out of all; `n` counts the rest,
+    per part.  Intervals resample images, the same draws for every part.  Contrasts of models or
+    protocols that are not there are left out.
+    """
+    answers = per_answer(verdicts)
+    answers = answers.assign(seed=answers.seed.astype(str))
+    groups = dict(iter(answers.groupby(["model", "protocol"])))
+    rows = []
+    for contrast in (one for one in contrasts if groups.keys() >= one.weights.keys()):
+        for metric in metrics:
+            parts = _paired([groups[key] for key in contrast.weights], metric)
+            for seed in [*sorted(set(parts[0].seed)), "all"]:
+                own = [part if seed == "all" else part[part.seed == seed] for part in parts]
+                found = _difference(own, list(contrast.weights.values()), metric, resamples)
+                rows.append((metric.name, contrast.name, seed, *found, len(own[0])))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _paired(parts: Sequence[pd.DataFrame], metric: Metric) -> list[pd.DataFrame]:
+    """Return the answers to questions that have a value in every part."""
+    keys = ["seed", "question_id"]
+    counted = [
+        part[part[metric.of].notna() & part.question_id.isin(metric.weights)] for part in parts
+    ]
+    indices = [pd.MultiIndex.from_frame(part[keys]) for part in counted]
+    common = reduce(lambda one, other: one.intersection(other), indices)
+    return [part[index.isin(common)] for part, index in zip(counted, indices, strict=True)]
+
+
+def _difference(
+    parts: Sequence[pd.DataFrame], weights: Sequence[float], metric: Metric, resamples: int
+) -> tuple[float, float, float]:
+    if not len(parts[0]):
+        return float("nan"), float("nan"), float("nan")
+    bootstrap = Bootstrap(parts[0].image, resamples=resamples)
+    pairs = list(zip(weights, parts, strict=True))
+    drawn = sum(weight * bootstrap.values(part, metric) for weight, part in pairs)
+    return sum(weight * value(part, metric) for weight, part in pairs), *interval(drawn)
+
+
+def rows_of(effects: pd.DataFrame, contrast: str, metric: str) -> pd.DataFrame:
+    """Return the rows of one contrast and metric: one per seed, and `all`."""
+    return effects[(effects.contrast == contrast) & (effects.metric == metric)]
+
+
+def sign(rows: pd.DataFrame) -> int:
+    """Return the sign of an effect that is shown, 0 where it is not.
+
+    It is shown when the interval over all seeds excludes 0 and every seed has that sign.
+    """
+    whole = rows[rows.seed == "all"]
+    if whole.empty:
+        return 0
+    found = 1 if whole.low.iloc[0] > 0 else -1 if whole.high.iloc[0] < 0 else 0
+    return found if (rows[rows.seed != "all"].difference * found > 0).all() else 0
+
+
+def describe(rows: pd.DataFrame, *, unit: str = " points") -> str:
+    """Return an effect with its interval and on how many seeds its sign is that of the whole."""
+    whole, seeds = rows[rows.seed == "all"].iloc[0], rows[rows.seed != "all"]
+    same = int((seeds.difference * whole.difference > 0).sum())
+    on = f", same sign on {same} of {len(seeds)} seeds" if len(seeds) > 1 else ""
+    return f"{whole.difference:+.1f}{unit} [{whole.low:+.1f}, {whole.high:+.1f}]{on}"
+
+
+LAYOUT = change("mix").minus(change("merged"))
+ASKED_ALONE = versus("merged", "mix", ALONE)
+
+
+def headline(models: Sequence[str]) -> list[Contrast]:
+    """Return the contrasts that notebook 05 tells: changes, their difference, model on model."""
+    return [
+        *map(change, models),
+        LAYOUT,
+        ASKED_ALONE,
+        versus("merged", "mix", AFTER),
+    ]
+
+
+def conclusion(effects: pd.DataFrame, metric: str) -> str:
+    """Say what one short round does to both tuned models and how they compare asked alone.
+
+    `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where one of the
+    two models is not there.
+    """
+    layout = rows_of(effects, LAYOUT.name, metric)
+    if layout.empty:
+        return ""
+    told = describe(layout)
+    found = sign(layout)
+    if found < 0:
+        text = (
+            "One short round costs the model tuned on the baseline mixture more than the one tuned "
+            f"on the same annotations in merged conversations (difference of the changes {told}): "
+            "layout decides."
+        )
+    elif found > 0:
+        text = (
+            "One short round costs the model tuned on the merged mixture more, the opposite of "
+            f"the paper (difference of the changes {told})."
+        )
+    else:
+        text = (
+            f"The changes of the two tuned models do not differ beyond doubt ({told}): that "
+            "layout decides is not shown."
+        )
+    alone = rows_of(effects, ASKED_ALONE.name, metric)
+    better = {1: "better than", -1: "worse than", 0: "not shown to differ from"}[sign(alone)]
+    return (
+        f"{text} Asked alone, the merged mixture is {better} the baseline mixture "
+        f"({describe(alone)})."
+    )

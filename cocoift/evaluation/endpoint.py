@@ -1,0 +1,131 @@
+"""Models behind an OpenAI-compatible endpoint: OpenAI itself, vLLM, llama.cpp and their like."""
+
+import base64
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from cocoift.core.files import DataError
+from cocoift.core.schema import IMAGE_MARKER, Message
+from cocoift.evaluation.protocols import Failure
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where to ask: the address ends in `/v1`; the key is read from an environment variable.
+
+    `retries` is the client's own, with its growing pauses, for time-outs, 429 and 5xx.
+    """
+
+    base_url: str
+    model: str
+    key_variable: str = "OPENAI_API_KEY"
+    concurrency: int = 8
+    timeout: float = 120.0
+    retries: int = 5
+
+    def client(self) -> "OpenAI":
+        """Return a client; raises `DataError` when the environment holds no key."""
+        from openai import OpenAI
+
+        key = os.environ.get(self.key_variable)
+        if not key:
+            raise DataError(
+                f"no key for {self.base_url}: set the environment variable {self.key_variable} "
+                "(to any word, where the server asks for none)"
+            )
+        return OpenAI(
+            base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries
+        )
+
+
+def to_openai(
+    messages: Sequence[Message], pictures: Sequence[Image.Image], *, system: str
+) -> list[dict[str, Any]]:
+    """Return a conversation as chat messages, its pictures as data addresses in the first turn."""
+    chat: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    for position, message in enumerate(messages):
+        text = message.value.removeprefix(f"{IMAGE_MARKER}\n")
+        if position == 0:
+            content: Any = [_picture_part(picture) for picture in pictures]
+            content.append({"type": "text", "text": text})
+        else:
+            content = text
+        chat.append({"role": "assistant" if position % 2 else "user", "content": content})
+    return chat
+
+
+def _picture_part(picture: Image.Image) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    address = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"type": "image_url", "image_url": {"url": address}}
+
+
+def ask_endpoint(
+    endpoint: Endpoint,
+    conversations: Sequence[Callable[[], list[dict[str, Any]]]],
+    *,
+    new_tokens: int = 512,
+    temperature: float = 0.0,
+) -> Iterator[tuple[int, str | Failure]]:
+    """Yield (number, reply) as replies come in, `concurrency` requests at a time.
+
+    Conversations are made when their turn comes, so that few pictures are in memory.  A request
+    that fails after the client's retries, or an empty reply, is a `Failure`.
+    """
+    client = endpoint.client()
+
+    def ask(make: Callable[[], list[dict[str, Any]]]) -> str | Failure:
+        return complete(
+            client, endpoint.model, make(), new_tokens=new_tokens, temperature=temperature
+        )[0]
+
+    with ThreadPoolExecutor(endpoint.concurrency) as threads:
+        asked = {threads.submit(ask, one): number for number, one in enumerate(conversations)}
+        try:
+            for done in as_completed(asked):
+                yield asked[done], done.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def complete(
+    client: "OpenAI",
+    model: str,
+    conversation: list[dict[str, Any]],
+    *,
+    new_tokens: int,
+    temperature: float,
+) -> tuple[str | Failure, int, int]:
+    """Ask once; return the reply and the tokens paid for, in and out (0 where not told)."""
+    from openai import OpenAIError
+
+    def told(error: Exception) -> str:
+        # Servers quote what they were sent, and failures go into files.
+        text = str(error).replace(client.api_key, "***")
+        return f"{type(error).__name__}: {text[:200]}"
+
+    try:
+        reply = client.chat.completions.create(
+            model=model,
+            messages=conversation,
+            max_tokens=new_tokens,
+            temperature=temperature,
+        )
+        text = reply.choices[0].message.content or ""
+        usage = reply.usage
+    except OpenAIError as error:
+        return Failure(told(error)), 0, 0
+    except Exception as error:  # a server that answers 200 with something else
+        return Failure(f"not a completion: {told(error)}"), 0, 0
+    paid = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    return (text.strip() or Failure("empty reply"), *paid)

@@ -1,0 +1,231 @@
+"""Greedy answers of a local model, in batches that compute what prompts share only once.
+
+Questions about one picture begin alike: with the picture and, in several rounds, with the opening
+rounds.  The key-value cache of that beginning is computed once and copied to every question.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProcessor
+
+from cocoift.core.images import pixel_values, side_by_side
+from cocoift.evaluation.protocols import Ask
+from cocoift.tuning.chat import answered_ids, prompt_ids
+from cocoift.tuning.model import image_tokens
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The prompts of one key: their common beginning, and how each goes on."""
+
+    pictures: tuple[Image.Image, ...]
+    prefix: list[int]
+    numbers: list[int]
+    suffixes: list[list[int]]
+
+
+@torch.inference_mode()
+def generate(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    asked: Sequence[Ask],
+    *,
+    system: str,
+    new_tokens: int = 128,
+    batch: int = 64,
+) -> list[str]:
+    """Return the model's greedy answers, in the order asked, at most `new_tokens` long each.
+
+    An answer is the same as if it had been asked alone.  Several pictures of one question are
+    shown side by side, since LLaVA-1.5 was trained on one picture a conversation.
+    """
+    tokenizer = processor.tokenizer
+    answers = [""] * len(asked)
+    prompts = _prompts(asked, processor, image_tokens(model.config), system)
+    for groups in _batches(_shared(asked, prompts), batch):
+        numbers = [number for group in groups for number in group.numbers]
+        told = _decode(model, processor, groups, new_tokens)
+        for number, ids in zip(numbers, told, strict=True):
+            answers[number] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return answers
+
+
+@torch.inference_mode()
+def margins(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    asked: Sequence[Ask],
+    answers: Sequence[tuple[str, str]],
+    *,
+    system: str,
+    batch: int = 64,
+) -> list[float]:
+    """Return how much likelier each first answer begins than the second, in nats.
+
+    `answers` holds two answers for each question.  Compared are the log-probabilities of the
+    first token in which the two differ (their `</s>` included), given the prompt and what both
+    begin with: above 0 the model starts the first one rather.  Raises `ValueError` where both
+    are the same.
+    """
+    tokens = image_tokens(model.config)
+    settings = {"tokenizer": processor.tokenizer, "image_tokens": tokens, "system": system}
+    prompts, pairs = [], []
+    for ask, texts in zip(asked, answers, strict=True):
+        one, other = (answered_ids(ask.messages, text, **settings) for text in texts)
+        if one == other:
+            raise ValueError(f"both answers are {texts[0]!r}")
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+        same = sum(1 for _ in alike)
+        prompts.append(one[:same])
+        pairs.append((one[same], other[same]))
+    found = [0.0] * len(asked)
+    for groups in _batches(_shared(asked, prompts), batch):
+        numbers = [number for group in groups for number in group.numbers]
+        logits = _next(model, *_prompted(model, processor, groups)).float()
+        chosen = torch.tensor([pairs[number] for number in numbers], device=logits.device)
+        ahead = logits.gather(1, chosen)
+        for number, margin in zip(numbers, (ahead[:, 0] - ahead[:, 1]).tolist(), strict=True):
+            found[number] = margin
+    return found
+
+
+def _prompts(
+    asked: Sequence[Ask], processor: LlavaProcessor, tokens: int, system: str
+) -> list[list[int]]:
+    return [
+        prompt_ids(ask.messages, tokenizer=processor.tokenizer, image_tokens=tokens, system=system)
+        for ask in asked
+    ]
+
+
+def _shared(asked: Sequence[Ask], prompts: Sequence[list[int]]) -> list[_Shared]:
+    """Group prompts by their pictures, shortest prompts first."""
+    by_key: dict[str, list[int]] = defaultdict(list)
+    for number, ask in enumerate(asked):
+        by_key[ask.key].append(number)
+    groups = []
+    for numbers in by_key.values():
+        own = [prompts[n] for n in numbers]
+        # One token at least is left to every question: its logits are needed.
+        columns = zip(*(prompt[:-1] for prompt in own), strict=False)
+        common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        suffixes = [prompt[common:] for prompt in own]
+        groups.append(_Shared(asked[numbers[0]].pictures, own[0][:common], numbers, suffixes))
+    return sorted(groups, key=lambda group: len(group.prefix) + max(map(len, group.suffixes)))
+
+
+def _batches(groups: Sequence[_Shared], batch: int) -> Iterator[list[_Shared]]:
+    """Yield groups of at most `batch` prompts together; a larger group is cut."""
+    waiting: list[_Shared] = []
+    for group in groups:
+        for start in range(0, len(group.numbers), batch):
+            part = slice(start, start + batch)
+            piece = _Shared(group.pictures, group.prefix, group.numbers[part], group.suffixes[part])
+            if waiting and sum(len(g.numbers) for g in waiting) + len(piece.numbers) > batch:
+                yield waiting
+                waiting = []
+            waiting.append(piece)
+    if waiting:
+        yield waiting
+
+
+def _decode(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    groups: Sequence[_Shared],
+    new_tokens: int,
+) -> list[list[int]]:
+    """Return the new token ids of every prompt of these groups, in their order."""
+    end = processor.tokenizer.eos_token_id
+    ids, mask, positions, cache = _prompted(model, processor, groups)
+    told: list[list[int]] = [[] for _ in ids]
+    running = list(range(len(ids)))
+    for _ in range(new_tokens):
+        logits = _next(model, ids, mask, positions, cache)
+        chosen = logits.argmax(-1)
+        for row, token in zip(running, chosen.tolist(), strict=True):
+            told[row].append(token)
+        going = (chosen != end).nonzero().flatten()
+        if not len(going):
+            break
+        if len(going) < len(running):  # answers that ended cost nothing more
+            cache.batch_select_indices(going)
+            chosen, mask, positions = chosen[going], mask[going], positions[going]
+            running = [running[row] for row in going.tolist()]
+        ids = chosen[:, None]
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        positions = positions[:, -1:] + 1
+    return told
+
+
+def _prompted(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, groups: Sequence[_Shared]
+) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+    """Return what the first step needs: fresh ids, whole mask, positions, filled cache."""
+    pad = processor.tokenizer.pad_token_id
+    cache, mask = _prefill(model, processor, groups, pad)
+    ids, fresh = left_padded([suffix for group in groups for suffix in group.suffixes], pad=pad)
+    ids, mask = ids.to(model.device), torch.cat([mask, fresh.to(model.device)], dim=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    return ids, mask, positions, cache
+
+
+def _next(
+    model: LlavaForConditionalGeneration,
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: DynamicCache,
+) -> Tensor:
+    """Return the logits of the next token, shape (prompts, vocabulary); the cache grows."""
+    return model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+
+
+def _prefill(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    groups: Sequence[_Shared],
+    pad: int,
+) -> tuple[DynamicCache, Tensor]:
+    """Return the cache of every group's beginning, a row for each of its prompts, and its mask."""
+    ids, mask = left_padded([group.prefix for group in groups], pad=pad)
+    pictures = [side_by_side(group.pictures) for group in groups]
+    pixels = torch.from_numpy(pixel_values(pictures, processor.image_processor))
+    mask = mask.to(model.device)
+    cache = model(
+        input_ids=ids.to(model.device),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        pixel_values=pixels.to(model.device, model.dtype),
+        past_key_values=DynamicCache(),
+        use_cache=True,
+        logits_to_keep=1,
+    ).past_key_values
+    rows = [row for row, group in enumerate(groups) for _ in group.numbers]
+    chosen = torch.tensor(rows, device=model.device)
+    cache.batch_select_indices(chosen)
+    return cache, mask[chosen]
+
+
+def left_padded(prompts: Sequence[Sequence[int]], *, pad: int) -> tuple[Tensor, Tensor]:
+    """Return ids and attention mask, shape (prompts, longest), padded on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask

@@ -1,0 +1,111 @@
+"""Judges: an answer gets a verdict in [0, 1], or none with the reason.
+
+The reference judge is offline and deterministic: it looks for the wanted facts in an answer and,
+for mini's scenes, takes off for stated facts that are wrong.  What it cannot see is told in
+`reference_verdict`.  The judge behind an endpoint is in `judge_api`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cocoift.evaluation.benchmarks import Question
+
+# A number with its sign and its thousands, else a word; hyphens part words.
+_WORD = re.compile(
+    r"(?<![\w.)])[-+\u2212]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])|[^\W_]+(?:['’.][^\W_]+)*"
+)
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's score of one answer, `None` when it could not be had; `repeat` counts from 0."""
+
+    score: float | None
+    reason: str = ""
+    repeat: int = 0
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What an answer states about a scene: how many statements are right and how many wrong."""
+
+    right: int
+    wrong: int
+
+
+def wanted_parts(answer: str) -> list[list[str]]:
+    """Return the parts of an answer in MM-Vet's syntax, each with its alternatives.
+
+    `"-1<AND>-5"` wants two parts, `"12<OR>=12"` one part in either form.
+    """
+    return [
+        [option.strip() for option in part.split("<OR>") if option.strip()]
+        for part in answer.split("<AND>")
+    ]
+
+
+def states(text: str, part: str) -> bool:
+    """Tell whether a text holds a part as whole words, whatever case, numbers as words or digits.
+
+    `"A red car."` states `red car` and `car`, not `red` of `redder`.  Plurals state their singular
+    and the other way round, hyphens part words (`ten-pound` states `ten`), signs and thousands
+    belong to their number: `5` is not `-5`, `12` not `12,000`.
+    """
+    return _holds(_words(text), _words(part)) if _words(part) else part.strip() in text
+
+
+def _words(text: str) -> list[str]:
+    # Some of MM-Vet's answers spell a line break as a backslash and an n.
+    folded = unicodedata.normalize("NFKC", text.replace("\\n", " ")).casefold()
+    return [_plain(word) for word in _WORD.findall(folded)]
+
+
+def _plain(word: str) -> str:
+    """Return one spelling for all forms of a number, and for a word's singular and plural."""
+    if word in _NUMBERS:
+        return str(_NUMBERS.index(word))
+    number = word.replace(",", "").replace("\u2212", "-")
+    if _NUMBER.fullmatch(number):
+        return f"{float(number):g}" if len(number) < 15 else number.removeprefix("+")
+    if word.isalpha() and len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us")):
+        if word.endswith("ies"):
+            return f"{word[:-3]}y"
+        return word[:-2] if word.endswith(("ses", "xes", "ches", "shes", "zes")) else word[:-1]
+    return word
+
+
+def _holds(words: Sequence[str], part: Sequence[str]) -> bool:
+    size = len(part)
+    return any(list(words[at : at + size]) == list(part) for at in range(len(words) - size + 1))
+
+
+def reference_verdict(question: Question, answer: str, *, claims: Claims | None = None) -> Verdict:
+    """Score an answer by the wanted parts it states and, with `claims`, by what it states wrongly.
+
+    Recall is the share of `<AND>` parts of which one `<OR>` form is stated.  Precision is the
+    share of right statements among all (1 without `claims`).  The score is their harmonic mean.
+    Steps, where a question has them, count as half: as InfiMM-Eval scores answer and steps.
+
+    Blind to paraphrase (an apple called fruit is not stated), to negation outside mini's scenes
+    ("not red" states red), and to style: it measures facts, not fluency.
+    """
+    if not question.answer:
+        return Verdict(None, "upstream gives no answer to compare with")
+    recall = _stated_share(question.answer, answer)
+    if question.steps:
+        steps = sum(_stated_share(step, answer) for step in question.steps) / len(question.steps)
+        recall = (recall + steps) / 2
+    precision = 1.0
+    if claims is not None and claims.right + claims.wrong:
+        precision = claims.right / (claims.right + claims.wrong)
+    whole = recall + precision
+    return Verdict(2 * recall * precision / whole if whole else 0.0)
+
+
+def _stated_share(wanted: str, answer: str) -> float:
+    parts = wanted_parts(wanted)
+    return sum(any(states(answer, form) for form in forms) for forms in parts) / len(parts)

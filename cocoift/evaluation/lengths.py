@@ -1,0 +1,170 @@
+"""Answers and how long they are: counts, shares, and distances between distributions."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cocoift.core.bootstrap import image_draws, interval, ratio_interval
+from cocoift.core.text import PROMPT_PATTERN
+
+# An answer of so many words or fewer is short; to a free question it counts as collapsed.
+SHORT_WORDS = 3
+
+
+def count_words(answers: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Return the number of white-space separated words of each answer; 0 for null or blank."""
+    words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(answers)))
+    blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(answers)), 0)
+    return pc.fill_null(pc.if_else(blank, 0, words), 0)
+
+
+def answer_words(turns: pa.Table) -> pd.DataFrame:
+    """Return one row per turn with `source`, `form`, `round` and `words` of its answer."""
+    table = turns.select(["source", "form", "round"])
+    return table.append_column("words", count_words(turns["answer"])).to_pandas()
+
+
+def length_table(words: pd.DataFrame, *, by: str) -> pd.DataFrame:
+    """Return turns, median words and the shares of one-word and of up-to-three-word answers.
+
+    `words` has a column `words` and the column `by`.
+    """
+    groups = words.groupby(by).words
+    return pd.DataFrame(
+        {
+            "turns": groups.size(),
+            "median_words": groups.median(),
+            "one_word": groups.agg(lambda column: (column == 1).mean()),
+            "up_to_three_words": groups.agg(lambda column: (column <= SHORT_WORDS).mean()),
+        }
+    ).reset_index()
+
+
+def record_rounds(path: Path) -> pd.DataFrame:
+    """Return one row per round of a mixture in Parquet (`<mixture>.parquet`).
+
+    Columns: `record` (row in the file), `round` (0-based), `rounds` (of the record), `source`,
+    `has_prompt` (the instruction states a form), `words` of the answer, `previous_words` of the
+    answer before (0 in the first round).
+    """
+    table = pq.read_table(path, columns=["conversations", "sources"])
+    values = pc.struct_field(pc.list_flatten(table["conversations"]), "value").combine_chunks()
+    instructions, answers = values[::2], values[1::2]
+    sizes = pc.list_value_length(table["sources"]).to_numpy()
+    starts = np.cumsum(sizes) - sizes
+    record = np.repeat(np.arange(len(sizes)), sizes)
+    position = np.arange(len(record)) - starts[record]
+    words = np.asarray(count_words(answers))
+    previous = np.where(position == 0, 0, np.roll(words, 1)) if len(words) else words
+    return pd.DataFrame(
+        {
+            "record": record,
+            "round": position,
+            "rounds": sizes[record],
+            "source": pc.list_flatten(table["sources"]).to_pandas(),
+            "has_prompt": pc.match_substring_regex(
+                instructions, PROMPT_PATTERN, ignore_case=True
+            ).to_pandas(),
+            "words": words,
+            "previous_words": previous,
+        }
+    )
+
+
+def collapse_intervals(
+    answers: pd.DataFrame, by: list[str], *, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return how long answers are per group, with the interval of the collapse rate over images.
+
+    Columns: those of `by`, n, median_words, collapse_rate, low, high (percent of the answers to
+    questions that state no form; missing where there are none), one_word (share), distinct_1,
+    distinct_2.  `answers` is a table of `cocoift.evaluation.answers`.
+    """
+    rows = []
+    for key, own in answers.groupby(by, sort=False):
+        free = own[own.free]
+        short, every = 100.0 * (free.words <= SHORT_WORDS), free.words.notna()
+        low, high = ratio_interval(free.image, short, every, resamples=resamples)
+        rate = short.mean() if len(free) else float("nan")
+        spread = [distinct_n(own.answer, n) for n in (1, 2)]
+        rows.append((*key, len(own), own.words.median(), rate, low, high,
+                     (own.words == 1).mean(), *spread))  # fmt: skip
+    columns = [*by, "n", "median_words", "collapse_rate", "low", "high", "one_word"]
+    return pd.DataFrame(rows, columns=[*columns, "distinct_1", "distinct_2"])
+
+
+def distinct_n(answers: Iterable[str], n: int) -> float:
+    """Return the share of distinct n-grams of words among all n-grams of the answers.
+
+    Source: Li et al. 2016 (arXiv 1510.03055); case does not count.  Falls with the number of
+    answers, so compare it between equally many only.  Not a number without any n-gram.
+    """
+    grams: list[tuple[str, ...]] = []
+    for answer in answers:
+        words = answer.lower().split()
+        grams += zip(*(words[start:] for start in range(n)), strict=False)
+    return len(set(grams)) / len(grams) if grams else float("nan")
+
+
+def wasserstein(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the Wasserstein-1 distance in words between histograms over 0, 1, 2, ... words.
+
+    Histograms have the shape (..., words) and need not be normalised; the distance is the area
+    between their cumulative shares.
+    """
+    gap = np.cumsum(_shares(one), -1) - np.cumsum(_shares(other), -1)
+    return np.abs(gap).sum(-1)
+
+
+def jensen_shannon(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the Jensen-Shannon divergence in bits (0: alike, 1: no length in common).
+
+    Histograms as for `wasserstein`.
+    """
+    p, q = _shares(one), _shares(other)
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(x > 0, x * np.log2(x / middle), 0.0).sum(-1) for x in (p, q)]
+    return (terms[0] + terms[1]) / 2
+
+
+def _shares(histogram: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return histogram / histogram.sum(-1, keepdims=True)
+
+
+def distance_table(
+    answers: pd.DataFrame, *, one: str, other: str, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return how far answer lengths under two protocols are apart, per model, seeds together.
+
+    Columns: model, distance (`wasserstein` in words, `jensen_shannon` in bits), value, low, high.
+    Only answers to questions without a stated form count; intervals resample images, the same
+    for both protocols.  Distances are never negative, so an interval above 0 alone tells nothing.
+    """
+    rows = []
+    free = answers[answers.free]
+    for model, own in free.groupby("model", sort=False):
+        parts = [own[own.protocol == name] for name in (one, other)]
+        if not all(map(len, parts)):
+            continue
+        names, draws = image_draws(own.image, resamples=resamples)
+        counts = [_histograms(part, names, size=int(own.words.max()) + 1) for part in parts]
+        for name, distance in (("wasserstein", wasserstein), ("jensen_shannon", jensen_shannon)):
+            value = float(distance(*(count.sum(0) for count in counts)))
+            drawn = distance(*(draws @ count for count in counts))
+            rows.append((model, name, value, *interval(drawn)))
+    return pd.DataFrame(rows, columns=["model", "distance", "value", "low", "high"])
+
+
+def _histograms(answers: pd.DataFrame, images: list[str], *, size: int) -> np.ndarray:
+    """Return how many answers have how many words: shape (images, size)."""
+    counts = np.zeros((len(images), size))
+    place = answers.image.map({name: number for number, name in enumerate(images)})
+    np.add.at(counts, (place.to_numpy(), answers.words.to_numpy(int)), 1)
+    return counts

@@ -1,0 +1,104 @@
+"""The probe: does a short round make a short answer likelier?  No judge, no answer is generated.
+
+For a question with a known short and a known full answer, the model's log-probabilities of how
+each begins are compared, asked alone and after opening rounds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+
+from cocoift.core.bootstrap import ratio_interval
+from cocoift.core.files import DataError, inside
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.candidates import Candidate
+from cocoift.evaluation.protocols import Protocol
+from cocoift.evaluation.rollout import asks
+
+
+class _Gqa(msgspec.Struct, rename="camel"):
+    image_id: str
+    question: str
+    answer: str
+    full_answer: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question that states no form, with its answer as a phrase and as a sentence."""
+
+    question: Question
+    short: str
+    full: str
+
+
+def read_pairs(
+    path: Path, *, count: int | None = None, image_root: Path | None = None
+) -> list[Pair]:
+    """Read questions with `answer` and `fullAnswer` in GQA's format, `count` spread over the file.
+
+    The picture of a question is `<imageId>.jpg`.  Questions whose two answers are the same are
+    left out, and with `image_root` those whose picture is not there.  Raises `DataError` for a
+    missing or damaged file.
+    """
+    try:
+        rows = msgspec.json.decode(path.read_bytes(), type=dict[str, _Gqa])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; name questions in GQA's format") from error
+    pairs = [
+        Pair(Question(id=name, images=(f"{row.image_id}.jpg",), text=row.question), row.answer,
+             row.full_answer)
+        for name, row in rows.items()
+        if row.answer != row.full_answer
+        and (image_root is None or inside(image_root, f"{row.image_id}.jpg").is_file())
+    ]  # fmt: skip
+    return pairs if count is None else pairs[:: max(1, len(pairs) // count)][:count]
+
+
+def probe(
+    candidate: Candidate, pairs: Sequence[Pair], protocols: Sequence[Protocol], *, image_root: Path
+) -> pd.DataFrame:
+    """Return one row per question and protocol: model, seed, protocol, question_id, image, margin.
+
+    `margin` is in nats: above 0 the model starts the short answer rather than the full one
+    (`generation.margins`).  Questions whose opening round failed are left out.  A model
+    behind an endpoint shows no log-probabilities and gives an empty table.
+    """
+    rows = []
+    for protocol in protocols if candidate.margins else ():
+        asked = asks([p.question for p in pairs], protocol, candidate.answer, image_root=image_root)
+        ready = [(pair, ask) for pair, ask in zip(pairs, asked, strict=True) if ask is not None]
+        texts = [(pair.short, pair.full) for pair, _ in ready]
+        margins = candidate.margins([ask for _, ask in ready], texts)
+        for (pair, _), margin in zip(ready, margins, strict=True):
+            question = pair.question
+            rows.append((candidate.name, candidate.seed, protocol.name, question.id,
+                         question.images[0], margin))  # fmt: skip
+    columns = ["model", "seed", "protocol", "question_id", "image", "margin"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def margin_table(
+    margins: pd.DataFrame, *, one: str, other: str, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return mean margins per model in nats, all seeds together, and their shift.
+
+    Columns: model, measure (`one`, `other`, `shift`: other minus one, paired), value, low, high,
+    n.  Intervals resample images.
+    """
+    rows = []
+    for model, own in margins.groupby("model", sort=False):
+        paired = own.pivot_table(
+            index=["seed", "question_id", "image"], columns="protocol", values="margin"
+        )
+        paired = paired.reindex(columns=[one, other]).dropna()
+        paired["shift"] = paired[other] - paired[one]
+        paired = paired.reset_index()
+        for measure in (one, other, "shift"):
+            margin = paired[measure]
+            ends = ratio_interval(paired.image, margin, margin.notna(), resamples=resamples)
+            rows.append((model, measure, margin.mean(), *ends, len(paired)))
+    return pd.DataFrame(rows, columns=["model", "measure", "value", "low", "high", "n"])

@@ -1,0 +1,310 @@
+"""Rollouts: every question of a benchmark put to a model under a protocol, every round saved.
+
+A rollout file is JSON, one line a dialog, and only ever grows: a run that is killed goes on where
+it was and asks nothing twice.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from PIL import Image
+from tqdm.auto import tqdm
+
+from cocoift.core.files import DataError, inside, write_bytes
+from cocoift.core.images import open_image
+from cocoift.core.schema import IMAGE_MARKER, Message
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.protocols import Answerer, Ask, Failure, Protocol
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    from cocoift.evaluation.endpoint import Endpoint
+
+_GREY = (122, 116, 104)
+
+
+class Round(msgspec.Struct, frozen=True):
+    """One question and its answer; `by` tells whether the `model` or a `reference` gave it."""
+
+    question: str
+    answer: str
+    by: str = "model"
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """The dialog that ends in one question of a benchmark; `failure` tells why it broke off."""
+
+    question_id: str
+    images: list[str]
+    rounds: list[Round]
+    failure: str = ""
+
+    @property
+    def answer(self) -> str | None:
+        """The answer to the benchmark's question; `None` where the dialog broke off."""
+        return None if self.failure else self.rounds[-1].answer
+
+
+# Opening rounds are saved as they are played, as dialogs of no question.
+_OPENING = ""
+
+Images = tuple[str, ...]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The first line of a rollout file: `model` is `<name>-<seed>`."""
+
+    key: str
+    model: str
+    protocol: str
+
+
+def local_answers(
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
+    *,
+    system: str,
+    new_tokens: int,
+    batch: int = 64,
+) -> Answerer:
+    """Return an answerer that asks a loaded model."""
+    from cocoift.evaluation.generation import generate
+
+    def answer(asked: Sequence[Ask]) -> Iterator[tuple[int, str]]:
+        yield from enumerate(
+            generate(model, processor, asked, system=system, new_tokens=new_tokens, batch=batch)
+        )
+
+    return answer
+
+
+def local_margins(
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
+    *,
+    system: str,
+    batch: int = 64,
+) -> Callable[[Sequence[Ask], Sequence[tuple[str, str]]], list[float]]:
+    """Return a function that compares how two answers begin, by a loaded model, in nats."""
+    from cocoift.evaluation.generation import margins
+
+    return partial(margins, model, processor, system=system, batch=batch)
+
+
+def endpoint_answers(endpoint: "Endpoint", *, system: str, new_tokens: int) -> Answerer:
+    """Return an answerer that asks a model behind an OpenAI-compatible endpoint."""
+    from cocoift.evaluation.endpoint import ask_endpoint, to_openai
+
+    def answer(asked: Sequence[Ask]) -> Iterator[tuple[int, str | Failure]]:
+        chats = [partial(to_openai, ask.messages, ask.pictures, system=system) for ask in asked]
+        yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens)
+
+    return answer
+
+
+def roll_out(
+    questions: Sequence[Question],
+    protocol: Protocol,
+    answer: Answerer,
+    *,
+    file: Path,
+    key: str,
+    model: str,
+    image_root: Path,
+    chunk: int = 256,
+) -> list[Rollout]:
+    """Put every question under a protocol and return the dialogs, in the questions' order.
+
+    `key` digests all that the answers depend on besides the protocol; a file with another key is
+    begun anew.  A dialog that failed is asked again by the next run, and the failed round never
+    enters a history.  Raises `DataError` for a damaged file or a picture that cannot be opened.
+    """
+    head = Head(key, model, protocol.name)
+    done, opened = _resume(file, head)
+    todo = [q for q in questions if q.id not in done or done[q.id].failure]
+    # Questions on one picture stay together: they share its cache and its opening rounds.
+    todo.sort(key=lambda question: question.images)
+    bar = tqdm(total=len(todo), desc=f"{model}, {protocol.name}", unit=" dialogs", leave=False)
+    with file.open("ab", buffering=0) as log, bar:
+
+        def save(rollout: Rollout) -> None:
+            _append(log, msgspec.json.encode(rollout) + b"\n", file)
+
+        for part in (todo[at : at + chunk] for at in range(0, len(todo), chunk)):
+            shown = _pictures(part, questions, protocol, image_root)
+            for rollout in _dialogs(part, protocol, answer, shown, opened, save):
+                save(rollout)
+                done[rollout.question_id] = rollout
+                bar.update()
+    return [done[question.id] for question in questions]
+
+
+def _append(log: io.RawIOBase, line: bytes, file: Path) -> None:
+    """Write a line at once; one that a full disk cut short is taken back by the next run."""
+    try:
+        if log.write(line) == len(line):
+            return
+        reason = "the disk is full"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise DataError(f"{file}: {reason}; free space and run again, what was answered is kept")
+
+
+def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, list[Round]]]:
+    """Return a file's dialogs and opening rounds, and make the file ready to be appended to."""
+    first = msgspec.json.encode(head) + b"\n"
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    if not lines or lines[0] != first:
+        write_bytes(file, first)
+        return {}, {}
+    if not lines[-1].endswith(b"\n"):  # a line that a kill cut short
+        lines.pop()
+        os.truncate(file, sum(map(len, lines)))
+    return _read(file)[1:]
+
+
+def read_rollouts(file: Path) -> list[Rollout]:
+    """Return the dialogs of a rollout file, the last one of each question."""
+    return read_log(file)[1]
+
+
+def read_log(file: Path) -> tuple[Head, list[Rollout]]:
+    """Return a rollout file's head and its dialogs; raises `DataError` when it is damaged."""
+    head, dialogs, _ = _read(file)
+    return head, list(dialogs.values())
+
+
+def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[Images, list[Round]]]:
+    """Return a file's head, its dialogs by question, and its opening rounds by pictures."""
+    try:
+        first, *lines = file.read_bytes().splitlines()
+        head = msgspec.json.decode(first, type=Head)
+        found = [msgspec.json.decode(line, type=Rollout) for line in lines]
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise DataError(f"{file}: {error}; delete it and run again") from error
+    dialogs = {one.question_id: one for one in found if one.question_id != _OPENING}
+    opened = {tuple(one.images): list(one.rounds) for one in found if one.question_id == _OPENING}
+    return head, dialogs, opened
+
+
+def asks(
+    questions: Sequence[Question], protocol: Protocol, answer: Answerer, *, image_root: Path
+) -> list[Ask | None]:
+    """Return each question with its opening rounds played, ready to be answered.
+
+    `None` stands where an opening round failed.  Raises `DataError` as `roll_out` does.
+    """
+    shown = _pictures(questions, questions, protocol, image_root)
+    rounds, failures = _open(protocol, answer, shown, {}, lambda opening: None)
+    return [
+        None
+        if one.images in failures
+        else _ask(one.images, shown[one.images], [*rounds[one.images], Round(one.text, "")])
+        for one in questions
+    ]
+
+
+def _pictures(
+    part: Sequence[Question], questions: Sequence[Question], protocol: Protocol, root: Path
+) -> dict[Images, tuple[Image.Image, ...]]:
+    """Return the pictures to show for each question's images, each opened once."""
+    sets = list(dict.fromkeys(question.images for question in questions))
+    others = dict(zip(sets, [*sets[1:], sets[0]], strict=True))
+    shown = {}
+    for images in dict.fromkeys(question.images for question in part):
+        named = others[images] if protocol.picture == "other" else images
+        opened = tuple(open_image(inside(root, name)) for name in named)
+        if protocol.picture == "blank":
+            opened = tuple(Image.new("RGB", one.size, _GREY) for one in opened)
+        shown[images] = opened
+    return shown
+
+
+def _dialogs(
+    part: Sequence[Question],
+    protocol: Protocol,
+    answer: Answerer,
+    shown: dict[Images, tuple[Image.Image, ...]],
+    opened: dict[Images, list[Round]],
+    save: Callable[[Rollout], None],
+) -> Iterator[Rollout]:
+    """Yield the dialog of every question, those that fail in their opening rounds first."""
+    rounds, failures = _open(protocol, answer, shown, opened, save)
+    for question in (one for one in part if one.images in failures):
+        before = rounds[question.images]
+        reason = f"opening round {len(before) + 1}: {failures[question.images]}"
+        yield Rollout(question.id, list(question.images), before, reason)
+    ready = [question for question in part if question.images not in failures]
+    asked = [_ask(q.images, shown[q.images], [*rounds[q.images], Round(q.text, "")]) for q in ready]
+    for number, reply in answer(asked):
+        question = ready[number]
+        failed = isinstance(reply, Failure)
+        last = Round(question.text, "" if failed else reply)
+        yield Rollout(
+            question.id,
+            list(question.images),
+            rounds[question.images] + ([] if failed else [last]),
+            reply.reason if failed else "",
+        )
+
+
+def _open(
+    protocol: Protocol,
+    answer: Answerer,
+    shown: dict[Images, tuple[Image.Image, ...]],
+    opened: dict[Images, list[Round]],
+    save: Callable[[Rollout], None],
+) -> tuple[dict[Images, list[Round]], dict[Images, str]]:
+    """Play the opening rounds, once per set of pictures; return them, and where they failed.
+
+    `opened` holds rounds that were played before and gains those played now: one picture has one
+    history, also at an endpoint that samples.
+    """
+    failures: dict[Images, str] = {}
+    for position, text in enumerate(protocol.opening):
+        going = [
+            images
+            for images in shown
+            if images not in failures and len(opened.setdefault(images, [])) == position
+        ]
+        if protocol.replies:
+            for images in going:
+                told = _reference(protocol, position, images)
+                opened[images].append(Round(text, told, "reference"))
+            continue
+        asked = [
+            _ask(images, shown[images], [*opened[images], Round(text, "")]) for images in going
+        ]
+        for number, reply in answer(asked):
+            images = going[number]
+            if isinstance(reply, Failure):
+                failures[images] = reply.reason
+            else:
+                opened[images].append(Round(text, reply))
+                save(Rollout(_OPENING, list(images), list(opened[images])))
+    return {images: opened.get(images, []) for images in shown}, failures
+
+
+def _reference(protocol: Protocol, position: int, images: tuple[str, ...]) -> str:
+    reply = protocol.replies[position]
+    if isinstance(reply, str):
+        return reply
+    if images[0] not in reply:
+        raise DataError(f"protocol {protocol.name}: no reference reply for image {images[0]}")
+    return reply[images[0]]
+
+
+def _ask(
+    images: tuple[str, ...], pictures: tuple[Image.Image, ...], rounds: Sequence[Round]
+) -> Ask:
+    messages = []
+    for position, one in enumerate(rounds):
+        marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
+        messages += [Message("human", f"{marker}{one.question}"), Message("gpt", one.answer)]
+    return Ask("\n".join(images), pictures, messages[:-1])

@@ -1,0 +1,249 @@
+"""The inspector: one image of the merged set in a widget, to look at, to judge, to flag."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cocoift.core.files import DataError
+from cocoift.core.safe_text import visible
+from cocoift.inspector import cards
+from cocoift.inspector.controls import lay_out, make_controls
+from cocoift.inspector.data import Filter, ImageView, Inspection
+from cocoift.inspector.overlay import LAYERS, colour_of, overlay
+from cocoift.inspector.raw_annotations import raw_annotations
+from cocoift.merge.curation import Decision, append_decisions, read_decisions
+from cocoift.sources.catalogue import Entry
+
+Turns = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What is looked up beside the set: sources by name, reasons in words, answers by picture.
+
+    `answers` maps (benchmark, picture) to rows of `verdicts.csv.gz`; a benchmark's pictures are
+    below `answer_roots`.
+    """
+
+    catalogue: Mapping[str, Entry]
+    reasons: Mapping[str, str]
+    raw: Path
+    answers: Mapping[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
+    answer_roots: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The titles of the sources by name."""
+        return {name: entry.title for name, entry in self.catalogue.items()}
+
+
+class Inspector:
+    """A widget over an opened merged set: put it on the last line of a cell.
+
+    `controls` holds every control by name, `image_id` the image shown.  Decisions go to the file
+    `curation` at once.  Where no widget can live, as in an exported page, a static card of the
+    image shown takes its place.
+    """
+
+    def __init__(self, inspection: Inspection, beside: Surroundings, *, curation: Path) -> None:
+        self.inspection, self.beside, self.curation = inspection, beside, curation
+        self.flags = read_decisions(curation)
+        self.changing = False
+        self.ids = inspection.images(Filter())
+        self.controls = make_controls(inspection, titles=beside.titles, evaluated=beside.answers)
+        self.widget = lay_out(self.controls)
+        self._connect()
+        self._draw_answers()
+        self.show(int(self.ids[0]))
+
+    def show(self, image_id: int) -> None:
+        """Show an image of the set, whether the filter lets it through or not.
+
+        An id that is not in the set is told in the status line, and the image shown stays.
+        """
+        try:
+            self.view = self.inspection.view(image_id)
+        except DataError as error:
+            self._say(str(error))
+            return
+        self.image_id = image_id
+        names = sorted({row["category"] for row in self.view.instances})
+        labels = [(_label(n, turn), n) for n, turn in enumerate(self.view.turns)]
+        self.changing = True  # the picture is drawn once, when all controls are set
+        self.controls["categories"].options = names
+        self.controls["categories"].value = names
+        self.changing = False
+        self.controls["turn"].options = [("all turns of this image", -1), *labels]
+        self.controls["raw"].value = ""
+        self.controls["image_id"].value = image_id
+        self._draw()
+        self._say("")
+
+    def next(self) -> None:
+        """Show the next image the filter lets through, after the last one the first."""
+        if len(self.ids):
+            place = int(self.ids.searchsorted(self.image_id, side="right"))
+            self.show(int(self.ids[place % len(self.ids)]))
+
+    def previous(self) -> None:
+        """Show the previous image the filter lets through, before the first one the last."""
+        if len(self.ids):
+            place = int(self.ids.searchsorted(self.image_id, side="left"))
+            self.show(int(self.ids[place - 1]))
+
+    def random(self) -> None:
+        """Show any image the filter lets through."""
+        if len(self.ids):
+            self.show(int(random.choice(self.ids)))
+
+    def choose(self, chosen: Filter) -> None:
+        """Take a filter into use; show its first image, or say that it lets none through."""
+        self.ids = self.inspection.images(chosen, flagged=self.flags.keys())
+        if len(self.ids) and self.image_id not in self.ids:
+            self.show(int(self.ids[0]))
+        self._count()
+
+    def decide(self, turns: Turns, decision: str, *, reason: str = "", note: str = "") -> None:
+        """Write a decision (`flag` or `keep`) on turns of the image shown, then show it."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        said = {"decision": decision, "reason": reason, "note": note, "at": now}
+        keys = [{name: turn[name] for name in ("source", "dialog_id", "round")} for turn in turns]
+        found = [Decision(image_id=self.image_id, **key, **said) for key in keys]
+        try:
+            append_decisions(self.curation, found)
+        except DataError as error:
+            self._say(str(error))
+            return
+        own = self.flags.setdefault(self.image_id, {})
+        for one in found:
+            own.pop(one.key, None)
+            if decision == "flag":
+                own[one.key] = one
+        if not own:
+            del self.flags[self.image_id]
+        self._draw()
+        self._say(f"{decision}: {len(found)} turns, written to {self.curation.name}")
+
+    def _connect(self) -> None:
+        c = self.controls
+        c["previous"].on_click(lambda _: self.previous())
+        c["next"].on_click(lambda _: self.next())
+        c["random"].on_click(lambda _: self.random())
+        c["go"].on_click(lambda _: self.show(c["image_id"].value))
+        c["flag"].on_click(lambda _: self._decide("flag"))
+        c["keep"].on_click(lambda _: self._decide("keep"))
+        c["show_raw"].on_click(lambda _: self._show_raw())
+        for name in ("source", "form", "least_sources", "conflicts", "flagged", "text"):
+            c[name].observe(lambda _: self.choose(self._filter()), names="value")
+        for name in (*LAYERS, "categories"):
+            c[name].observe(lambda _: self.changing or self._draw_picture(), names="value")
+        c["evaluated"].observe(lambda _: self._draw_answers(), names="value")
+
+    def _filter(self) -> Filter:
+        names = ("source", "form", "least_sources", "conflicts", "flagged")
+        values = {name: self.controls[name].value for name in names}
+        return Filter(**values, text=self.controls["text"].value.strip())
+
+    def _chosen(self) -> Turns:
+        place = self.controls["turn"].value
+        return self.view.turns if place in (-1, None) else [self.view.turns[place]]
+
+    def _decide(self, decision: str) -> None:
+        reason, note = self.controls["reason"].value, self.controls["note"].value
+        self.decide(self._chosen(), decision, reason=reason, note=note)
+
+    def _show_raw(self) -> None:
+        parts = []
+        for turn in self._chosen()[:5]:
+            entry = self.beside.catalogue.get(turn["source"])
+            keys = {"dialog_id": turn["dialog_id"], "answer": turn["answer"]}
+            keys["image_id"] = self.image_id
+            found = raw_annotations(entry, self.beside.raw, **keys) if entry else {}
+            parts += [cards.raw_card(name, text) for name, text in found.items()]
+            if not found:
+                parts.append(cards.raw_card(turn["source"], "no JSON record holds this turn"))
+        self.controls["raw"].value = "".join(parts)
+
+    def _draw(self) -> None:
+        own = self.flags.get(self.image_id, {})
+        titles = self.beside.titles
+        self.controls["turns"].value = cards.turn_table(self.view, titles, own)
+        reasons = self.beside.reasons
+        self.controls["dropped"].value = cards.dropped_table(self.view, titles, reasons)
+        self._draw_picture()
+        self._count()
+
+    def _draw_picture(self) -> None:
+        layers = [name for name in LAYERS if self.controls[name].value]
+        self.controls["picture"].value = picture(
+            self.inspection, self.view, layers=layers, categories=self.controls["categories"].value
+        )
+
+    def _draw_answers(self) -> None:
+        key = self.controls["evaluated"].value
+        if key is None:
+            self.controls["answers"].value = "<p>Notebook 05 has not run.</p>"
+            return
+        root, name = self.beside.answer_roots.get(key[0]), key[1]
+        shown = overlay(Path(name), root, [], alt=f"benchmark picture {name}") if root else ""
+        table = cards.answer_table(
+            self.beside.answers[key], one="single_round", other="multi_round"
+        )
+        self.controls["answers"].value = cards.image_card(title=name, overlay=shown, parts=[table])
+
+    def _count(self) -> None:
+        place = int(self.ids.searchsorted(self.image_id)) if len(self.ids) else 0
+        here = place < len(self.ids) and self.ids[place] == self.image_id
+        told = f"{place + 1:,} of {len(self.ids):,}" if here else f"not among {len(self.ids):,}"
+        self.controls["counter"].value = f'<span role="status">{told}</span>'
+
+    def _say(self, text: str) -> None:
+        self.controls["status"].value = f'<span role="status">{visible(text)}</span>'
+
+    def card(self) -> str:
+        """Return the image shown as static HTML: the widget's content with nothing to click."""
+        own = self.flags.get(self.image_id, {})
+        titles, reasons = self.beside.titles, self.beside.reasons
+        shown = picture(self.inspection, self.view, layers=LAYERS, categories=None)
+        parts = [cards.turn_table(self.view, titles, own)]
+        parts.append(cards.dropped_table(self.view, titles, reasons))
+        if self.beside.answers:
+            parts.append(self.controls["answers"].value)
+        title = f"image {self.image_id}, one of {len(self.inspection.turns.ids):,}"
+        return cards.image_card(title=title, overlay=shown, parts=parts)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = self.widget._repr_mimebundle_(**kwargs) or {}
+        return {**bundle, "text/html": self.card()}
+
+
+def picture(
+    inspection: Inspection,
+    view: ImageView,
+    *,
+    layers: Sequence[str],
+    categories: Sequence[str] | None,
+) -> str:
+    """Return an image's picture with its instances, and which categories they are, as HTML."""
+    names = sorted({row["category"] for row in view.instances})
+    alt = f"image {view.image_id}: {', '.join(names) or 'no instances'}"
+    drawn = overlay(
+        Path(view.picture),
+        inspection.image_root,
+        view.instances,
+        layers=layers,
+        categories=categories,
+        alt=alt,
+    )
+    return drawn + cards.legend(view, {name: colour_of(name) for name in names})
+
+
+def _label(number: int, turn: Mapping[str, Any]) -> str:
+    """Return a turn's name in the list of turns: short, without control characters."""
+    text = "".join(c if c.isprintable() else " " for c in turn["instruction"])
+    return f"{number + 1} {turn['source']}: {text[:60]}"

@@ -1,0 +1,207 @@
+"""The engine of the merge: images in parts, several parts at once, written in order of image id.
+
+No rule lives here.  A part is a range of image ids with about as many turns as every other, so
+that memory does not grow with the corpus; images are independent, so parts may be merged anywhere
+and give the same bytes.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from cocoift.core.files import DataError, replacing
+from cocoift.core.kept import DROPPED_SCHEMA, KEPT_SCHEMA
+from cocoift.core.parallel import Runner, ordered
+from cocoift.core.schema import TURN_SCHEMA, Turn, row_table
+from cocoift.core.tokens import token_counter
+from cocoift.merge.rules import Conflict, MergedImage, Rules, TurnKey, merge_image
+from cocoift.sources.base import paused_collector
+from cocoift.sources.coco import Scope
+
+PART_TURNS = 100_000
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What the merge counted: turns read, turns kept, drops by source and reason, conflicts."""
+
+    turns_in: dict[str, int]
+    kept: dict[str, int]
+    drops: dict[tuple[str, str], int]
+    conflicts: list[Conflict]
+    refused_images: dict[int, str]
+
+    def table(self, reading_drops: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Return one row per source and reason (`kept` included) with its turns.
+
+        `reading_drops` adds what the readers dropped before the merge, in the same columns.
+        """
+        rows = [(source, "kept", turns) for source, turns in self.kept.items()]
+        rows += [(source, reason, turns) for (source, reason), turns in self.drops.items()]
+        table = pd.DataFrame(rows, columns=["source", "reason", "turns"])
+        if reading_drops is not None:
+            table = pd.concat([table, reading_drops])
+            table = table.groupby(["source", "reason"], as_index=False).turns.sum()
+        return table.sort_values(["source", "reason"], ignore_index=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What merging one part needs: the images `first` to `last` of the tables, and the rules."""
+
+    tables: Sequence[Path]
+    first: int
+    last: int
+    rules: Rules
+    scope: Scope
+    tokenizer_file: str | None
+    curated: Mapping[int, Collection[TurnKey]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedPart:
+    """One part merged: tables of `KEPT_SCHEMA` and `DROPPED_SCHEMA`, and what was counted."""
+
+    kept: pa.Table
+    dropped: pa.Table
+    drops: Counter[tuple[str, str]]
+    conflicts: list[Conflict]
+    refused: dict[int, str]
+
+
+def merge_tables(
+    tables: Sequence[Path],
+    *,
+    out: Path,
+    rules: Rules,
+    scope: Scope,
+    tokenizer_file: str | None = None,
+    runner: Runner = "native",
+    curated: Mapping[int, Collection[TurnKey]] | None = None,
+    part_turns: int = PART_TURNS,
+) -> MergeReport:
+    """Merge turn tables into `out`, a Parquet file of `KEPT_SCHEMA` sorted by image and record.
+
+    One row group per part, so an image never lies in two.  `dropped.parquet` beside it holds the
+    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  `curated` are the
+    turns that a person took out, by image.  Asserts that, per source, turns in equal turns kept
+    plus drops.  Raises `DataError` when there is nothing to merge or the output cannot be
+    written; `out` is then left as it was.
+    """
+    if not tables:
+        raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")
+    sizes = {path.stem: pq.read_metadata(path).num_rows for path in tables}
+    turns_in = {source: turns for source, turns in sizes.items() if turns}
+    parts = [
+        Part(
+            tables=tables,
+            first=first,
+            last=last,
+            rules=rules,
+            scope=scope,
+            tokenizer_file=tokenizer_file,
+            curated={i: keys for i, keys in (curated or {}).items() if first <= i <= last},
+        )
+        for first, last in image_ranges(tables, turns=part_turns)
+    ]
+    merged = ordered(merge_part, parts, runner=runner)
+    report = _write(tqdm(merged, desc="merging", total=len(parts), unit=" parts"), out, turns_in)
+    for source, count in turns_in.items():
+        lost = sum(turns for (name, _), turns in report.drops.items() if name == source)
+        kept = report.kept.get(source, 0)
+        assert count == kept + lost, f"{source}: {count} turns in, {kept} kept, {lost} dropped"
+    return report
+
+
+def image_ranges(tables: Sequence[Path], *, turns: int) -> list[tuple[int, int]]:
+    """Return ranges of image ids, first and last, that hold about `turns` turns each.
+
+    They depend on the ids alone, not on the order of rows or files.
+    """
+    columns = [pq.read_table(path, columns=["image_id"])["image_id"].to_numpy() for path in tables]
+    ids = np.sort(np.concatenate(columns))
+    firsts = np.unique(ids[::turns])
+    lasts = [*(firsts[1:] - 1), ids[-1]] if len(ids) else []
+    return [(int(first), int(last)) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def merge_part(part: Part) -> MergedPart:
+    """Merge the images of one part, in order of id."""
+    count_tokens = token_counter(part.tokenizer_file)
+    kept: list[tuple] = []
+    dropped: list[tuple] = []
+    drops: Counter[tuple[str, str]] = Counter()
+    conflicts: list[Conflict] = []
+    refused = {}
+    with paused_collector():
+        for image_id, turns in _turns_by_image(part):
+            merged = merge_image(
+                image_id,
+                turns,
+                rules=part.rules,
+                scope=part.scope,
+                count_tokens=count_tokens,
+                curated=part.curated.get(image_id, ()),
+            )
+            kept += _kept_rows(merged)
+            dropped += ((*turn, reason) for turn, reason in merged.dropped)
+            drops.update({(source, why): count for source, why, count in merged.drops})
+            conflicts += merged.conflicts
+            if reason := part.scope.refusal(image_id):
+                refused[image_id] = reason
+        return MergedPart(
+            kept=row_table(kept, KEPT_SCHEMA),
+            dropped=row_table(dropped, DROPPED_SCHEMA),
+            drops=drops,
+            conflicts=conflicts,
+            refused=refused,
+        )
+
+
+def _turns_by_image(part: Part) -> Iterator[tuple[int, list[Turn]]]:
+    image = ds.field("image_id")
+    turns = ds.dataset([str(path) for path in part.tables], schema=TURN_SCHEMA).to_table(
+        filter=(image >= part.first) & (image <= part.last)
+    )
+    found: dict[int, list[Turn]] = defaultdict(list)
+    for row in zip(*(column.to_pylist() for column in turns.columns), strict=True):
+        found[row[0]].append(Turn(*row))
+    yield from sorted(found.items())
+
+
+def _kept_rows(merged: MergedImage) -> Iterator[tuple]:
+    for number, record in enumerate(merged.records):
+        for position, (turn, tokens) in enumerate(record):
+            yield (*turn, number, position, tokens)
+
+
+def _write(parts: Iterable[MergedPart], out: Path, turns_in: dict[str, int]) -> MergeReport:
+    """Write merged parts one after another; return what they counted together."""
+    kept: Counter[str] = Counter()
+    drops: Counter[tuple[str, str]] = Counter()
+    conflicts: list[Conflict] = []
+    refused: dict[int, str] = {}
+    with (
+        replacing(out) as temporary,
+        replacing(out.with_name("dropped.parquet")) as dropped_file,
+        pq.ParquetWriter(temporary, KEPT_SCHEMA) as writer,
+        pq.ParquetWriter(dropped_file, DROPPED_SCHEMA) as dropped_writer,
+    ):
+        for part in parts:
+            if part.kept.num_rows:
+                writer.write_table(part.kept, row_group_size=part.kept.num_rows)
+            dropped_writer.write_table(part.dropped)
+            counts = part.kept["source"].value_counts().to_pylist()
+            kept.update({row["values"]: row["counts"] for row in counts})
+            drops.update(part.drops)
+            conflicts += part.conflicts
+            refused |= part.refused
+    return MergeReport(turns_in, dict(kept), dict(drops), conflicts, refused)

@@ -1,0 +1,192 @@
+"""Write a mixture in the formats trainers read: LLaVA JSON, Parquet, TRL messages, LLaMA-Factory.
+
+Everything streams, one chunk of records at a time, and appears under its name only when whole.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cocoift.core.files import replacing, write_text
+from cocoift.core.kept import kept_by_image
+from cocoift.core.parallel import ordered
+from cocoift.core.schema import Record
+from cocoift.merge import layouts as mixtures
+from cocoift.merge.formats import MESSAGES_SCHEMA, RECORD_SCHEMA, Encoded, encode_records
+from cocoift.merge.layouts import Layout
+from cocoift.merge.rules import Rules
+from cocoift.sources.base import paused_collector
+from cocoift.sources.catalogue import Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One row group of a file of kept turns, to be laid out as records of a mixture."""
+
+    turns: Path
+    group: int
+    layout: Layout
+    budget: int
+    image_dir: str
+
+
+def write_mixture(records: Iterable[Record], folder: Path, *, name: str) -> dict[str, int]:
+    """Write `<name>.json`, `<name>.parquet` and `<name>_messages.parquet`; return what was counted.
+
+    The JSON is LLaVA's list of records, one a line; the messages are TRL's conversational
+    vision format (`messages` with typed content, `images` as paths).  Every record is checked.
+    """
+    iterator = iter(records)
+    chunks = iter(lambda: list(islice(iterator, 2_000)), [])
+    with paused_collector():
+        return _write(map(encode_records, chunks), folder, name=name)
+
+
+def export_mixture(
+    turns: Path, folder: Path, *, name: str, layout: Layout, budget: int, image_dir: str
+) -> dict[str, int]:
+    """Lay out a file of kept turns as a mixture and write it as `write_mixture` does.
+
+    Row groups are laid out and encoded on all cores of this machine; the files do not depend on
+    how many there are.
+    """
+    groups = range(pq.read_metadata(turns).num_row_groups)
+    tasks = [
+        Task(turns=turns, group=group, layout=layout, budget=budget, image_dir=image_dir)
+        for group in groups
+    ]
+    return _write(ordered(_encode_group, tasks), folder, name=name)
+
+
+def _encode_group(task: Task) -> Encoded:
+    images = kept_by_image(task.turns, group=task.group)
+    with paused_collector():
+        return encode_records(
+            list(
+                mixtures.records(
+                    images, layout=task.layout, budget=task.budget, image_dir=task.image_dir
+                )
+            )
+        )
+
+
+def _write(parts: Iterable[Encoded], folder: Path, *, name: str) -> dict[str, int]:
+    counts = {"records": 0, "rounds": 0}
+    with ExitStack() as stack:
+        as_json = stack.enter_context(replacing(folder / f"{name}.json")).open("wb")
+        stack.callback(as_json.close)
+        rows = _writer(stack, folder / f"{name}.parquet", RECORD_SCHEMA)
+        messages = _writer(stack, folder / f"{name}_messages.parquet", MESSAGES_SCHEMA)
+        for part in parts:
+            as_json.write(b",\n" if counts["records"] else b"[\n")
+            as_json.write(b",\n".join(part.lines))
+            rows.write_table(part.rows)
+            messages.write_table(part.messages)
+            counts["records"] += len(part.lines)
+            counts["rounds"] += part.rounds
+        as_json.write(b"\n]\n" if counts["records"] else b"[]\n")
+    return counts
+
+
+def _writer(stack: ExitStack, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return stack.enter_context(pq.ParquetWriter(stack.enter_context(replacing(path)), schema))
+
+
+def dataset_info(names: Iterable[str]) -> str:
+    """Return LLaMA-Factory's `dataset_info.json` for the mixtures called `names`.
+
+    Format: `data/README.md` of hiyouga/LLaMA-Factory, "ShareGPT Format" with images.
+    """
+    columns = {"messages": "conversations", "images": "image"}
+    tags = {
+        "role_tag": "from",
+        "content_tag": "value",
+        "user_tag": "human",
+        "assistant_tag": "gpt",
+    }
+    entries = {
+        name: {
+            "file_name": f"{name}.json",
+            "formatting": "sharegpt",
+            "columns": columns,
+            "tags": tags,
+        }
+        for name in names
+    }
+    return json.dumps(entries, indent=2) + "\n"
+
+
+def dataset_card(
+    *,
+    catalogue: Mapping[str, Entry],
+    drops: pd.DataFrame,
+    counts: Mapping[str, Mapping[str, int]],
+    rules: Rules,
+    tokens: str,
+) -> str:
+    """Return the dataset card: what is in the mixtures, by which rules, under whose licences."""
+    used = [name for name in catalogue if name in set(drops.source)]
+    wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
+    wide.insert(0, "in", wide.sum(axis=1))
+    wide = wide.astype(int).reset_index()
+    licences = [
+        (entry.title, entry.licence, entry.citation) for entry in (catalogue[n] for n in used)
+    ]
+    lines = [
+        "---",
+        "language: en",
+        "task_categories: [image-text-to-text]",
+        "license: other",
+        "license_name: per-source",
+        "configs:",
+        *(f"- {{config_name: {n}, data_files: {n}.parquet}}" for n in counts),
+        "---",
+        "",
+        "# COCO multi-round instruction data",
+        "",
+        "One conversation per COCO image, merged from many annotation sets by `cocoift` after"
+        " arXiv 2401.08968. Images are not included; paths are relative to the COCO image folder.",
+        "",
+        "## Mixtures",
+        "",
+        *_table(("mixture", "records", "rounds"), ((n, *c.values()) for n, c in counts.items())),
+        "",
+        "## Rules",
+        "",
+        *_table(("rule", "value"), [*asdict(rules).items(), ("tokens counted by", tokens)]),
+        "",
+        "## Turns in, kept and dropped",
+        "",
+        *_table(tuple(wide.columns), wide.itertuples(index=False)),
+        "",
+        "## Licences of the sources",
+        "",
+        *_table(("source", "licence", "citation"), licences),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """Yield a Markdown table, pipes in cells escaped."""
+
+    def line(cells: Iterable[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    header = tuple(header)
+    yield line(header)
+    yield line("---" for _ in header)
+    yield from map(line, rows)
+
+
+def write_extras(folder: Path, *, names: Iterable[str], card: str) -> None:
+    """Write what stands beside the mixtures: LLaMA-Factory's entry and the dataset card."""
+    write_text(folder / "dataset_info.json", dataset_info(names))
+    write_text(folder / "README.md", card)

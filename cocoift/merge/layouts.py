@@ -1,0 +1,81 @@
+"""Mixtures: the kept turns laid out as training records, by one policy or another.
+
+`merged` and `mix` hold the same annotations of the same images; only the layout differs, along
+the two axes the study takes apart: where the format prompt stands, and whether sources mix.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cocoift.core.kept import KeptTurn
+from cocoift.core.schema import Record, Turn, to_record
+from cocoift.merge.rules import Costed, pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How turns become records: prompts in the first or `every` turn, sources apart or `mixed`."""
+
+    prompts: Literal["first", "every"]
+    sources: Literal["apart", "mixed"]
+
+
+MERGED = Layout(prompts="every", sources="mixed")
+MIX = Layout(prompts="first", sources="apart")
+
+
+def records(
+    images: Iterable[Sequence[KeptTurn]], *, layout: Layout, budget: int, image_dir: str
+) -> Iterator[Record]:
+    """Yield the records of a mixture, image by image.
+
+    With sources apart, one record holds the single questions of one source on one image, and
+    every conversation is a record of its own, as in LLaVA-mix-665k.  With prompts first, later
+    turns lose the prompt for a short answer.  `budget` is the tokens a record has for turns.
+    """
+    for turns in images:
+        image_id = turns[0].turn.image_id
+        groups = _by_record(turns) if layout.sources == "mixed" else _by_source(turns)
+        for name, group in groups:
+            for number, costed in enumerate(pack([group], budget=budget)):
+                record_id = f"{image_id:012d}{name}" + (f"-{number}" if number else "")
+                rows = [turn for turn, _ in costed]
+                if layout.prompts == "first":
+                    rows[1:] = [_bare(turn) for turn in rows[1:]]
+                yield to_record(rows, record_id=record_id, image=f"{image_dir}/{image_id:012d}.jpg")
+
+
+def _bare(turn: Turn) -> Turn:
+    """Return a turn without its short-answer prompt.
+
+    Only prompts that follow the question and ask for a short answer: A-OKVQA and RefCOCO repeat
+    theirs in every turn of LLaVA-mix-665k too.
+    """
+    follows = turn.question and (turn.instruction or "").startswith(turn.question)
+    if follows and turn.form in ("phrase", "number", "yes_no"):
+        return turn._replace(instruction=turn.question)
+    return turn
+
+
+def _by_record(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
+    groups: dict[int, Costed] = defaultdict(list)
+    for kept in turns:
+        groups[kept.record].append((kept.turn, kept.tokens))
+    for number, group in groups.items():
+        yield f"-{number}" if number else "", group
+
+
+def _by_source(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
+    """Group one image's turns by source; dialogs of several rounds stay alone."""
+    sizes: dict[tuple[str, str], int] = defaultdict(int)
+    for kept in turns:
+        sizes[kept.turn.source, kept.turn.dialog_id] += 1
+    groups: dict[str, Costed] = defaultdict(list)
+    for kept in turns:
+        turn = kept.turn
+        alone = sizes[turn.source, turn.dialog_id] > 1 or turn.form == "free"
+        name = f"-{turn.source}-{turn.dialog_id}" if alone else f"-{turn.source}"
+        groups[name].append((turn, kept.tokens))
+    yield from sorted(groups.items())

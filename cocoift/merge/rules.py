@@ -1,0 +1,256 @@
+"""The merge: one image's turns become its records, by rules that are stated, counted and pure.
+
+The engine (`engine.py`) only reads, groups and writes; everything the paper's mixture depends on
+happens in `merge_image`, which sees one image and nothing else.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal
+
+import msgspec
+
+from cocoift.core.schema import IMAGE_MARKER, Turn
+from cocoift.core.text import question_key, tidy
+from cocoift.core.tokens import CountTokens
+from cocoift.sources.coco import Scope
+
+# Turns with one question contradict each other only if both answers are short; two different
+# descriptions of an image are both right.
+CLOSED_FORMS = frozenset({"phrase", "number", "yes_no", "choice"})
+
+
+# Turns, each with the tokens it costs in a record; and each with the reason why it was dropped.
+Costed = list[tuple[Turn, int]]
+Dropped = list[tuple[Turn, str]]
+# What tells a turn from the others of its image: source, dialog, round.
+TurnKey = tuple[str, str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The parameters of the merge; the defaults are the paper's setting for LLaVA-1.5.
+
+    `image_tokens` is what one image costs (24 x 24 patches of 14 px at 336 px), `record_tokens`
+    the chat's system prompt, `turn_tokens` the role tags and `</s>` of one round.
+    """
+
+    seed: int = 0
+    context_tokens: int = 2048
+    image_tokens: int = 576
+    record_tokens: int = 40
+    turn_tokens: int = 10
+    overflow: Literal["split", "sample"] = "split"
+    duplicates: Literal["same_form", "any_form"] = "same_form"
+
+    @property
+    def budget(self) -> int:
+        """Tokens left for turns in one record."""
+        return self.context_tokens - self.image_tokens - self.record_tokens
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Turns of one image that answer one question differently, and the answer that stayed."""
+
+    image_id: int
+    question: str
+    kept: str
+    kept_source: str
+    others: list[tuple[str, str]]
+
+
+class MergedImage(msgspec.Struct, frozen=True):
+    """What the merge made of one image: records of turns with their tokens, drops, conflicts.
+
+    `drops` counts by source and reason; `dropped` are the turns themselves, except those of images
+    that may not train.
+    """
+
+    image_id: int
+    records: list[Costed]
+    drops: list[tuple[str, str, int]]
+    conflicts: list[Conflict] = []
+    dropped: list[tuple[Turn, str]] = []
+
+
+def merge_image(
+    image_id: int,
+    turns: Sequence[Turn],
+    *,
+    rules: Rules,
+    scope: Scope,
+    count_tokens: CountTokens,
+    curated: Collection[TurnKey] = (),
+) -> MergedImage:
+    """Merge all turns of one image into its records.
+
+    `curated` are turns that a person took out (`merge.curation`).  A pure function: the same
+    turns in any order give the same records on every machine.  Kept turns plus drops always equal
+    the turns that came in.
+    """
+    refusal = scope.refusal(image_id)
+    if refusal:
+        return MergedImage(image_id, [], _counted((turn, refusal) for turn in turns))
+    dropped: Dropped = []
+    ordered = sorted(turns, key=lambda turn: (turn.source, turn.dialog_id, turn.round))
+    usable = list(_usable(ordered, dropped, curated=curated))
+    unique, conflicts = _without_duplicates(usable, dropped, rules=rules)
+    costed = _costed(unique, dropped, rules=rules, count_tokens=count_tokens)
+    dialogs = shuffled_dialogs(costed, seed=rules.seed)
+    if rules.overflow == "sample":
+        dialogs = _sampled(dialogs, dropped, rules=rules)
+    records = pack(dialogs, budget=rules.budget)
+    return MergedImage(image_id, records, _counted(dropped), conflicts, dropped)
+
+
+def _counted(dropped: Iterable[tuple[Turn, str]]) -> list[tuple[str, str, int]]:
+    counts = Counter((turn.source, reason) for turn, reason in dropped)
+    return [(source, reason, count) for (source, reason), count in sorted(counts.items())]
+
+
+def _usable(
+    turns: Iterable[Turn], dropped: Dropped, *, curated: Collection[TurnKey]
+) -> Iterator[Turn]:
+    """Yield the turns with tidy text; drop those with nothing to ask or nothing to learn."""
+    for turn in turns:
+        question, answer = tidy(turn.question), tidy(turn.answer)
+        as_asked = turn.instruction == turn.question
+        texts = question, question if as_asked else tidy(turn.instruction), answer
+        if texts != (turn.question, turn.instruction, turn.answer):
+            turn = turn._replace(question=texts[0], instruction=texts[1], answer=texts[2])
+        if not turn.instruction:
+            dropped.append((turn, "empty_question"))
+        elif not turn.answer:
+            dropped.append((turn, "empty_answer"))
+        elif IMAGE_MARKER in turn.instruction + turn.answer:
+            dropped.append((turn, "stray_image_marker"))
+        elif (turn.source, turn.dialog_id, turn.round) in curated:
+            dropped.append((turn, "curated"))
+        else:
+            yield turn
+
+
+def _without_duplicates(
+    turns: Sequence[Turn], dropped: Dropped, *, rules: Rules
+) -> tuple[list[Turn], list[Conflict]]:
+    """Keep one turn per question; where answers disagree, one with the majority's answer.
+
+    A question asked for another form of answer is another instruction, not a duplicate, unless
+    `rules.duplicates` is `any_form`.  Where answers have equal votes, and among turns with the
+    winning answer, a round of the longest dialog stays, because its later rounds may refer to it;
+    then the first by source, dialog and round.  So a dialog loses a round only to a majority or to
+    a dialog at least as long.
+    """
+    dialog_sizes = Counter((turn.source, turn.dialog_id) for turn in turns)
+    groups: dict[tuple[str, str], list[Turn]] = defaultdict(list)
+    for turn in turns:
+        shape = "short" if turn.form in CLOSED_FORMS else turn.form
+        shape = shape if rules.duplicates == "same_form" else ""
+        groups[question_key(turn.question or turn.instruction or ""), shape].append(turn)
+    kept, conflicts = [], []
+    for group in groups.values():
+        if len(group) == 1:
+            kept += group
+            continue
+        answers = [question_key(turn.answer or "") for turn in group]
+        votes = Counter(answers)
+        sizes = [dialog_sizes[turn.source, turn.dialog_id] for turn in group]
+        ranked = zip((votes[answer] for answer in answers), sizes, strict=True)
+        # `max` returns the first of equals, and turns come in the order of their keys.
+        best = max(enumerate(ranked), key=itemgetter(1))[0]
+        stays, winner = group[best], answers[best]
+        kept.append(stays)
+        others = []
+        for turn, answer in zip(group, answers, strict=True):
+            if turn is stays:
+                continue
+            closed = turn.form in CLOSED_FORMS and stays.form in CLOSED_FORMS
+            reason = "duplicate" if answer == winner else "conflict" if closed else "alternative"
+            dropped.append((turn, reason))
+            if reason == "conflict":
+                others.append((turn.source, turn.answer or ""))
+        if others:
+            question = stays.question or stays.instruction or ""
+            conflicts.append(
+                Conflict(stays.image_id, question, stays.answer or "", stays.source, others)
+            )
+    return kept, conflicts
+
+
+def _costed(
+    turns: Iterable[Turn], dropped: Dropped, *, rules: Rules, count_tokens: CountTokens
+) -> Costed:
+    """Return each turn with its tokens; drop the turns that no record could hold."""
+    costed = []
+    for turn in turns:
+        texts = count_tokens(turn.instruction or "") + count_tokens(turn.answer or "")
+        cost = texts + rules.turn_tokens
+        if cost > rules.budget:
+            dropped.append((turn, "longer_than_context"))
+        else:
+            costed.append((turn, cost))
+    return costed
+
+
+def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Costed]:
+    """Group turns into dialogs, rounds in order, the dialogs in an order drawn from the image id.
+
+    The order is that of hashes, so it is the same in every language, library and engine.
+    """
+
+    def dialog(item: tuple[Turn, int]) -> tuple[str, str]:
+        return item[0].source, item[0].dialog_id
+
+    def place(group: Costed) -> bytes:
+        turn = group[0][0]
+        name = f"{seed}/{turn.image_id}/{turn.source}/{turn.dialog_id}"
+        return hashlib.blake2b(name.encode(), digest_size=16).digest()
+
+    ordered = sorted(turns, key=lambda item: (*dialog(item), item[0].round))
+    return sorted((list(group) for _, group in groupby(ordered, key=dialog)), key=place)
+
+
+def _sampled(dialogs: list[Costed], dropped: Dropped, *, rules: Rules) -> list[Costed]:
+    """Choose dialogs that fit one record, taking one of each source in turn."""
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for index, dialog in enumerate(dialogs):
+        waiting[dialog[0][0].source].append(index)
+    rounds = max(map(len, waiting.values()), default=0)
+    queue = [
+        indices[turn]
+        for turn in range(rounds)
+        for indices in waiting.values()
+        if turn < len(indices)
+    ]
+    chosen, left = set(), rules.budget
+    for index in queue:
+        cost = sum(tokens for _, tokens in dialogs[index])
+        if cost <= left:
+            chosen.add(index)
+            left -= cost
+        else:
+            dropped += [(turn, "over_budget") for turn, _ in dialogs[index]]
+    return [dialog for index, dialog in enumerate(dialogs) if index in chosen]
+
+
+def pack(dialogs: Iterable[Costed], *, budget: int) -> list[Costed]:
+    """Fill records of at most `budget` tokens with dialogs in order, cutting only between turns.
+
+    A dialog that does not fit what is left of a record starts the next one; only a dialog longer
+    than a whole record is cut.
+    """
+    records: list[Costed] = []
+    left = -1
+    for dialog in dialogs:
+        cost = sum(tokens for _, tokens in dialog)
+        for item in dialog:
+            if item[1] > left or (item is dialog[0] and left < cost <= budget):
+                records.append([])
+                left = budget
+            records[-1].append(item)
+            left -= item[1]
+    return records

@@ -1,0 +1,209 @@
+"""What is in the sources and in a LLaVA-format mixture: the tables of notebooks 00 and 01."""
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cocoift.core.text import has_format_prompt
+from cocoift.evaluation.lengths import SHORT_WORDS, answer_words
+from cocoift.sources import Entry, Reading, saved_counts
+from cocoift.sources.dialogs import LlavaRecord, rounds
+
+# What the reasons in drop tables mean, in words.
+REASONS = {
+    "kept": "kept",
+    "no_coco_id": "no COCO image",
+    "repeated_id": "repeated id",
+    "question_without_annotation": "no annotation",
+    "annotation_without_question": "no question",
+    "explanation_without_question": "no question to explain",
+    "hidden_answer": "answer not published",
+    "other_split": "other split",
+    "region_without_box": "region without box",
+    "odd_conversation": "rounds do not alternate",
+    "not_in_train2017": "not in train2017",
+    "evaluation_image": "evaluation image",
+    "curated": "taken out by a person",
+    "empty_question": "empty question",
+    "empty_answer": "empty answer",
+    "stray_image_marker": "stray image marker",
+    "duplicate": "same question and answer",
+    "conflict": "contradicting answer",
+    "alternative": "other wording of an answer",
+    "longer_than_context": "longer than the context",
+    "over_budget": "over the budget",
+}
+# Which collection a record of LLaVA-mix-665k comes from, by the folder of its image.
+_FOLDERS = {"gqa": "GQA", "ocr_vqa": "OCR-VQA", "textvqa": "TextCaps", "vg": "Visual Genome"}
+
+
+def told(drops: Mapping[str, int]) -> str:
+    """Return drop counts in words, the largest first: `no COCO image 31, repeated id 2`."""
+    ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{REASONS.get(reason, reason)} {turns:,}" for reason, turns in ordered)
+
+
+def reading_table(folder: Path, catalogue: Mapping[str, Entry]) -> pd.DataFrame:
+    """Return one row per turn table in `folder`: its turns, those dropped in reading, and why."""
+    rows = [
+        {
+            "source": catalogue[name].title,
+            "turns": turns,
+            "dropped": sum(drops.values()),
+            "reasons": told(drops),
+        }
+        for name, (turns, drops) in saved_counts(folder).items()
+    ]
+    return pd.DataFrame(rows, columns=["source", "turns", "dropped", "reasons"])
+
+
+def source_table(readings: Mapping[str, Reading], catalogue: Mapping[str, Entry]) -> pd.DataFrame:
+    """Return one row per source read: images, dialogs, turns, published counts, median words."""
+    rows = []
+    for name, reading in readings.items():
+        published = catalogue[name].published
+        unit = published.unit if published else ""
+        rows.append(
+            {
+                "source": name,
+                "images": pc.count_distinct(reading.turns["image_id"]).as_py(),
+                "dialogs": pc.count_distinct(reading.turns["dialog_id"]).as_py(),
+                "turns": reading.turns.num_rows,
+                "unreadable_turns": sum(reading.drops.values()),
+                "published_turns": published.count if published and unit == "turns" else None,
+                "published_dialogs": published.count if published and unit == "dialogs" else None,
+                "median_answer_words": answer_words(reading.turns).words.median(),
+            }
+        )
+    table = pd.DataFrame(rows)
+    whole = ["published_turns", "published_dialogs"]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def overlap(readings: Mapping[str, Reading]) -> pd.DataFrame:
+    """Return, for every pair of sources, the number of images both annotate."""
+    images = {name: set(r.turns["image_id"].unique().to_pylist()) for name, r in readings.items()}
+    names = sorted(images, key=lambda name: -len(images[name]))
+    counts = [[len(images[one] & images[other]) for other in names] for one in names]
+    return pd.DataFrame(counts, index=names, columns=names)
+
+
+def sources_per_image(turns: pa.Table) -> pd.Series:
+    """Return the number of sources that annotate each image, by image id."""
+    pairs = turns.select(["image_id", "source"]).group_by(["image_id", "source"]).aggregate([])
+    return pairs.to_pandas().groupby("image_id").source.size()
+
+
+def explained_by_source(words: pd.DataFrame) -> float:
+    """Return what share of the variance of log answer length the source explains (eta squared).
+
+    1 would mean that all answers of a source are equally long, 0 that sources do not differ.
+    """
+    logs = np.log(words.words.clip(lower=1))
+    means = logs.groupby(words.source).transform("mean")
+    return float(means.var() / logs.var()) if logs.var() else 0.0
+
+
+def instruction_diversity(turns: pa.Table) -> pd.DataFrame:
+    """Return per source how many different instructions there are and how often one recurs."""
+    counts = turns.group_by(["source", "instruction"]).aggregate([("round", "count")]).to_pandas()
+    groups = counts.groupby("source").round_count
+    return pd.DataFrame(
+        {
+            "turns": groups.sum(),
+            "distinct": groups.size(),
+            "distinct_share": groups.size() / groups.sum(),
+            "most_frequent_share": groups.max() / groups.sum(),
+        }
+    ).reset_index()
+
+
+def mix_group(record: LlavaRecord) -> str:
+    """Return which set a record of LLaVA-mix-665k comes from.
+
+    The file does not say, so image folder and prompt tell: VQAv2 and OK-VQA share both and stay
+    together.  Names follow the table of the LLaVA-1.5 paper (arXiv 2310.03744).
+    """
+    if not record.image:
+        return "ShareGPT"
+    folder = record.image.split("/", 1)[0]
+    if folder in _FOLDERS:
+        return _FOLDERS[folder]
+    asked = " ".join(m.value for m in record.conversations if m.speaker == "human")
+    if "option's letter" in asked:
+        return "A-OKVQA"
+    if "bounding box" in asked or "this region" in asked:
+        return "RefCOCO"
+    return "VQAv2 and OK-VQA" if "single word or phrase" in asked else "LLaVA-Instruct"
+
+
+def prompt_placement(instructions: Iterable[str]) -> str:
+    """Return where format prompts stand in one conversation.
+
+    `no prompt`, `every turn`, `first turn only`, or `some turns`; a conversation of one round
+    counts as `every turn` when it has a prompt.
+    """
+    stated = [has_format_prompt(instruction) for instruction in instructions]
+    if not any(stated):
+        return "no prompt"
+    if all(stated):
+        return "every turn"
+    return "first turn only" if stated[0] and sum(stated) == 1 else "some turns"
+
+
+def mixture_turns(conversations: Iterable[LlavaRecord]) -> pd.DataFrame:
+    """Return one row per round of a LLaVA-format mixture; the records may be a stream.
+
+    Columns: `group`, `record` (number in the file), `round`, `rounds` (of its conversation),
+    `placement` of format prompts, and `words` of the answer.
+    """
+    groups, placements, words = [], [], []
+    for record in conversations:
+        pairs = rounds(record.conversations, asker="human") or ()
+        groups.append(mix_group(record))
+        placements.append(prompt_placement(qa.question or "" for qa in pairs))
+        words.append([len((qa.answer or "").split()) for qa in pairs])
+    sizes = np.array([len(answers) for answers in words], np.int32)
+    record = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    starts = np.cumsum(sizes) - sizes
+    return pd.DataFrame(
+        {
+            "group": pd.Categorical(groups)[record],
+            "record": record,
+            "round": np.arange(len(record), dtype=np.int32) - starts[record],
+            "rounds": sizes[record],
+            "placement": pd.Categorical(placements)[record],
+            "words": np.fromiter(chain.from_iterable(words), np.int32, len(record)),
+        }
+    )
+
+
+def placement_table(turns: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of multi-round conversations per placement (columns) by group (rows)."""
+    several = turns[(turns["round"] == 0) & (turns.rounds > 1)]
+    return pd.crosstab(several.group, several.placement, normalize="index")
+
+
+def mixture_table(turns: pd.DataFrame) -> pd.DataFrame:
+    """Return per group: records, rounds a record, median answer words in first and later rounds.
+
+    `all_answers_short` is the share of multi-round records whose answers all have three words or
+    fewer: the homogeneity that teaches a model to stay short.
+    """
+    groups = turns.groupby("group")
+    several = turns[turns.rounds > 1]
+    longest = several.groupby(["group", "record"]).words.max()
+    return pd.DataFrame(
+        {
+            "records": groups.record.nunique(),
+            "rounds_per_record": groups.size() / groups.record.nunique(),
+            "first_round_median_words": turns[turns["round"] == 0].groupby("group").words.median(),
+            "later_rounds_median_words": turns[turns["round"] > 0].groupby("group").words.median(),
+            "all_answers_short": (longest <= SHORT_WORDS).groupby("group").mean(),
+        }
+    ).reset_index()

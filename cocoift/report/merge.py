@@ -1,0 +1,111 @@
+"""What the merge did to the turns and to their order: the tables of notebook 02."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pyarrow.parquet as pq
+
+from cocoift.core.schema import Record
+from cocoift.evaluation.lengths import SHORT_WORDS, record_rounds
+from cocoift.merge.rules import Conflict, Rules
+from cocoift.report.analysis import told
+from cocoift.sources import saved_counts
+
+
+def reading_drops(folder: Path) -> pd.DataFrame:
+    """Return what the readers dropped: `source`, `reason`, `turns`."""
+    rows = [
+        (name, reason, turns)
+        for name, (_, drops) in saved_counts(folder).items()
+        for reason, turns in drops.items()
+    ]
+    return pd.DataFrame(rows, columns=["source", "reason", "turns"])
+
+
+def drop_table(drops: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per source: `in`, then `kept` and one column per reason, largest first."""
+    wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
+    reasons = sorted(set(wide.columns) - {"kept"}, key=lambda name: -wide[name].sum())
+    wide = wide.reindex(columns=["kept", *reasons], fill_value=0)
+    wide.insert(0, "in", wide.sum(axis=1))
+    return wide.astype(int)
+
+
+def readable_drops(wide: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Return the drop table for reading: source, in, kept, share kept, reasons in words."""
+    reasons = wide.drop(columns=["in", "kept"])
+    return pd.DataFrame(
+        {
+            "source": [names[name] for name in wide.index],
+            "turns in": wide["in"].to_numpy(),
+            "kept": wide["kept"].to_numpy(),
+            "share kept": (wide["kept"] / wide["in"]).to_numpy(),
+            "dropped because": [told(row[row > 0].to_dict()) for _, row in reasons.iterrows()],
+        }
+    )
+
+
+def conflict_table(conflicts: Sequence[Conflict], names: Mapping[str, str]) -> pd.DataFrame:
+    """Return one row per contradicted question: what stayed, from where, and what others said."""
+    rows = [
+        (
+            conflict.image_id,
+            conflict.question,
+            f"{conflict.kept} ({names[conflict.kept_source]})",
+            ", ".join(f"{answer} ({names[source]})" for source, answer in conflict.others),
+        )
+        for conflict in conflicts
+    ]
+    return pd.DataFrame(rows, columns=["image_id", "question", "kept", "others"])
+
+
+def kept_table(path: Path, *, rules: Rules) -> pd.DataFrame:
+    """Return one row per merged record: image, number, rounds, sources, tokens with image."""
+    columns = ["image_id", "record", "source", "tokens"]
+    turns = pq.read_table(path, columns=columns)
+    table = turns.group_by(["image_id", "record"]).aggregate(
+        [("source", "count"), ("source", "count_distinct"), ("tokens", "sum")]
+    )
+    frame = table.to_pandas().rename(
+        columns={
+            "source_count": "rounds",
+            "source_count_distinct": "sources",
+            "tokens_sum": "tokens",
+        }
+    )
+    frame["tokens"] += rules.image_tokens + rules.record_tokens
+    return frame.sort_values(["image_id", "record"], ignore_index=True)
+
+
+def example_records(path: Path, *, count: int) -> list[Record]:
+    """Return `count` records spread evenly over a mixture, of those with the most sources."""
+    sources = pq.read_table(path, columns=["sources"])["sources"].to_pylist()
+    varied = pd.Series([len(set(names)) for names in sources])
+    rich = varied[varied >= varied.quantile(0.75)].index.to_series()
+    chosen = rich.iloc[:: max(1, len(rich) // count)].head(count)
+    table = pq.read_table(path).take(list(chosen))
+    return [msgspec.convert(row, Record) for row in table.to_pylist()]
+
+
+def mixtures_rounds(folder: Path, names: Iterable[str]) -> pd.DataFrame:
+    """Return the rounds of several mixtures in one table, told apart by `mixture`."""
+    frames = [record_rounds(folder / f"{name}.parquet").assign(mixture=name) for name in names]
+    return pd.concat(frames, ignore_index=True)
+
+
+def after_short_table(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return, per mixture and context, how many answers are short and how many state a format.
+
+    Contexts: all answers; and those after a short answer in the same record.
+    """
+    after = rounds[rounds.previous_words.between(1, SHORT_WORDS)]
+    rows = []
+    for mixture in rounds.mixture.unique():
+        for context, frame in (("all answers", rounds), ("after a short answer", after)):
+            own = frame[frame.mixture == mixture]
+            short, prompt = (own.words <= SHORT_WORDS).mean(), own.has_prompt.mean()
+            rows.append((mixture, context, len(own), short, prompt))
+    columns = ["mixture", "context", "answers", "short_share", "prompt_share"]
+    return pd.DataFrame(rows, columns=columns)

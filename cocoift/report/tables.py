@@ -1,0 +1,47 @@
+"""Tables: saved whole as CSV, and shown so that text reads left and numbers line up."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from pandas.io.formats.style import Styler
+
+from cocoift.core.files import replacing
+
+
+def save_table(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table as CSV, whole or not at all, and return the path; `.gz` packs it."""
+    # Without a time in it the same table gives the same bytes.
+    packed = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", compression=packed)
+    return path
+
+
+def show_table(
+    table: pd.DataFrame,
+    *,
+    formats: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Styler:
+    """Return a table for display: columns renamed, text escaped and left, numbers right.
+
+    `formats` maps column names (before `names` renames them) to format strings; whole numbers
+    get thousands separators without one.
+    """
+    names = names or {}
+    chosen = {name: "{:,}" for name in table if pd.api.types.is_integer_dtype(table[name])} | dict(
+        formats or {}
+    )
+    shown = table.rename(columns=names)
+    text = [names.get(name, name) for name in table if not is_numeric_dtype(table[name])]
+    left = [
+        {"selector": f"{cell}.col{shown.columns.get_loc(name)}", "props": "text-align: left"}
+        for name in text
+        for cell in ("th", "td")
+    ]
+    styler = shown.style.hide(axis="index").format(escape="html", na_rep="")
+    for name, pattern in chosen.items():
+        styler = styler.format(pattern, subset=[names.get(name, name)], na_rep="")
+    return styler.set_table_styles([*left, {"selector": "td, th", "props": "vertical-align: top"}])

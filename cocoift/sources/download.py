@@ -1,0 +1,205 @@
+"""Download and unpack upstream files: resumed after a break, checked, and kept inside a folder.
+
+Run as `python -m cocoift.sources.download vqav2 vsr --raw data/raw`; no names: it lists them.
+"""
+
+import argparse
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import requests
+from tqdm.auto import tqdm
+
+from cocoift.core.files import DataError, inside, replacing, write_text
+from cocoift.sources import Entry, availability, read_catalogue
+from cocoift.sources.catalogue import Download
+
+_BLOCK = 1 << 16
+_TIMEOUT_SECONDS = 30
+# Annotation archives hold text, which shrinks to a tenth; a hundredth is a bomb.
+_LARGEST_RATIO = 200
+_LARGEST_TOTAL = 100 * 10**9
+
+
+def download(url: str, path: Path) -> Path:
+    """Download `url` to `path`, which appears only when whole; return it.
+
+    A broken download leaves `<path>.part`; the next call goes on from there if the server still has
+    the same file (ETag or Last-Modified).  Raises `DataError` when the address fails, the file
+    ends early, or the disk has no room for it.
+    """
+    if path.is_file():
+        return path
+    part, tag = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.tag")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(url, part, tag)
+    except (requests.RequestException, OSError) as error:
+        raise DataError(f"{url}: {error}; call again to go on where it broke") from error
+    part.replace(path)
+    tag.unlink(missing_ok=True)
+    return path
+
+
+def _fetch(url: str, part: Path, tag: Path) -> None:
+    have = part.stat().st_size if part.exists() and tag.exists() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")}
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as reply:
+        if reply.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()
+            raise OSError("the part on disk does not belong to the file; it was removed")
+        reply.raise_for_status()
+        resumed = reply.status_code == requests.codes.partial_content
+        have = have if resumed else 0
+        left = reply.headers.get("Content-Length")
+        total = have + int(left) if left else None
+        free = shutil.disk_usage(part.parent).free
+        if left and int(left) > free:
+            raise OSError(f"{int(left) / 1e9:.1f} GB to come, {free / 1e9:.1f} GB are free on disk")
+        version = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
+        if version and not version.startswith("W/"):
+            write_text(tag, version)
+        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
+        with part.open("ab" if resumed else "wb") as file, bar:
+            for block in reply.iter_content(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+    if total is not None and part.stat().st_size != total:
+        raise OSError(f"ended after {part.stat().st_size} of {total} bytes")
+
+
+def unpack(archive: Path, folder: Path, *, wanted: Sequence[str] = ()) -> list[Path]:
+    """Unpack a zip or tar archive below `folder` and return its files.
+
+    `wanted` are paths below `folder`; only those are unpacked, wherever they lie in the archive.
+    Refuses, before anything is written, members that climb out of the folder, links, devices,
+    and archives that swell beyond reason.  Files that exist already are left as they are.
+    Raises `DataError` for what it refuses, for a damaged archive and for a wanted file that is
+    not in it.
+    """
+    opener = zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open
+    try:
+        with opener(archive) as opened:
+            members = (
+                _zip_members(opened)
+                if isinstance(opened, zipfile.ZipFile)
+                else _tar_members(opened)
+            )
+            total = sum(size for _, size, _ in members)
+            if total > min(_LARGEST_TOTAL, max(1 << 20, archive.stat().st_size * _LARGEST_RATIO)):
+                raise DataError(f"{archive}: swells to {total} bytes; it looks like a bomb")
+            targets = [(inside(folder, name), member) for name, _, member in members]
+            if wanted:
+                targets = _chosen(archive, folder, targets, wanted)
+            for target, member in targets:
+                if not target.exists():
+                    _extract(opened, member, target)
+            return [target for target, _ in targets]
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives raise errors of zlib, lzma, struct and more
+        raise DataError(f"{archive}: {error}; delete it and download it again") from error
+
+
+def _chosen(
+    archive: Path, folder: Path, members: Sequence[tuple[Path, Any]], wanted: Sequence[str]
+) -> list[tuple[Path, Any]]:
+    """Return the members that are wanted: by path, else the only one of that name."""
+    by_path = dict(members)
+    chosen = []
+    for name in wanted:
+        target = inside(folder, name)
+        alike = [target] if target in by_path else [p for p in by_path if p.name == target.name]
+        if len(alike) != 1:
+            raise DataError(
+                f"{archive}: {len(alike)} members are called {target.name}, expected one; "
+                f"unpack it by hand to {target}"
+            )
+        chosen.append((target, by_path[alike[0]]))
+    return chosen
+
+
+def _zip_members(archive: zipfile.ZipFile) -> list[tuple[str, int, zipfile.ZipInfo]]:
+    members = [info for info in archive.infolist() if not info.is_dir()]
+    for info in members:
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(f"{archive.filename}: member {info.filename!r} is a link")
+    return [(info.filename, info.file_size, info) for info in members]
+
+
+def _tar_members(archive: tarfile.TarFile) -> list[tuple[str, int, tarfile.TarInfo]]:
+    members = [member for member in archive.getmembers() if not member.isdir()]
+    for member in members:
+        if not member.isfile():
+            raise DataError(f"{archive.name!r}: member {member.name!r} is a link or a device")
+    return [(member.name, member.size, member) for member in members]
+
+
+def _extract(archive: Any, member: Any, target: Path) -> None:
+    is_zip = isinstance(archive, zipfile.ZipFile)
+    source = archive.open(member) if is_zip else archive.extractfile(member)
+    with source, replacing(target) as temporary, temporary.open("wb") as file:
+        shutil.copyfileobj(source, file, _BLOCK)
+
+
+def fetch_source(entry: Entry, raw: Path) -> None:
+    """Download and unpack below `raw` whatever of a source has an address and is not there yet.
+
+    An archive is deleted once its files are in place.
+    """
+    for item in entry.downloads:
+        path = inside(raw, _file_name(item))
+        if item.files and all(inside(raw, name).is_file() for name in item.files):
+            continue
+        done = path.with_name(f"{path.name}.unpacked")
+        if done.exists():
+            continue
+        download(item.url, path)
+        if item.unpack:
+            below = [os.path.relpath(inside(raw, name), path.parent) for name in item.files]
+            unpack(path, path.parent, wanted=below)
+            if not item.files:  # what there was in it is not known any more without it
+                done.touch()
+            path.unlink()
+
+
+def _file_name(item: Download) -> str:
+    plain = item.files[0] if item.files and not item.unpack else ""
+    return item.save_as or plain or unquote(Path(urlsplit(item.url).path).name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fetch the sources named on the command line, or list all of them."""
+    parser = argparse.ArgumentParser(prog="python -m cocoift.sources.download", description=__doc__)
+    parser.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
+    parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="raw folder")
+    parser.add_argument("--catalogue", type=Path, default=Path("data/sources.yaml"))
+    options = parser.parse_args(arguments)
+    catalogue = read_catalogue(options.catalogue)
+    unknown = set(options.sources) - set(catalogue)
+    if unknown:
+        parser.error(f"not in {options.catalogue}: {', '.join(sorted(unknown))}")
+    for name in options.sources:
+        entry = catalogue[name]
+        fetch_source(entry, options.raw)
+        if entry.by_hand:
+            print(f"{name}: {entry.by_hand}: {entry.page}")
+    shown = {name: catalogue[name] for name in options.sources} or catalogue
+    columns = ["source", "state", "missing", "how_to_get"]
+    print(availability(shown, options.raw)[columns].to_string(index=False))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from None

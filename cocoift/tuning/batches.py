@@ -1,0 +1,116 @@
+"""Batches of like length: which samples a device holds at once, planned before training starts.
+
+A plan has exactly as many batches as the optimiser steps need, so that two mixtures of different
+record counts train for the same number of steps, each on all of its tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cocoift.core.files import DataError
+
+# Samples are sorted by length within groups of about so many batches: wide enough to waste little
+# padding, narrow enough that an epoch does not run through the lengths in order.
+_GROUP = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples train together.
+
+    `batches` holds sample numbers, one list per micro-batch, in the order of training;
+    `accumulation` consecutive ones of each process make one optimiser step.
+    """
+
+    batches: list[list[int]]
+    accumulation: int
+    real_tokens: int
+    padded_tokens: int
+    largest: int
+
+    @property
+    def waste(self) -> float:
+        """Padding tokens per real token."""
+        return self.padded_tokens / self.real_tokens - 1
+
+
+def plan_batches(
+    lengths: Sequence[int],
+    *,
+    steps: int,
+    batch_tokens: int,
+    seed: int,
+    processes: int = 1,
+    epochs: int = 1,
+) -> Plan:
+    """Divide `epochs` passes over the samples into `steps` optimiser steps.
+
+    No batch holds more than `batch_tokens` tokens, padding included; gradients are accumulated
+    over as many batches as that takes.  Raises `DataError` when one sample alone holds more, or
+    when there are fewer samples than batches.
+    """
+    sizes = np.asarray(lengths)
+    if not len(sizes):
+        raise DataError("no samples to train on; run notebook 02_merge on more images")
+    if sizes.max() > batch_tokens:
+        raise DataError(
+            f"a sample of {sizes.max():,} tokens exceeds batch_tokens {batch_tokens:,}; "
+            "raise batch_tokens or lower context_tokens"
+        )
+    accumulation = max(1, -(-int(sizes.sum()) * epochs // (steps * processes * batch_tokens)))
+    while True:
+        count = steps * processes * accumulation
+        if count > len(sizes) * epochs:
+            raise DataError(
+                f"{len(sizes) * epochs:,} samples cannot fill {count:,} batches; "
+                "train for fewer steps (a larger records_per_step) or on more images"
+            )
+        batches = _divide(sizes, count=count, seed=seed, epochs=epochs)
+        padded = [len(batch) * int(sizes[batch].max()) for batch in batches]
+        if max(padded) <= batch_tokens:
+            real = int(sizes.sum()) * epochs
+            return Plan(batches, accumulation, real, sum(padded), max(padded))
+        accumulation += 1
+
+
+def _divide(sizes: np.ndarray, *, count: int, seed: int, epochs: int) -> list[list[int]]:
+    """Shuffle the samples, divide them into groups, and each group into its share of batches."""
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(len(sizes)) for _ in range(epochs)])
+    groups = max(1, count // _GROUP)
+    batches: list[list[int]] = []
+    for number, group in enumerate(np.array_split(order, groups)):
+        share = count * (number + 1) // groups - count * number // groups
+        ordered = group[np.argsort(sizes[group], kind="stable")]
+        batches += [chunk.tolist() for chunk in _cut(ordered, sizes, count=min(share, len(group)))]
+    while len(batches) < count:
+        longest = max(range(len(batches)), key=lambda place: len(batches[place]))
+        whole = batches.pop(longest)
+        batches += [whole[: len(whole) // 2], whole[len(whole) // 2 :]]
+    return [batches[place] for place in rng.permutation(count)]
+
+
+def _cut(ordered: np.ndarray, sizes: np.ndarray, *, count: int) -> list[np.ndarray]:
+    """Cut samples, sorted by length, into at most `count` runs of the least padded size."""
+    lengths = sizes[ordered]
+    low, high = int(lengths[-1]), int(lengths[-1]) * len(lengths)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_ends(lengths, middle)) <= count:
+            high = middle
+        else:
+            low = middle + 1
+    return np.split(ordered, _ends(lengths, low)[:-1])
+
+
+def _ends(lengths: np.ndarray, tokens: int) -> list[int]:
+    """Return where runs end that each hold at most `tokens` padded tokens."""
+    ends, start = [], 0
+    while start < len(lengths):
+        # The last length of a run is its longest; run length times it grows along the run.
+        held = lengths[start:] * np.arange(1, len(lengths) - start + 1)
+        start += max(1, int(np.searchsorted(held, tokens, side="right")))
+        ends.append(start)
+    return ends

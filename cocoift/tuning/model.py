@@ -1,0 +1,333 @@
+"""Checkpoints and adapters: a LLaVA in four bits, LoRA on its language model, both in safetensors.
+
+The recipe is LLaVA-1.5's LoRA recipe (`finetune_lora.sh` in haotian-liu/LLaVA) with the language
+model quantised as in QLoRA (arXiv 2305.14314): NF4 with double quantisation.
+"""
+
+import gc
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+from transformers.utils import logging
+
+from cocoift.core.files import DataError, replacing_folder, write_text
+
+Device = Literal["cpu", "cuda"]
+
+# Full module paths: transformers 5 matches whole paths, and would quantise what it cannot find.
+UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+# The language model's linear layers, and no others: the tower has layers of the same names.
+ADAPTED = (
+    r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\."
+    r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+)
+
+
+# An adapter's file in its folder, as peft names it.
+WEIGHTS = "adapter_model.safetensors"
+
+
+def pick_device(name: str) -> Device:
+    """Return the device a parameter names; `auto` is the GPU where there is one.
+
+    Raises `DataError` for a GPU that is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("device 'cuda' was asked for, but there is no GPU; set device to 'cpu'")
+    if name not in ("cpu", "cuda"):
+        raise DataError(f"device {name!r} is not known; it may be auto, cpu or cuda")
+    return name
+
+
+def load_processor(checkpoint: str | Path) -> LlavaProcessor:
+    """Return a checkpoint's processor, images by PIL; raises `DataError` when it has none."""
+    check_files(checkpoint)
+    try:
+        processor = AutoProcessor.from_pretrained(checkpoint)
+        # On its own: told to the processor, the backend would be set on the tokenizer too.
+        processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        return processor
+    except (OSError, ValueError) as error:
+        raise DataError(f"checkpoint {checkpoint}: no processor ({error})") from error
+
+
+def load_config(checkpoint: str | Path) -> LlavaConfig:
+    """Return a checkpoint's configuration; raises `DataError` for anything but a LLaVA-1.5."""
+    check_files(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise DataError(f"checkpoint {checkpoint}: {error}") from error
+    if not isinstance(config, LlavaConfig):
+        raise DataError(f"checkpoint {checkpoint}: a {config.model_type} model, expected llava")
+    return config
+
+
+def load_model(
+    checkpoint: str | Path, *, four_bit: bool, device: Device = "cpu"
+) -> LlavaForConditionalGeneration:
+    """Load a LLaVA-1.5-style checkpoint: a local folder, or a name on the model hub.
+
+    In four bits only the language model's linear layers are quantised; tower, projector and
+    output layer stay as they are, in bfloat16 on a GPU and float32 on a CPU.  Raises `DataError`
+    for a missing checkpoint, for one that has pickled weights only, for a GPU that is not there,
+    and when anything but the language model came out quantised.
+    """
+    device = pick_device(device)
+    check_files(checkpoint)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(UNQUANTISED),
+    )
+    try:
+        model = LlavaForConditionalGeneration.from_pretrained(
+            checkpoint,
+            quantization_config=quantisation if four_bit else None,
+            dtype=dtype,
+            device_map={"": _place(device)},
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"checkpoint {checkpoint}: {error}") from error
+    if four_bit:
+        check_quantised(model)
+        _compute_in_float32(model)
+    return model
+
+
+def dense(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
+    """Return the model with each four-bit weight replaced by the value that it stands for.
+
+    Nothing changes but time and memory: four-bit layers dequantise their weights at every step.
+    In bfloat16 on a GPU and float32 on a CPU.  A model without four-bit layers stays as it is.
+    """
+    if not any(quantised_modules(model).values()):
+        return model
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of the loss in precision, which is QLoRA's own
+    try:
+        return model.dequantize(dtype=model.dtype)
+    finally:
+        logging.set_verbosity(before)
+
+
+def _compute_in_float32(model: nn.Module) -> None:
+    """Keep 4-bit layers on a CPU in float32, whatever the processor offers.
+
+    Where it has AVX512-BF16, bitsandbytes answers in bfloat16 without being asked; an answer then
+    differs from machine to machine, and a near tie with the batch it was given in.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def computes_in_float32(model: nn.Module) -> bool:
+    """Tell whether a model's weights are float32, so that merging an adapter loses nothing."""
+    return all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def release() -> None:
+    """Give back the memory of models that nobody refers to any more, on a GPU too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads from here on: for one of several processes side by side."""
+    torch.set_num_threads(count)
+
+
+def _place(device: Device) -> str | int:
+    """Return where this process's copy of a model goes: one GPU for each of them."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else device
+
+
+def check_files(checkpoint: str | Path) -> None:
+    """Raise `DataError` for a local folder that is no checkpoint; a hub name is left to the hub."""
+    folder = Path(checkpoint)
+    looks_local = folder.is_absolute() or folder.exists() or len(folder.parts) != 2
+    if not looks_local:
+        return
+    if not (folder / "config.json").is_file():
+        raise DataError(f"checkpoint {checkpoint}: no config.json; run notebook 00_setup first")
+    if not list(folder.glob("*.safetensors")):
+        raise DataError(
+            f"checkpoint {checkpoint}: no *.safetensors; pickled weights are not loaded, "
+            "convert them with transformers' save_pretrained"
+        )
+
+
+def quantised_modules(model: nn.Module) -> dict[str, bool]:
+    """Return, for every linear layer by its path, whether it is held in four bits."""
+    from bitsandbytes.nn import Linear4bit
+
+    return {
+        name: isinstance(module, Linear4bit)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+
+
+def is_adapted(name: str) -> bool:
+    """Tell whether the module of this path is quantised and gets an adapter."""
+    return re.fullmatch(ADAPTED, name) is not None
+
+
+def check_quantised(model: nn.Module) -> None:
+    """Raise `DataError` unless exactly the language model's linear layers are quantised."""
+    for name, quantised in quantised_modules(model).items():
+        if quantised != name.startswith("model.language_model."):
+            state = "was" if quantised else "was not"
+            raise DataError(f"layer {name} {state} quantised; this architecture is not LLaVA-1.5's")
+
+
+def add_adapter(
+    model: LlavaForConditionalGeneration,
+    *,
+    rank: int = 128,
+    alpha: int = 256,
+    dropout: float = 0.05,
+) -> PeftModel:
+    """Return the model with a fresh adapter: LoRA on its language model, projector in full.
+
+    The defaults are LLaVA-1.5's.  Everything else is frozen, and stays in the precision it was
+    loaded in; what trains is float32.
+    """
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=ADAPTED,
+        modules_to_save=["multi_modal_projector"],
+        task_type="CAUSAL_LM",
+    )
+    with _without_advice():
+        adapted = get_peft_model(model, config)
+    # With checkpointing, transformers lets all embeddings ask for gradients, the tower's too: it
+    # would be differentiated, and run twice, for nothing.
+    tower = model.model.vision_tower
+    tower.forward = torch.no_grad()(tower.forward)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def parameter_groups(
+    model: nn.Module, *, projector_learning_rate: float
+) -> list[dict[str, list[nn.Parameter] | float]]:
+    """Return what trains as an optimiser's groups: LoRA, and the projector at its own rate."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for name, p in named if "projector" not in name]},
+        {"params": [p for name, p in named if "projector" in name], "lr": projector_learning_rate},
+    ]
+
+
+def image_tokens(config: LlavaConfig) -> int:
+    """Return how many tokens one picture becomes: its patches, and the class token if kept."""
+    vision = config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return patches + (config.vision_feature_select_strategy == "full")
+
+
+def check_image_tokens(config: LlavaConfig, expected: int) -> None:
+    """Raise `DataError` unless one picture gives the model as many tokens as the data assume."""
+    given, vision = image_tokens(config), config.vision_config
+    if given != expected:
+        raise DataError(
+            f"the checkpoint makes {given} tokens of a picture ({vision.image_size} px in patches "
+            f"of {vision.patch_size} px), the parameters say {expected}; "
+            f"set image_tokens to {given} and run notebook 02_merge again"
+        )
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, int]:
+    """Return how many parameters train: LoRA's, the projector's, and any others."""
+    counts = {"LoRA": 0, "projector": 0, "other": 0}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = "LoRA" if "lora_" in name else "projector" if "projector" in name else "other"
+            counts[part] += parameter.numel()
+    return counts
+
+
+def save_adapter(
+    model: PeftModel,
+    folder: Path,
+    *,
+    notes: Mapping[str, str] | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save adapter and projector together in safetensors; an earlier one stays until this is whole.
+
+    `notes` are texts to save beside them, by file name; `weights` the model's, where it holds only
+    a share of them itself.  Raises `DataError` when the folder cannot be written, e.g. because the
+    disk is full.
+    """
+    with replacing_folder(folder) as unfinished:
+        model.save_pretrained(unfinished, safe_serialization=True, state_dict=weights)
+        for name, text in (notes or {}).items():
+            write_text(unfinished / name, text)
+    return folder
+
+
+def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Path]) -> PeftModel:
+    """Return a base model with several saved adapters, none of them in use yet (`using`).
+
+    Raises `DataError` when one is not there.
+    """
+    for folder in folders.values():
+        if not (folder / WEIGHTS).is_file():
+            raise DataError(f"no adapter in {folder} ({WEIGHTS}); train it first")
+    (name, folder), *others = folders.items()
+    with _without_advice():
+        loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)
+        for name, folder in others:
+            loaded.load_adapter(folder, adapter_name=name)
+    return loaded.eval()
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence what peft says of names that transformers 6 will drop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+@contextmanager
+def using(model: PeftModel, adapter: str | None) -> Iterator[PeftModel]:
+    """Answer with one of the loaded adapters, or with the base itself (`None`)."""
+    if adapter is None:
+        with model.disable_adapter():
+            yield model
+    else:
+        model.set_adapter(adapter)
+        yield model

@@ -1,0 +1,215 @@
+"""Training: a base checkpoint and a mixture become an adapter, by transformers' Trainer.
+
+On several devices: `accelerate launch -m cocoift train PRESET --mixture merged`, in the project's
+folder.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    LlavaProcessor,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.integrations import TensorBoardCallback
+
+from cocoift.core.files import DataError
+from cocoift.tuning.batches import Plan, plan_batches
+from cocoift.tuning.data import TrainingSet, check_pictures, read_training_set
+from cocoift.tuning.memory import Memory, available, check_fits, estimate
+from cocoift.tuning.model import (
+    add_adapter,
+    check_image_tokens,
+    dense,
+    load_config,
+    load_model,
+    load_processor,
+    pick_device,
+    release,
+    save_adapter,
+)
+from cocoift.tuning.recipe import Training
+from cocoift.tuning.trainer import Collator, LossByForm, PlannedBatches, Progress, last_whole
+
+NOTES = "training.json"
+
+
+def training_set(training: Training, processor: LlavaProcessor) -> TrainingSet:
+    """Return the samples of a training; raises `DataError` when the mixture is absent."""
+    return read_training_set(
+        training.mixture,
+        training.images,
+        tokenizer=processor.tokenizer,
+        image_tokens=training.image_tokens,
+        context_tokens=training.context_tokens,
+        system=training.system,
+    )
+
+
+def planned(data: TrainingSet, training: Training, *, processes: int = 1) -> Plan:
+    """Return the batches of a training on so many devices."""
+    return plan_batches(
+        data.lengths,
+        steps=training.steps,
+        batch_tokens=training.recipe.batch_tokens,
+        seed=training.seed,
+        processes=processes,
+        epochs=training.recipe.epochs,
+    )
+
+
+def needed_memory(training: Training, data: TrainingSet, plan: Plan) -> Memory:
+    """Return the estimate of what a training needs on each device, in bytes."""
+    supervised = [sum(end - start for start, end in sample.spans) for sample in data.samples]
+    recipe = training.recipe
+    return estimate(
+        load_config(training.checkpoint),
+        rank=recipe.rank,
+        batch_tokens=plan.largest,
+        supervised_tokens=max(sum(supervised[n] for n in batch) for batch in plan.batches),
+        four_bit=recipe.four_bit and training.device == "cuda",
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        device=training.device,
+    )
+
+
+def train(training: Training, *, show_progress: bool = True) -> Path:
+    """Train one adapter and return its folder; go on from the last checkpoint if there is one.
+
+    An adapter that the same training left is kept.  `training.json` in its folder holds the log.
+    Raises `DataError` for input that cannot train, a GPU that is not there, too little memory,
+    and a full disk; the last whole checkpoint then stays, and a rerun goes on from it.
+    """
+    key = training.key()
+    if _notes(training.adapter).get("key") == key:
+        return training.adapter
+    set_seed(training.seed)
+    pick_device(training.device)
+    check_image_tokens(load_config(training.checkpoint), training.image_tokens)
+    processor = load_processor(training.checkpoint)
+    data = training_set(training, processor)
+    check_pictures((sample.image for sample in data.samples), training.image_root)
+    run = training.adapter.with_name(f".{training.adapter.name}.run-{key[:12]}")
+    trainer, plan = _trainer(training, processor, data, run, show_progress)
+    trainer.train(resume_from_checkpoint=last_whole(run))
+    weights = _whole_weights(trainer)
+    if trainer.is_world_process_zero():
+        notes = {"key": key, "seconds": trainer.seconds, "log": trainer.state.log_history}
+        notes |= {"padding_waste": plan.waste, "records": data.records, "steps": training.steps}
+        notes |= {"supervised_tokens": data.supervised_tokens}
+        notes |= {"recipe": asdict(training.recipe)}
+        notes |= {"processes": trainer.args.world_size, "accumulation": plan.accumulation}
+        notes |= {"sharding": trainer.accelerator.distributed_type.value}
+        texts = {NOTES: json.dumps(notes, indent=1)}
+        save_adapter(trainer.model, training.adapter, notes=texts, weights=weights)
+        for stale in training.adapter.parent.glob(f".{training.adapter.name}.run-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.free_memory()
+    # Trainer, optimiser and model refer to each other: only the collector lets go of them, and the
+    # next training needs their memory.
+    del trainer, weights
+    release()
+    return training.adapter
+
+
+def is_trained(training: Training) -> bool:
+    """Tell whether the adapter is there and is what this training would give."""
+    return _notes(training.adapter).get("key") == training.key()
+
+
+def _whole_weights(trainer: LossByForm) -> dict[str, Any] | None:
+    """Return the weights where every device holds only a share of them, by asking all devices."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return None
+
+
+def _trainer(
+    training: Training, processor: LlavaProcessor, data: TrainingSet, run: Path, progress: bool
+) -> tuple[LossByForm, Plan]:
+    recipe = training.recipe
+    arguments = _arguments(training, run)
+    plan = planned(data, training, processes=arguments.world_size)
+    arguments.gradient_accumulation_steps = plan.accumulation
+    check_fits(needed_memory(training, data, plan), available(training.device))
+    model = load_model(training.checkpoint, four_bit=recipe.four_bit, device=training.device)
+    if training.device == "cpu":  # no processor computes in four bits
+        model = dense(model)
+    adapted = add_adapter(
+        model,
+        rank=recipe.rank,
+        alpha=recipe.alpha,
+        dropout=recipe.dropout,
+    )
+    trainer = LossByForm(
+        model=adapted,
+        args=arguments,
+        train_dataset=PlannedBatches(plan.batches, data.samples),
+        data_collator=Collator(processor, training.image_root, training.forms),
+        callbacks=_callbacks(training, progress),
+        projector_learning_rate=recipe.projector_learning_rate,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer, plan
+
+
+def _arguments(training: Training, run: Path) -> TrainingArguments:
+    recipe = training.recipe
+    return TrainingArguments(
+        output_dir=str(run),
+        max_steps=training.steps,
+        per_device_train_batch_size=1,  # of planned batches
+        train_sampling_strategy="sequential",
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        optim=recipe.optimiser,
+        bf16=training.device == "cuda",
+        use_cpu=training.device == "cpu",
+        activation_checkpointing=recipe.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=1,
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        seed=training.seed,
+        data_seed=training.seed,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=training.device == "cuda",
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+        log_level="error",
+    )
+
+
+def _callbacks(training: Training, show_progress: bool) -> list[TrainerCallback]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = training.adapter.parent / "tensorboard" / training.adapter.name
+    try:
+        board = TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {error.strerror}; free space") from error
+    return [board, *([Progress(training.adapter.name)] if show_progress else [])]
+
+
+def training_log(adapter: Path) -> dict[str, Any]:
+    """Return what `train` noted beside an adapter; raises `DataError` when there is none."""
+    notes = _notes(adapter)
+    if not notes:
+        raise DataError(f"no adapter in {adapter} ({NOTES}); train it first")
+    return notes
+
+
+def _notes(adapter: Path) -> dict[str, Any]:
+    path = adapter / NOTES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import CLIPImageProcessorPil
+
+from cocoift.core.files import DataError
+from cocoift.core.images import bad_images, mean_colour, open_image, pad_to_square, pixel_values
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def test_clips_mean_colour_is_llavas():
+    # LLaVA's mm_utils.py: tuple(int(x * 255) for x in processor.image_mean)
+    assert mean_colour(CLIP_MEAN) == (122, 116, 104)
+
+
+@pytest.mark.parametrize(("size", "box"), [((4, 2), (0, 1, 4, 3)), ((1, 4), (1, 0, 2, 4))])
+def test_a_picture_is_centred_on_a_square_of_the_mean_colour(size, box):
+    square = pad_to_square(Image.new("RGB", size, (255, 0, 0)), (122, 116, 104))
+    expected = Image.new("RGB", (4, 4), (122, 116, 104))
+    expected.paste((255, 0, 0), box)
+    assert square.tobytes() == expected.tobytes()
+
+
+def test_pixels_are_the_hand_computed_values():
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 4}, crop_size={"height": 4, "width": 4}
+    )
+    values = pixel_values([Image.new("RGB", (4, 2), (255, 0, 51))], processor)
+    assert values.shape == (1, 3, 4, 4) and values.dtype == np.float32
+    for channel, (inner, padding) in enumerate(zip((255, 0, 51), (122, 116, 104), strict=True)):
+        mean, std = CLIP_MEAN[channel], CLIP_STD[channel]
+        assert np.allclose(values[0, channel, 1:3], (inner / 255 - mean) / std, atol=1e-5)
+        assert np.allclose(values[0, channel, [0, 3]], (padding / 255 - mean) / std, atol=1e-5)
+
+
+def test_missing_corrupt_and_climbing_pictures_are_named_before_training(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "good.jpg")
+    whole = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no picture")
+    names = ["good.jpg", "half.jpg", "text.jpg", "absent.jpg", "../x.jpg", "half.jpg"]
+    found = {bad.name: bad.reason for bad in bad_images(names, tmp_path)}
+    assert list(found) == ["half.jpg", "text.jpg", "absent.jpg", "../x.jpg"]
+    assert "not a whole picture" in found["half.jpg"]
+    assert "no picture on disk" in found["absent.jpg"]
+    assert "leaves its root" in found["../x.jpg"]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+def test_pictures_of_any_mode_become_rgb(tmp_path, mode):
+    name = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.new(mode, (3, 2)).save(name)
+    assert open_image(name).mode == "RGB"
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("cocoift.core.images.LARGEST_PIXELS", 99)
+    Image.new("RGB", (10, 10)).save(tmp_path / "big.png")
+    with pytest.raises(DataError, match="10 x 10 px is too large"):
+        open_image(tmp_path / "big.png")

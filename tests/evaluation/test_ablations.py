@@ -1,0 +1,319 @@
+"""Ablations: arms differ in one thing, and sentences say what the numbers say."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+from kept_turns import IMAGE, asked, kept
+
+from cocoift.core.files import DataError
+from cocoift.evaluation.ablations import (
+    ABLATIONS,
+    WHOLE,
+    Variant,
+    arms,
+    full_answers,
+    opening_protocols,
+    variant_records,
+    variant_training,
+    write_variant,
+)
+from cocoift.evaluation.effects import effect_table
+from cocoift.evaluation.score import COLLAPSE, Metric
+from cocoift.merge.layouts import MERGED, MIX, Layout, records
+from cocoift.report import ablations as report
+
+BUDGET = {"budget": 1000, "image_dir": "train2017"}
+
+
+def images(count):
+    """`count` images with the turns of `IMAGE`, each under its own id."""
+
+    def moved(item, image_id):
+        return type(item)(item.turn._replace(image_id=image_id), *_rest(item))
+
+    return [[moved(item, image_id) for item in IMAGE] for image_id in range(1, count + 1)]
+
+
+def _rest(item):
+    return item.record, item.position, item.tokens
+
+
+def made(variant, sentences=None, turns=None):
+    found = variant_records(variant, turns or images(60), sentences=sentences or {}, **BUDGET)
+    return list(found)
+
+
+def test_no_dose_is_the_merged_mixture_and_the_whole_dose_the_baseline():
+    for share, layout in ((0.0, MERGED), (1.0, MIX)):
+        variant = Variant(name="x", layout=MIX, share=share)
+        assert made(variant) == list(records(images(60), layout=layout, **BUDGET))
+
+
+def test_a_larger_dose_holds_the_images_of_a_smaller_one():
+    def as_in_mix(share):
+        merged = {record.image: record for record in made(WHOLE["merged"])}
+        found = made(Variant(name="x", layout=MIX, share=share))
+        return {record.image for record in found if record != merged[record.image]}
+
+    quarter, half = as_in_mix(0.25), as_in_mix(0.5)
+    assert quarter < half
+    assert 0.1 < len(quarter) / 60 < 0.4 < len(half) / 60 < 0.7
+
+
+def test_both_answers_arms_ask_the_same_questions_and_only_the_answers_differ():
+    turns = [
+        [
+            kept("gqa", "7", 0, "What is it?", "cup"),
+            kept("gqa", "8", 0, "Where?", "beach"),
+            kept("vqav2", "1", 0, "What color is it?", "red"),
+            kept("svit", "s", 0, "What do you see?", "A cup at the beach.", "free"),
+        ]
+    ]
+    sentences = {"7": "It is a cup.", "8": "It is at the beach."}
+    short, full = (
+        made(Variant(name=k, layout=MIX, answers=k), sentences, turns)
+        for k in ("short", "sentence")
+    )
+    assert [r.sources for r in short] == [r.sources for r in full] == [["gqa", "gqa"], ["svit"]]
+    assert [m.value for m in short[0].conversations[1::2]] == ["cup", "beach"]
+    assert [m.value for m in full[0].conversations[1::2]] == list(sentences.values())
+    assert asked(short[0])[1] == asked(full[0])[1] == "Where?"
+    assert asked(full[0])[0] == "What is it? Answer the question in a full sentence."
+    assert short[1] == full[1]
+
+
+def test_the_two_by_two_holds_both_mixtures_and_two_more():
+    found = arms(["factors"], doses=(), image_counts=())
+    layouts = [dataclasses.astuple(arm.variant.layout) for arm in found]
+    assert sorted(layouts) == sorted(
+        {(p, s) for p in ("first", "every") for s in ("apart", "mixed")}
+    )
+    assert [a.variant.name for a in found] == ["mix", "first-mixed", "every-apart", "merged"]
+    assert found[0].variant.layout == Layout(prompts="first", sources="apart")
+
+
+def test_the_ends_of_the_dose_and_all_images_are_not_trained_again():
+    found = arms(["dose", "images"], doses=(0, 0.5, 1), image_counts=(50,))
+    names = [(arm.setting, arm.variant.name) for arm in found]
+    assert names == [("0 %", "merged"), ("50 %", "dose-50"), ("100 %", "mix"),
+                     ("0", "base"), ("50", "images-50"), ("all", "merged")]  # fmt: skip
+
+
+def test_an_unknown_ablation_is_named_with_those_there_are():
+    with pytest.raises(DataError, match=rf"\['doze'\] are none of {', '.join(ABLATIONS)}"):
+        arms(["doze"], doses=(), image_counts=())
+
+
+def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from cocoift.core.kept import KEPT_SCHEMA
+
+    def write(turns):
+        rows = [[*item.turn, *_rest(item)] for item in turns]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        pq.write_table(pa.Table.from_arrays(list(map(pa.array, columns)), schema=KEPT_SCHEMA),
+                       tmp_path / "turns.parquet")  # fmt: skip
+
+    variant = Variant(name="dose-50", layout=MIX, share=0.5)
+    given = {"budget": 1000, "sentences": {}}
+    write(IMAGE)
+    path = write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    first = path.stat().st_mtime_ns
+    assert json.loads(path.read_text())
+    write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    assert path.stat().st_mtime_ns == first
+    write(IMAGE[:3])
+    write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    assert path.stat().st_mtime_ns > first
+
+
+@pytest.fixture
+def settings(mixture, checkpoint, tmp_path):
+    merged = tmp_path / "work" / "merged"
+    merged.parent.mkdir()
+    merged.symlink_to(mixture)
+    (tmp_path / "sources.yaml").write_text("{}")
+    return {
+        "root": tmp_path,
+        "catalogue": "sources.yaml",
+        "work_dir": "work",
+        "image_dir": str(mixture),
+        "checkpoint": str(checkpoint),
+        "tuning": {"records_per_step": 4},
+        "held_out_images": 5,
+        "image_tokens": 16,
+        "context_tokens": 512,
+        "system_prompt": "",
+        "device": "cpu",
+    }
+
+
+def training(variant, settings, mixture=None):
+    folder = settings["root"] / "adapters"
+    return variant_training(
+        variant, 1, mixture=mixture, folder=folder, train_images=None, settings=settings
+    )
+
+
+def test_an_arm_trains_as_merged_does_but_for_its_mixture(settings, tmp_path):
+    plain = training(WHOLE["merged"], settings)
+    arm = training(Variant(name="dose-50", layout=MIX), settings, tmp_path / "dose-50.json")
+    assert arm == dataclasses.replace(
+        plain, mixture=tmp_path / "dose-50.json", adapter=tmp_path / "adapters/dose-50-1"
+    )
+    assert plain.adapter == tmp_path / "work/adapters/merged-1"
+
+
+def test_fewer_images_are_some_of_more_images_with_fewer_steps(settings):
+    few, more, every = (
+        training(Variant(name="i", images=count), settings) for count in (8, 16, None)
+    )
+    assert set(few.images) < set(more.images) < set(every.images)
+    assert (few.steps, more.steps, every.steps) == (2, 4, 8)
+
+
+def test_full_answers_are_gqas_and_a_missing_file_has_none(real, tmp_path):
+    (text,) = full_answers(real / "gqa/questions.json").values()
+    assert text == "The picture is hanging above the chalkboard."
+    assert full_answers(tmp_path / "none.json") == {}
+
+
+def test_openings_grow_round_by_round():
+    found = opening_protocols({"short": ["a", "b"], "long": ["c"]})
+    assert {label: one.opening for label, one in found.items()} == {
+        "none": (), "short x 1": ("a",), "short x 2": ("a", "b"), "long x 1": ("c",)}  # fmt: skip
+
+
+# What the sentences say
+
+
+def rows(ablation, settings, collapse, change=None):
+    """A table of one ablation: collapse as {setting: (value, half width)}, changes likewise."""
+    found = []
+    for metric, protocol, values in (
+        (COLLAPSE, "multi_round", collapse),
+        ("total", "difference", change or dict.fromkeys(settings, (0, 1))),
+        ("total", "multi_round", change or dict.fromkeys(settings, (0, 1))),
+    ):
+        for name in settings:
+            mid, half = values[name]
+            found.append(
+                (ablation, name, "m", "all", protocol, metric, mid, mid - half, mid + half)
+            )
+    return pd.DataFrame(found, columns=list(report.COLUMNS))
+
+
+def apart(contrast, value, half):
+    """Return an effect of one seed: its value, and half the width of its interval."""
+    columns = ["metric", "contrast", "seed", "difference", "low", "high"]
+    ends = value - half, value + half
+    rows = [(COLLAPSE, contrast, seed, value, *ends) for seed in ("0", "all")]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_dose_sentence_names_where_half_of_the_rise_is_reached():
+    doses = ["0 %", "25 %", "50 %", "100 %"]
+    table = rows("dose", doses, dict(zip(doses, [(10, 2), (30, 2), (60, 2), (80, 2)], strict=True)))
+    shown, hidden = apart("last - first", 70, 5), apart("last - first", 0, 5)
+    assert report.dose_sentence(table, shown, "total").endswith("reached at 50 %.")
+    flat = rows("dose", doses, dict.fromkeys(doses, (10, 5)))
+    assert report.dose_sentence(flat, hidden, "total").endswith("No dose-response is shown.")
+
+
+def test_the_answers_sentence_follows_the_paired_difference():
+    table = rows("answers", ["short", "sentence"], {"short": (50, 20), "sentence": (40, 20)})
+
+    def said(value, half):
+        return report.answer_sentence(table, apart("sentence - short", value, half), "total")
+
+    assert said(-10, 3).endswith("make the collapse.")  # though the intervals overlap
+    assert said(10, 3).endswith("do not prevent it.")
+    assert said(-10, 20).endswith("It is not shown.")
+
+
+def test_the_images_sentence_names_the_smallest_number_that_obeys_and_scores_as_all():
+    counts = ["0", "50", "200", "all"]
+    scores = {"0": (45, 2), "50": (41, 2), "200": (39, 2), "all": (41, 2)}
+
+    def said(obeys):
+        found = rows("images", counts, scores, scores)
+        own = [("images", n, "m", "all", "multi_round", report.OBEYS, v, v, v)
+               for n, v in zip(counts, obeys, strict=True)]  # fmt: skip
+        extra = pd.DataFrame(own, columns=list(report.COLUMNS))
+        lower = pd.concat([apart("0", -4, 5), apart("50", -4, 1), apart("200", -2, 3)])
+        return report.image_sentence(pd.concat([found, extra]), lower, "total")
+
+    assert said([30, 95, 95, 99]).endswith("shown to score lower than all images is 200.")
+    assert said([30, 50, 60, 70]).endswith(
+        "None is both as good as all images and short when asked."
+    )
+
+
+def verdicts(collapse):
+    """Verdicts of the four arms on 30 pictures: {model: (collapsed alone, after)} of 30."""
+    found = []
+    for model, shares in collapse.items():
+        for protocol, count in zip(("single_round", "multi_round"), shares, strict=True):
+            for n in range(30):
+                words, opening = 1 if n < count else 9, "a word" if n < 24 else "more than 3 words"
+                found.append((model, 0, protocol, f"q{n}", f"i{n}", words, 1.0, "", 0, opening))
+    columns = ["model", "seed", "protocol", "question_id", "image", "words", "score", "reason",
+               "repeat", "opening_reply"]  # fmt: skip
+    return pd.DataFrame(found, columns=columns)
+
+
+METRIC = Metric(COLLAPSE, {f"q{n}": 1.0 for n in range(30)}, of="collapsed")
+
+
+def factors(collapse):
+    return effect_table(verdicts(collapse), [METRIC], report.factor_contrasts(), resamples=300)
+
+
+def test_effects_of_the_two_by_two_are_those_computed_by_hand():
+    collapse = {"mix": (0, 27), "first-mixed": (0, 18), "every-apart": (0, 6), "merged": (0, 3)}
+    table = factors(collapse)
+    table = table[table.seed == "all"].set_index("contrast")
+    percent = {"prompts": (90 + 60 - 20 - 10) / 2, "sources": (90 + 20 - 60 - 10) / 2,
+               "interaction": 90 + 10 - 60 - 20}  # fmt: skip
+    for name, expected in percent.items():
+        assert table.difference[name] == pytest.approx(expected)
+        assert table.low[name] <= expected <= table.high[name]
+
+
+@pytest.mark.parametrize(
+    ("collapse", "said"),
+    [
+        ({"mix": (0, 29), "first-mixed": (0, 28), "every-apart": (0, 2), "merged": (0, 1)},
+         "More of it comes from where the prompt stands."),
+        ({"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 28), "merged": (0, 1)},
+         "More of it comes from keeping the sources apart."),
+        ({"mix": (3, 3), "first-mixed": (3, 3), "every-apart": (3, 3), "merged": (3, 3)},
+         "Neither effect is shown."),
+    ],
+)  # fmt: skip
+def test_the_factor_sentence_says_what_the_numbers_say(collapse, said):
+    assert report.factor_sentence(factors(collapse)).endswith(said)
+
+
+def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
+    table = verdicts({"mix": (0, 27), "merged": (0, 3)})
+    both = pd.concat([table, table.assign(seed=1)])
+    found = report.arm_table(
+        arms(["dose"], doses=(0.0, 1.0), image_counts=()), both, [METRIC], resamples=100
+    )
+    assert list(found.columns) == list(report.COLUMNS)
+    assert set(found.seed) == {"0", "1", "all"}
+    changes = found[(found.protocol == "difference") & (found.seed == "all")]
+    change = changes.set_index("setting").value
+    assert change["100 %"] == pytest.approx(90) and change["0 %"] == pytest.approx(10)
+    obeys = found[(found.metric == report.OBEYS) & (found.seed == "all")]
+    assert set(obeys.protocol) == {"multi_round"} and set(obeys.value) == {80.0}
+
+
+def test_the_factor_sentence_tells_when_both_together_do_more():
+    both = {"mix": (0, 27), "first-mixed": (0, 6), "every-apart": (0, 6), "merged": (0, 3)}
+    assert "more than the sum of each alone" in report.factor_sentence(factors(both))

@@ -1,0 +1,135 @@
+"""Local models to evaluate: how they are loaded does not change what they answer."""
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import yaml
+
+from cocoift.evaluation.candidates import LocalModels, local_candidates
+from cocoift.evaluation.evaluate import Asked, evaluate_local, read_benchmarks
+from cocoift.evaluation.generation import generate
+from cocoift.evaluation.protocols import read_protocols
+from cocoift.evaluation.rollout import roll_out
+from cocoift.tuning.model import load_adapters, load_model, load_processor, quantised_modules, using
+from cocoift.tuning.pool import train_all
+from cocoift.tuning.recipe import Training, TuningRecipe
+
+
+@pytest.fixture(scope="module")
+def local(mixture, checkpoint, tmp_path_factory):
+    """The untuned model and two adapters that have moved a little."""
+    folder = tmp_path_factory.mktemp("adapters")
+    recipe = TuningRecipe(rank=4, alpha=8, learning_rate=0.02, batch_tokens=600, workers=0)
+    images = tuple(sorted(f"train2017/{path.name}" for path in (mixture / "train2017").iterdir()))
+    trainings = {
+        name: Training(
+            mixture=mixture / f"{name}.json", images=images, image_root=mixture,
+            checkpoint=str(checkpoint), adapter=folder / f"{name}-0", steps=3, seed=0,
+            recipe=recipe, image_tokens=16, context_tokens=512, system="", device="cpu",
+        )
+        for name in ("mix", "merged")
+    }  # fmt: skip
+    adapters = train_all(trainings)
+    return LocalModels(
+        base=str(checkpoint), adapters=adapters, seed=0, device="cpu", system="", new_tokens=8
+    )
+
+
+@pytest.fixture(scope="module")
+def asked(root, mini):
+    """Mini's first benchmark, shortened, and all protocols of preset smoke."""
+    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
+    (benchmark, *_) = read_benchmarks(preset["benchmarks"], mini[0])
+    del benchmark.questions[20:]
+    return benchmark, list(read_protocols(preset["protocols"], mini[0]).values())
+
+
+def answers_from_four_bits(local, name, asked, folder):
+    """Return a model's answers as they are without any of this package's short cuts."""
+    benchmark, protocols = asked
+    processor = load_processor(local.base)
+    tuned = load_adapters(load_model(local.base, four_bit=True), local.adapters)
+    assert any(quantised_modules(tuned).values())
+
+    def answer(asks):
+        with using(tuned, None if name == "base" else name) as model:
+            return enumerate(generate(model, processor, asks, system="", new_tokens=8))
+
+    options = {"key": "k", "model": name, "image_root": benchmark.images}
+    return {
+        one.name: roll_out(
+            benchmark.questions, one, answer, file=folder / f"{name}-{one.name}", **options
+        )
+        for one in protocols
+    }
+
+
+@pytest.mark.parametrize("processes", [1, 2], ids=["in turn", "at once"])
+def test_dense_answers_are_those_of_four_bits_under_every_protocol(
+    local, asked, tmp_path, processes
+):
+    benchmark, protocols = asked
+    names = ("base", "mix", "merged")
+    runs = evaluate_local(
+        [Asked(local, name, protocols) for name in names],
+        [benchmark], folder=tmp_path / "rollouts", processes=processes,
+    )  # fmt: skip
+    assert [(run.model, run.protocol) for run in runs] == [
+        (name, one.name) for name in names for one in protocols
+    ]
+    said = {(run.model, run.protocol): run.rollouts for run in runs}
+    for name in names:
+        for protocol, expected in answers_from_four_bits(local, name, asked, tmp_path).items():
+            assert said[name, protocol] == expected
+    assert said["mix", "single_round"] != said["merged", "single_round"]
+
+
+def test_seeds_that_share_a_base_are_not_taken_for_one(local, asked, tmp_path):
+    benchmark, protocols = asked
+    other = replace(local, seed=1, adapters={"mix": local.adapters["merged"]})
+    todo = [Asked(one, "mix", protocols[:1]) for one in (local, other)]
+    runs = evaluate_local(todo, [benchmark], folder=tmp_path)
+    assert [(run.model, run.seed) for run in runs] == [("mix", 0), ("mix", 1)]
+    assert runs[0].rollouts != runs[1].rollouts
+
+
+def test_answers_of_one_process_are_read_and_not_asked_again_by_several(local, asked, tmp_path):
+    benchmark, protocols = asked
+    todo = [Asked(local, name, protocols[:1]) for name in ("base", "mix")]
+    first = evaluate_local(todo, [benchmark], folder=tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")}
+    assert evaluate_local(todo, [benchmark], folder=tmp_path, processes=2) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")} == before
+
+
+def test_an_adapter_that_is_asked_alone_is_merged_and_several_are_switched(local):
+    alone = next(local_candidates(local, ["mix"]))
+    together = dict(
+        zip(("mix", "merged"), islice(local_candidates(local, ["mix", "merged"]), 2), strict=True)
+    )
+    assert alone.key == together["mix"].key != together["merged"].key
+
+
+def test_an_untuned_checkpoint_is_measured_alone_and_not_in_four_bits(checkpoint, asked, tmp_path):
+    benchmark, protocols = asked
+    alone = LocalModels(
+        base=str(checkpoint), adapters={}, seed=0, device="cpu", system="", new_tokens=8
+    )
+    (run,) = evaluate_local([Asked(alone, "base", protocols[:1])], [benchmark], folder=tmp_path)
+    whole, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
+
+    def answer(asks):
+        return enumerate(generate(whole, processor, asks, system="", new_tokens=8))
+
+    options = {"key": "k", "model": "base", "image_root": benchmark.images}
+    expected = roll_out(
+        benchmark.questions, protocols[0], answer, file=tmp_path / "expected", **options
+    )
+    assert run.rollouts == expected
+
+
+def test_a_base_is_in_four_bits_where_its_adapters_were_trained_on_them(local):
+    (alone,) = local_candidates(local, ["base"])
+    base, _ = local_candidates(local, ["base", "mix"])
+    assert alone.key == base.key

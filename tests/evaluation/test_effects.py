@@ -1,0 +1,124 @@
+"""Effects: paired, of changes and of differences of changes, with a sign on every seed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cocoift.evaluation.effects import (
+    AFTER,
+    ALONE,
+    ASKED_ALONE,
+    LAYOUT,
+    change,
+    conclusion,
+    describe,
+    effect_table,
+    headline,
+    rows_of,
+    sign,
+    versus,
+)
+from cocoift.evaluation.score import Metric
+
+QUESTIONS = [str(n) for n in range(40)]
+TOTAL = Metric("total", dict.fromkeys(QUESTIONS, 1.0))
+
+
+def answers(model, protocol, scores, seed=0):
+    return pd.DataFrame(
+        {"model": model, "seed": seed, "protocol": protocol, "question_id": QUESTIONS,
+         "image": [f"{n}.jpg" for n in QUESTIONS], "words": 9, "score": scores, "repeat": 0}
+    )  # fmt: skip
+
+
+def verdicts(alone, after, seeds=(0,), noise=0.0):
+    """Return verdicts of models whose means are given per protocol, on the same questions."""
+    rng = np.random.default_rng(0)
+    easy = rng.uniform(-0.2, 0.2, len(QUESTIONS))
+    return pd.concat(
+        answers(model, protocol, means[model] + easy + rng.normal(0, noise, len(easy)), seed)
+        for protocol, means in ((ALONE, alone), (AFTER, after))
+        for model in means
+        for seed in seeds
+    )
+
+
+def test_a_change_is_paired_question_by_question():
+    table = effect_table(verdicts({"m": 0.5}, {"m": 0.4}), [TOTAL], [change("m")])
+    row = table[table.seed == "all"].iloc[0]
+    # The same shift everywhere has no variance, however much questions differ.
+    assert (row.difference, row.low, row.high) == pytest.approx((-10, -10, -10), abs=1e-6)
+
+
+def test_the_difference_of_two_changes_is_that_of_a_hand():
+    found = verdicts({"mix": 0.5, "merged": 0.45}, {"mix": 0.2, "merged": 0.4})
+    table = effect_table(found, [TOTAL], [LAYOUT, ASKED_ALONE, versus("merged", "mix", AFTER)])
+    whole = table[table.seed == "all"].set_index("contrast").difference
+    assert whole.tolist() == pytest.approx([-30 + 5, -5, 20])
+
+
+def test_an_answer_that_is_unscored_on_one_side_is_left_out_of_both():
+    one, other = answers("m", ALONE, 0.5), answers("m", AFTER, 0.5)
+    one.loc[0, "score"] = 1.0  # an easy question that only single round has a score for
+    other.loc[0, "score"] = None
+    row = effect_table(pd.concat([one, other]), [TOTAL], [change("m")]).iloc[-1]
+    assert (row.difference, row.n) == (0.0, 39)
+
+
+def test_two_significances_side_by_side_decide_nothing():
+    # One change is beyond its interval, the other is not; they are the same but for a hair.
+    rng = np.random.default_rng(3)
+    found = verdicts({"mix": 0.5, "merged": 0.5}, {"mix": 0.45, "merged": 0.454})
+    found["score"] += rng.normal(0, 0.1, len(found))
+    table = effect_table(found, [TOTAL], headline(["mix", "merged"]))
+    assert sign(rows_of(table, LAYOUT.name, "total")) == 0
+    assert "that layout decides is not shown" in conclusion(table, "total")
+
+
+def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
+    """Return a table that holds the two contrasts of the conclusion: value, low, high."""
+    rows = [
+        ("total", name, seed, *values)
+        for name, (value, low, high) in ((LAYOUT.name, layout), (ASKED_ALONE.name, alone))
+        for seed, values in (
+            *((str(n), (one, one, one)) for n, one in enumerate(seeds or (value,))),
+            ("all", (value, low, high)),
+        )
+    ]
+    return pd.DataFrame(rows, columns=["metric", "contrast", "seed", "difference", "low", "high"])
+
+
+@pytest.mark.parametrize(
+    ("layout", "seeds", "said"),
+    [
+        ((-20, -26, -14), (-20,), "layout decides."),
+        ((-20, -26, -14), (-30, -10), "layout decides."),
+        ((-20, -26, -14), (-41, 1), "that layout decides is not shown"),
+        ((-3, -7, 1), (-3,), "that layout decides is not shown"),
+        ((20, 14, 26), (20,), "the opposite of the paper"),
+    ],
+)
+def test_the_conclusion_needs_the_interval_and_every_seed(layout, seeds, said):
+    assert said in conclusion(effects(layout, seeds=seeds), "total")
+
+
+@pytest.mark.parametrize(
+    ("alone", "said"),
+    [((5, 2, 8), "is better than"), ((-5, -8, -2), "is worse than"),
+     ((1, -2, 4), "is not shown to differ from")],
+)  # fmt: skip
+def test_the_conclusion_tells_what_the_models_do_asked_alone(alone, said):
+    assert f"Asked alone, the merged mixture {said}" in conclusion(
+        effects((-20, -26, -14), alone), "total"
+    )
+
+
+def test_an_effect_is_told_with_the_seeds_that_share_its_sign():
+    rows = rows_of(effects((-20.0, -26.0, -14.0), seeds=(-30, 4, -9)), LAYOUT.name, "total")
+    assert describe(rows) == "-20.0 points [-26.0, -14.0], same sign on 2 of 3 seeds"
+
+
+def test_contrasts_of_absent_models_are_left_out():
+    table = effect_table(verdicts({"base": 0.5}, {"base": 0.4}), [TOTAL], headline(["base"]))
+    assert set(table.contrast) == {"change of base"}
+    assert conclusion(table, "total") == ""

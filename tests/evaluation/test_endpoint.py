@@ -1,0 +1,299 @@
+"""Models and judges behind an endpoint, asked over real HTTP by the real client."""
+
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import pytest
+from loopback import completion, serving
+from PIL import Image
+
+from cocoift.core.files import DataError
+from cocoift.core.schema import Message
+from cocoift.evaluation import judge_api
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, to_openai
+from cocoift.evaluation.judge_api import JudgeSettings, grade, prompt_text
+from cocoift.evaluation.protocols import Failure
+
+PROMPT = "Q: {question} T: {ground_truth} A: {answer} Grade:"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+
+def endpoint(server, **more):
+    return Endpoint(**{"base_url": server.url, "model": "m", "timeout": 5.0, "retries": 2} | more)
+
+
+def test_a_conversation_becomes_chat_messages_with_pictures_as_data():
+    messages = [
+        Message("human", "<image>\nWhere?"),
+        Message("gpt", "Here."),
+        Message("human", "So?"),
+    ]
+    pictures = [Image.new("RGB", (2, 2), "red")] * 2
+    system, first, second, third = to_openai(messages, pictures, system="Be kind.")
+    assert system == {"role": "system", "content": "Be kind."}
+    kinds = [part["type"] for part in first["content"]]
+    assert kinds == ["image_url", "image_url", "text"] and first["content"][-1]["text"] == "Where?"
+    assert first["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert (second["role"], second["content"], third["content"]) == ("assistant", "Here.", "So?")
+
+
+def asked(server, count, **more):
+    chats = [partial(lambda n: [{"role": "user", "content": f"{n}"}], n) for n in range(count)]
+    return dict(ask_endpoint(endpoint(server, **more), chats, new_tokens=8))
+
+
+@pytest.mark.parametrize("many", [8, 64])
+def test_many_requests_are_at_work_at_once_and_answers_find_their_questions(many):
+    together = threading.Barrier(many, timeout=30)
+
+    def reply(body, number):
+        together.wait()  # nobody is answered before so many have asked
+        return f"answer to {body['messages'][0]['content']}"
+
+    with serving(reply) as server:
+        replies = asked(server, 3 * many, concurrency=many, timeout=60.0)
+    assert replies == {n: f"answer to {n}" for n in range(3 * many)}
+    assert server.most_at_once == many
+    assert len(server.requests) == 3 * many
+
+
+def test_the_client_retries_and_what_stays_broken_is_a_failure():
+    seen = {}
+
+    def reply(body, number):
+        text = body["messages"][0]["content"]
+        seen[text] = seen.get(text, 0) + 1
+        if text == "0" and seen[text] < 3:
+            return 429, b'{"error": {"message": "slow down"}}'
+        if text == "1":
+            return 200, b"<html>hello</html>"
+        return "" if text == "2" else "fine"
+
+    with serving(reply) as server:
+        replies = asked(server, 4)
+    assert replies[0] == "fine" and replies[3] == "fine" and seen["0"] == 3
+    assert isinstance(replies[1], Failure) and isinstance(replies[2], Failure)
+    assert replies[2].reason == "empty reply"
+
+
+def test_a_server_that_quotes_the_key_does_not_get_it_into_the_reason():
+    refusal = b'{"error": {"message": "Incorrect API key provided: sk-secret"}}'
+    with serving(lambda body, number: (401, refusal)) as server:
+        (reply,) = asked(server, 1, retries=0).values()
+    assert "Incorrect API key provided: ***" in reply.reason and "sk-secret" not in reply.reason
+
+
+def test_without_a_key_the_variable_is_named(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(DataError, match="set the environment variable OPENAI_API_KEY"):
+        Endpoint(base_url="http://127.0.0.1:9/v1", model="m").client()
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [("0.7", 0.7), ("1", 1.0), (" 0.0\n", 0.0), ("Grade: 0.4", 0.4), ("**0.5**", 0.5), ("1.", 1.0),
+     ("1.5", None), ("-0.1", None), ("7/10", None), ("I cannot judge this.", None), ("", None),
+     ("between 0.2 and 0.4", None), ("<html>", None), ("nan", None), ("0.7 because", None)],
+)  # fmt: skip
+def test_a_grade_is_one_number_from_0_to_1(reply, value):
+    assert grade(reply) == value
+
+
+QUESTIONS = [
+    Question(id=f"q{n}", images=("x",), text=f"What is {n}?", answer="a<AND>b", steps=("s1", "s2"))
+    for n in range(12)
+]
+ANSWERS = [f"answer {n}" for n in range(12)]
+
+
+def settings(server, **more):
+    return JudgeSettings(endpoint=endpoint(server), prompt=PROMPT, **more)
+
+
+def test_the_prompts_places_are_filled_and_an_official_prompt_gets_a_row():
+    text = prompt_text("{question}|{ground_truth}|{steps}|{answer}", QUESTIONS[0], "{steps}")
+    assert text == "What is 0?|a <AND> b|(1) s1 (2) s2|{steps}"
+    official = prompt_text("Compare the ground truth...\nQ | T | A | C", QUESTIONS[0], "so")
+    assert official.endswith("\nWhat is 0? | a <AND> b | so |")
+
+
+def test_every_answer_gets_its_own_verdict_and_nothing_is_paid_twice(tmp_path):
+    def reply(body, number):
+        text = body["messages"][0]["content"]
+        return f"0.{int(text.split('answer ')[1].split()[0]) % 10}"
+
+    with serving(reply) as server:
+        chosen = settings(server, repeats=2, prices=(1.0, 1.0))
+        before = judge_api.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
+        found = judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+        again = judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+        after = judge_api.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
+    assert before.calls == 24 and before.cost > 0 and after.calls == 0
+    assert found == again and len(server.requests) == 24
+    assert [[v.score for v in pair] for pair in found] == [[n % 10 / 10] * 2 for n in range(12)]
+    assert [v.repeat for v in found[0]] == [0, 1]
+
+
+def test_an_equal_answer_of_another_model_is_judged_once(tmp_path):
+    with serving(lambda body, number: "0.5") as server:
+        found = judge_api.judge(
+            settings(server), [QUESTIONS[0]] * 3, ["same"] * 3, cache=tmp_path / "c.sqlite"
+        )
+    assert len(server.requests) == 1 and [v[0].score for v in found] == [0.5] * 3
+
+
+def test_another_prompt_model_or_temperature_is_another_judgement(tmp_path):
+    with serving(lambda body, number: "0.5") as server:
+        for more in ({}, {"temperature": 1.0}, {"prompt": PROMPT + "!"}, {"model": "other"}):
+            where = endpoint(server, **{k: v for k, v in more.items() if k == "model"})
+            rest = {k: v for k, v in more.items() if k != "model"}
+            chosen = JudgeSettings(**{"endpoint": where, "prompt": PROMPT} | rest)
+            judge_api.judge(chosen, QUESTIONS[:1], ["a"], cache=tmp_path / "c.sqlite")
+    assert len(server.requests) == 4
+
+
+def test_what_upstream_gives_no_answer_to_is_not_asked(tmp_path):
+    bare = Question(id="q", images=("x",), text="?")
+    with serving(lambda body, number: "0.5") as server:
+        ((verdict,),) = judge_api.judge(settings(server), [bare], ["a"], cache=tmp_path / "c")
+    assert verdict.score is None and not server.requests
+
+
+def test_a_bill_above_the_limit_stops_before_the_first_call(tmp_path):
+    with serving(lambda body, number: "0.5") as server:
+        chosen = settings(server, prices=(1e6, 1e6), max_cost=1.0)
+        with pytest.raises(DataError, match=r"12 calls for about \d+\.\d+, .*max_cost is 1\.00"):
+            judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+    assert not server.requests
+
+
+def test_judging_stops_when_what_was_paid_reaches_the_limit(tmp_path):
+    # The server counts 104 tokens a call, more than the estimate foresees.
+    with serving(lambda body, number: "0.5", delay=0.01) as server:
+        one_by_one = endpoint(server, concurrency=1)
+        limit = judge_api.bill(settings(server, prices=(1.0, 1.0)), QUESTIONS, ANSWERS,
+                               tmp_path / "x").cost  # fmt: skip
+        chosen = JudgeSettings(endpoint=one_by_one, prompt=PROMPT, prices=(1.0, 1.0),
+                               max_cost=limit)  # fmt: skip
+        with pytest.raises(DataError, match="max_cost reached"):
+            judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+    assert 0 < len(server.requests) < 12
+
+
+def test_empty_replies_that_the_server_bills_count_towards_the_limit(tmp_path):
+    with serving(lambda body, number: "") as server:
+        where = endpoint(server, concurrency=1)
+        chosen = JudgeSettings(endpoint=where, prompt=PROMPT, prices=(100.0, 0.0), max_cost=0.05,
+                               attempts=3)  # fmt: skip
+        for _ in range(2):  # what was paid is remembered by the next run
+            with pytest.raises(DataError, match=r"judging has cost 0\.05|0\.05 are spent"):
+                judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+    assert len(server.requests) == 5  # of 100 tokens each
+
+
+def test_the_limit_holds_over_several_models_and_runs(tmp_path):
+    with serving(lambda body, number: "0.5") as server:
+        where = endpoint(server, concurrency=1)
+        chosen = JudgeSettings(endpoint=where, prompt=PROMPT, prices=(1000.0, 0.0), max_cost=1.5)
+        options = {"cache": tmp_path / "c.sqlite"}
+        judge_api.judge(chosen, QUESTIONS, ANSWERS, **options)
+        # Twelve calls of 100 tokens have cost 1.2; three more are within the limit.
+        with pytest.raises(DataError, match=r"judging has cost 1\.50, max_cost reached"):
+            judge_api.judge(chosen, QUESTIONS, [f"{a} again" for a in ANSWERS], **options)
+        judge_api.judge(chosen, QUESTIONS, ANSWERS, **options)
+    assert len(server.requests) == 15
+
+
+class Unruly:
+    """A judge that misbehaves in three of ten calls, each time otherwise."""
+
+    faults = (
+        (429, b'{"error": {"message": "rate"}}'), (500, b"oops"), "TIMEOUT",
+        (200, b"<html></html>"), (200, b'{"choices": ['), "I cannot", "1.5", "",
+    )  # fmt: skip
+
+    def __init__(self):
+        self.count, self.lock, self.graded = 0, threading.Lock(), {}
+
+    def __call__(self, body, number):
+        with self.lock:
+            self.count += 1
+            turn = self.count
+        text = body["messages"][0]["content"]
+        if turn % 10 < 3:
+            fault = self.faults[(turn // 10 * 3 + turn % 10) % len(self.faults)]
+            if fault == "TIMEOUT":
+                time.sleep(1.5)
+                return 200, completion("0.5")
+            return fault
+        self.graded[text] = self.graded.get(text, 0) + 1
+        return "0.5"
+
+
+MANY = [Question(id=f"q{n}", images=("x",), text=f"What is {n}?", answer="a") for n in range(60)]
+
+
+def test_an_unruly_judge_leaves_every_answer_scored_or_unscored_with_a_reason(tmp_path):
+    unruly = Unruly()
+    with serving(unruly) as server:
+        chosen = JudgeSettings(
+            endpoint=endpoint(server, timeout=0.5, retries=1), prompt=PROMPT, attempts=2
+        )
+        found = judge_api.judge(chosen, MANY, [q.id for q in MANY], cache=tmp_path / "c.sqlite")
+    verdicts = [verdict for (verdict,) in found]
+    assert len(verdicts) == 60 and sum(v.score == 0.5 for v in verdicts) > 40
+    assert all(v.reason and "2 attempts" in v.reason for v in verdicts if v.score is None)
+    assert all(v.score in (0.5, None) for v in verdicts)
+    assert set(unruly.graded.values()) == {1}
+
+
+CHILD = """
+import sys
+from cocoift.evaluation import judge_api
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.endpoint import Endpoint
+from cocoift.evaluation.judge_api import JudgeSettings
+many = [Question(id=f"q{n}", images=("x",), text=f"What is {n}?", answer="a") for n in range(60)]
+where = Endpoint(base_url=sys.argv[1], model="m", concurrency=4)
+judge_api.judge(JudgeSettings(endpoint=where, prompt="{question}"), many, ["x"] * 60,
+                cache=__import__("pathlib").Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_run_of_the_judge_loses_nothing_and_pays_nothing_twice(tmp_path):
+    answered = []
+
+    def reply(body, number):
+        answered.append(body["messages"][0]["content"])
+        return "0.5"
+
+    cache = tmp_path / "c.sqlite"
+    with serving(reply, delay=0.05) as server:
+        child = subprocess.Popen([sys.executable, "-c", CHILD, server.url, str(cache)])
+        while len(answered) < 20:
+            time.sleep(0.01)
+        child.kill()
+        child.wait()
+        time.sleep(0.2)
+        before = len(answered)
+        where = Endpoint(base_url=server.url, model="m", concurrency=4)
+        chosen = JudgeSettings(endpoint=where, prompt="{question}")
+        due = judge_api.bill(chosen, MANY, ["x"] * 60, cache).calls
+        found = judge_api.judge(chosen, MANY, ["x"] * 60, cache=cache)
+    # What was at work when the kill came (four at once) may be asked again, nothing else.
+    assert 20 <= before < 60 and len(answered) - before == due <= 60 - before + 4
+    assert all(verdict.score == 0.5 for (verdict,) in found)
+
+
+def test_the_key_is_in_no_file(tmp_path):
+    with serving(lambda body, number: "0.5") as server:
+        judge_api.judge(settings(server), QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+    assert not [p for p in tmp_path.iterdir() if b"sk-secret" in p.read_bytes()]

@@ -1,0 +1,210 @@
+"""What notebook 05 is made of: verdict tables, gates, the paper's numbers, conclusions."""
+
+import pandas as pd
+import pytest
+
+from cocoift.core.files import DataError
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.endpoint import Endpoint
+from cocoift.evaluation.evaluate import (
+    Benchmark,
+    Run,
+    benchmarks_to_ask,
+    read_benchmarks,
+    reference_judge,
+    verdict_table,
+    whole_bill,
+)
+from cocoift.evaluation.gates import HeldOutRound, gate_table
+from cocoift.evaluation.judge_api import JudgeSettings
+from cocoift.evaluation.judges import Claims, Verdict
+from cocoift.evaluation.protocols import Failure
+from cocoift.evaluation.rollout import Rollout, Round
+from cocoift.report import evaluation as report
+
+QUESTIONS = [
+    Question(id=f"q{n}", images=(f"{n}.png",), text="What?", answer="red", capabilities=("rec",))
+    for n in range(3)
+]
+
+
+def benchmark(tmp_path):
+    return Benchmark("mm_vet", "mm_vet", QUESTIONS, tmp_path, "d")
+
+
+def run(bench, protocol, *answers, model="mix"):
+    rollouts = [
+        Rollout(q.id, list(q.images), [] if a is None else [Round(q.text, a)],
+                "HTTP 500" if a is None else "")
+        for q, a in zip(bench.questions, answers, strict=True)
+    ]  # fmt: skip
+    return Run(bench, model, 0, protocol, rollouts)
+
+
+def test_every_dialog_gets_a_row_and_those_that_failed_say_why(tmp_path):
+    table = verdict_table(
+        [run(benchmark(tmp_path), "single_round", "A red car.", None, "blue")], reference_judge()
+    )
+    assert list(table.question_id) == ["q0", "q1", "q2"]
+    assert table.score.tolist()[0] == 1.0 and table.score.tolist()[2] == 0.0
+    assert pd.isna(table.score[1]) and table.reason[1] == "HTTP 500"
+    assert table.words.tolist()[0] == 3 and pd.isna(table.words[1])
+
+
+def test_wrong_claims_about_a_picture_take_off(tmp_path):
+    judge = reference_judge(lambda image, answer: Claims(1, 1))
+    table = verdict_table([run(benchmark(tmp_path), "p", *["red"] * 3)], judge)
+    assert table.score.tolist() == pytest.approx([2 * 0.5 / 1.5] * 3)
+
+
+def test_too_many_unscored_answers_stop_and_few_are_listed(tmp_path):
+    runs = [run(benchmark(tmp_path), "single_round", "red", None, "red")]
+    table = verdict_table(runs, reference_judge())
+    assert report.check_scored(table, most_unscored=0.5).values.tolist() == [
+        ["mm_vet", "HTTP 500", 1]
+    ]
+    with pytest.raises(DataError, match=r"mm_vet: 33% .* most often: HTTP 500"):
+        report.check_scored(table, most_unscored=0.1)
+
+
+def test_the_dialogs_that_fell_most_come_first_one_a_picture(tmp_path):
+    bench = benchmark(tmp_path)
+    runs = [run(bench, "single_round", "red", "red", "blue"),
+            run(bench, "multi_round", "red", "a", "red")]  # fmt: skip
+    verdicts = verdict_table(runs, reference_judge())
+    found = report.changed_most(
+        runs, verdicts, model="mix", one="single_round", other="multi_round", count=2
+    )
+    assert [name for name, _, _ in found] == ["q1", "q0"]
+    assert found[0][2].answer == "a"
+
+
+def test_the_papers_tables_are_as_printed(root):
+    mm_vet = report.paper_table(root / "data/paper_results.yaml", "mm_vet")
+    rows = mm_vet.set_index(["model", "protocol"])
+    assert rows.total["LLaVA-1.5-13B", "multi_round"] == 29.2
+    assert rows.know["COCO-tuned", "multi_round"] == 27.4
+    infimm = report.paper_table(root / "data/paper_results.yaml", "infimm_eval")
+    assert infimm.overall.tolist() == [32.62, 28.22, 35.56, 36.77]
+    assert report.paper_table(root / "data/paper_results.yaml", "other").empty
+
+
+def test_hand_given_scores_stand_beside_the_judges(root, tmp_path):
+    table = report.trust_table(
+        root / "data/judge_trust.json", benchmark(tmp_path), reference_judge()
+    )
+    assert len(table) == 30 and table.hand.between(0, 1).all()
+    assert table.judge[0] == 1.0 and (table.spread == 0).all()
+
+
+def test_models_without_any_benchmark_are_told_before_anything_is_trained(tmp_path):
+    settings = {"x": {"format": "mm_vet", "questions": "mm-vet/q.json", "images": "b"}}
+    with pytest.raises(DataError, match=r"no benchmark to ask base: there is no .*mm-vet/q\.json"):
+        benchmarks_to_ask(settings, tmp_path, ["base"])
+    assert benchmarks_to_ask(settings, tmp_path, []) == []
+
+
+def test_the_whole_bill_counts_the_headline_as_often_as_it_is_judged(tmp_path):
+    where = Endpoint(base_url="http://127.0.0.1:9/v1", model="m")
+    bench = benchmark(tmp_path)
+    options = {"endpoint": where, "prompt": "{question}", "prices": (10.0, 0.0)}
+    judges = {"mm_vet": JudgeSettings(**options, repeats=5, max_cost=1.0)}
+    once = {"mm_vet": JudgeSettings(**options, repeats=1, max_cost=1.0)}
+    protocols = ["single_round", "multi_round", "after_long", "blank_picture"]
+    five = whole_bill(judges, [bench], protocols, models=3)
+    assert five == pytest.approx(whole_bill(once, [bench], protocols, models=3) * 12 / 4)
+    # Each question is about 4 tokens and its answer counts as 100: 10 per million.
+    assert five == pytest.approx(3 * 12 * 3 * 104 * 10 / 1e6, rel=0.05)
+    with pytest.raises(DataError, match=r"judging the whole run costs about \d+, max_cost is 1;"):
+        whole_bill(judges, [bench], protocols, models=3000)
+
+
+def test_only_the_headline_is_judged_repeatedly(tmp_path):
+    bench, asked = benchmark(tmp_path), []
+
+    def judge(benchmark, questions, answers, *, repeated=True):
+        asked.append(repeated)
+        return [[Verdict(1.0)] for _ in questions]
+
+    runs = [run(bench, name, "red", "red", "blue") for name in ("single_round", "after_long")]
+    verdict_table(runs, judge)
+    assert asked == [True, False]
+
+
+def test_absent_benchmarks_are_left_out(tmp_path):
+    assert read_benchmarks({"x": {"format": "mm_vet", "questions": "a", "images": "b"}},
+                           tmp_path) == []  # fmt: skip
+
+
+def rounds(mixture):
+    names = sorted(path.name for path in (mixture / "train2017").iterdir())[:10]
+    closed = [
+        HeldOutRound(f"train2017/{n}", "phrase", "What? Answer the question with a short phrase.",
+                     "red") for n in names
+    ]  # fmt: skip
+    free = [HeldOutRound(f"train2017/{n}", "free", "What?", "It is red all over.") for n in names]
+    terse = [HeldOutRound(f"train2017/{n}", "free", "what", "red") for n in names]
+    return [*closed, *free, *terse]
+
+
+def test_gates_ask_closed_open_and_opening_questions_apart(mixture):
+    asked = []
+
+    def answer(asks):
+        for number, ask in enumerate(asks):
+            text = ask.messages[0].value
+            asked.append(text)
+            yield number, "red" if "Answer" in text else "It is red all over."
+
+    table = gate_table(answer, rounds(mixture), opening=["Where? Answer!"], image_root=mixture)
+    assert table.value.tolist() == [1.0, 0.0, 1.0] and table.passed.all()
+    assert table.n.tolist() == [10, 10, 10] and "<image>\nwhat" not in asked
+
+
+def test_a_gate_fails_for_a_model_that_is_always_short_and_without_answers(mixture):
+    def short(asks):
+        return ((number, "red") for number in range(len(asks)))
+
+    def broken(asks):
+        return ((number, Failure("HTTP 500")) for number in range(len(asks)))
+
+    options = {"opening": ["Where?"], "image_root": mixture}
+    assert gate_table(short, rounds(mixture), **options).passed.tolist() == [True, False, True]
+    assert not gate_table(broken, rounds(mixture), **options).passed.any()
+
+
+def test_where_a_mixture_teaches_unasked_short_answers_is_told(mixture):
+    table = report.unasked_table(mixture, ["merged", "mix"]).set_index("mixture")
+    assert table["most of the short ones from"].eq("vqav2").all()
+    assert table["their share"].eq(1.0).all()
+    assert table["short among them"]["merged"] == table["short among them"]["mix"]
+    # In `mix` every round is a first one; merged records open with a short question here.
+    assert table["short among first rounds"]["merged"] == 1.0
+
+
+def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval():
+    rows = [
+        ("mm_vet", model, "all", protocol, metric, value, 240, "reference")
+        for model, metric, values in (
+            ("mix", "rec", (1, 1)), ("mix", "total", (48, 25)), ("mix", "collapse", (14, 77)),
+            ("merged", "total", (40, 47)), ("merged", "collapse", (22, 10)),
+        )
+        for protocol, value in zip(("single_round", "multi_round"), values, strict=True)
+    ]  # fmt: skip
+    columns = ["benchmark", "model", "seed", "protocol", "metric", "value", "n", "judge"]
+    told = pd.DataFrame(
+        [("mm_vet", "total", contrast, seed, *values)
+         for contrast, values in (("change of mix", (-23, -26, -19)),
+                                  ("change of merged", (7, 4, 9)),
+                                  ("change of mix - change of merged", (-30, -34, -26)),
+                                  ("merged - mix, single_round", (-8, -12, -4)))
+         for seed in ("0", "all")],
+        columns=["benchmark", "metric", "contrast", "seed", "difference", "low", "high"],
+    )  # fmt: skip
+    labels = {"mix": "baseline", "merged": "merged"}
+    found = report.finding(pd.DataFrame(rows, columns=columns), told, labels=labels)
+    assert list(found["table"][0].values()) == [
+        "baseline", "48", "25", "14 %", "77 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
+    assert "layout decides. Asked alone, the merged mixture is worse" in found["conclusion"]
+    assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
+    assert report.finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None

@@ -1,0 +1,135 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.judges import Claims, reference_verdict, states, wanted_parts
+from cocoift.mini.claims import claims, claims_by_image
+from cocoift.mini.facts import facts, paragraph
+from cocoift.mini.scenes import Scene, Thing, sample_scenes
+
+
+def question(answer, **more):
+    return Question(id="q", images=("x",), text="?", answer=answer, **more)
+
+
+def score(answer, reply, **more):
+    return reference_verdict(question(answer), reply, **more).score
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "held"),
+    [
+        ("A red car.", "red car", True),
+        ("a RED  car", "Red Car", True),
+        ("redder cars", "red", False),
+        ("There are two cups.", "2", True),
+        ("2 cups", "two", True),
+        ("x is -1", "-1", True),
+        ("the top", "top left", False),
+        ("日本語です", "日本語です", True),
+        ("anything", "=", False),
+    ],
+)
+def test_a_part_is_stated_as_whole_words(text, part, held):
+    assert states(text, part) is held
+
+
+def test_and_wants_every_part_and_or_any_form():
+    assert wanted_parts("-1<AND>-5") == [["-1"], ["-5"]]
+    assert score("1.25<OR>=1.25<OR>5/4", "It is 1.25.") == 1.0
+    assert score("cup<AND>kite", "A cup.") == pytest.approx(2 * 0.5 / 1.5)
+    assert score("cup<AND>kite", "A kite and a cup.") == 1.0
+    assert score("cup<AND>kite", "Nothing.") == 0.0
+
+
+def test_wrong_statements_take_off():
+    right = score("cup<AND>kite", "A cup and a kite.", claims=Claims(2, 0))
+    wrong = score("cup<AND>kite", "A cup, a kite and a car.", claims=Claims(2, 1))
+    assert right == 1.0 and wrong == pytest.approx(2 * (2 / 3) / (1 + 2 / 3))
+
+
+def test_answer_and_steps_count_half_each():
+    asked = question("spring", steps=("snow melts", "soil<AND>crack"))
+    assert reference_verdict(asked, "spring").score == pytest.approx(2 * 0.5 / 1.5)
+    assert reference_verdict(asked, "The snow melts: spring; a crack in the soil.").score == 1.0
+
+
+def test_without_an_answer_there_is_no_score():
+    verdict = reference_verdict(question(""), "anything")
+    assert verdict.score is None and "no answer" in verdict.reason
+
+
+@given(st.text(max_size=80), st.text(max_size=200))
+def test_any_text_gets_a_score_between_0_and_1(answer, reply):
+    verdict = reference_verdict(question(answer), reply)
+    assert verdict.score is None or 0.0 <= verdict.score <= 1.0
+
+
+def thing(category, colour, row=0, column=0, large=False):
+    return Thing(category=category, colour=colour, large=large, row=row, column=column)
+
+
+BEACH = Scene(
+    image_id=1,
+    pixels=64,
+    background="beach",
+    things=(thing("car", "red"), thing("cup", "blue", row=3, column=3, large=True)),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        ("The picture was taken at the beach.", 1, 0),
+        ("The picture was taken in the snow.", 0, 1),
+        ("A small red car is at the top left.", 1, 0),
+        ("A small red car is at the top right.", 0, 1),
+        ("A blue car.", 0, 1),
+        ("The car is red.", 1, 0),
+        ("The car is blue.", 0, 1),
+        ("A red car, a blue cup and a kite.", 2, 1),
+        ("There is no kite in the picture.", 1, 0),
+        ("No, there is no cup.", 0, 1),
+        ("two cups", 1, 0),
+        ("red", 0, 0),
+        ("I cannot tell.", 0, 0),
+    ],
+)
+def test_statements_about_a_scene_are_counted(answer, right, wrong):
+    assert claims(BEACH, answer) == Claims(right, wrong)
+
+
+def test_everything_true_of_a_scene_is_right():
+    for scene in sample_scenes(40, seed=6):
+        texts = [fact.sentence for fact in facts(scene)] + [paragraph(scene)]
+        assert all(claims(scene, text).wrong == 0 for text in texts)
+        assert claims(scene, paragraph(scene)).right >= 1 + len(scene.things)
+
+
+def test_claims_are_known_for_the_benchmarks_pictures_only():
+    counted = claims_by_image(0, pixels=64)
+    assert counted("mini_000.jpg", "The picture was taken at the beach.") is not None
+    assert counted("other.jpg", "A car.") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "told"),
+    [
+        ("The roots are 1 and 5.", "-5", False), ("x = -5", "-5", True), ("x is −5", "-5", True),
+        ("The roots are -1 and -5.", "5", False), ("from 3-5 days", "5", True),
+        ("12,000 people", "12", False), ("12,000 people", "12000", True), ("8.00", "eight", True),
+        ("a ten-pound note", "ten", True), ("a ten-pound note", "ten pound", True),
+        ("two apples", "apple", True), ("an apple", "apples", True), ("boxes", "box", True),
+        ("cherries", "cherry", True), ("a bus", "buses", True), ("glass", "glas", False),
+        ("The red car\\nis here", "car is", True), ("1.25", "12", False), ("v1.25", "25", False),
+    ],
+)  # fmt: skip
+def test_signs_thousands_hyphens_and_plurals_are_read(text, part, told):
+    assert states(text, part) == told
+
+
+def test_an_answer_without_the_signs_that_are_wanted_scores_nothing():
+    wanted = Question(id="q", images=("x",), text="What is x?", answer="-1<AND>-5")
+    assert reference_verdict(wanted, "The roots are 1 and 5").score == 0.0
+    assert reference_verdict(wanted, "They are -1 and -5.").score == 1.0

@@ -1,0 +1,255 @@
+"""Protocols and rollouts: what is asked, what is kept, and what a killed run repeats (nothing)."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cocoift.core.files import DataError
+from cocoift.core.schema import Message
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.generation import generate
+from cocoift.evaluation.protocols import Ask, Failure, Protocol, read_protocols
+from cocoift.evaluation.rollout import _append, read_rollouts, roll_out
+from cocoift.mini.draw import draw
+from cocoift.mini.facts import facts
+from cocoift.mini.scenes import sample_scenes
+from cocoift.tuning.model import load_model, load_processor
+
+OPENING = "Where is it? Answer with one word."
+SINGLE = Protocol(name="single_round")
+MULTI = Protocol(name="multi_round", opening=(OPENING,))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, colour in enumerate(("red", "green", "blue")):
+        Image.new("RGB", (8, 8), colour).save(folder / f"{number}.png")
+    return folder
+
+
+QUESTIONS = [Question(id=f"q{n}", images=(f"{n % 3}.png",), text=f"What is {n}?") for n in range(7)]
+
+
+class Parrot:
+    """An answerer that notes what it is asked and answers with the colour it is shown."""
+
+    def __init__(self, fail=lambda ask: False, stop_after=None):
+        self.asked, self.fail, self.stop_after = [], fail, stop_after
+
+    def __call__(self, asked):
+        for number, ask in enumerate(asked):
+            if len(self.asked) == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(ask)
+            red, green, blue = ask.pictures[0].getpixel((0, 0))
+            told = f"{red} {green} {blue} to {ask.messages[-1].value[-10:]}"
+            yield number, Failure("HTTP 500") if self.fail(ask) else told
+
+
+def rolled(pictures, tmp_path, answer, protocol=SINGLE, **more):
+    options = {"file": tmp_path / "r" / "x.jsonl", "key": "k", "model": "parrot",
+               "image_root": pictures} | more  # fmt: skip
+    return roll_out(QUESTIONS, protocol, answer, **options)
+
+
+def test_a_single_round_asks_the_question_alone(pictures, tmp_path):
+    parrot = Parrot()
+    dialogs = rolled(pictures, tmp_path, parrot)
+    assert [d.question_id for d in dialogs] == [q.id for q in QUESTIONS]
+    assert all(len(d.rounds) == 1 for d in dialogs)
+    assert parrot.asked[0].messages[0].value == "<image>\nWhat is 0?"
+    assert dialogs[1].answer.startswith("0 128 0 to ")
+
+
+def test_multi_round_keeps_the_models_own_reply_and_asks_it_once_a_picture(pictures, tmp_path):
+    parrot = Parrot()
+    dialogs = rolled(pictures, tmp_path, parrot, MULTI)
+    openings = [ask for ask in parrot.asked if len(ask.messages) == 1]
+    assert len(openings) == 3 and len(parrot.asked) == 3 + len(QUESTIONS)
+    last = next(ask for ask in parrot.asked if ask.messages[-1].value == "What is 4?")
+    asked, told, _ = last.messages
+    assert asked.value == f"<image>\n{OPENING}" and told == Message("gpt", "0 128 0 to  one word.")
+    assert [r.by for r in dialogs[4].rounds] == ["model", "model"]
+    assert [r.question for r in dialogs[4].rounds] == [OPENING, "What is 4?"]
+
+
+def test_a_reference_history_is_kept_in_place_of_the_models_reply(pictures, tmp_path):
+    replies = ({"0.png": "red", "1.png": "green", "2.png": "blue"},)
+    protocol = Protocol(name="reference", opening=(OPENING,), replies=replies)
+    parrot = Parrot()
+    dialogs = rolled(pictures, tmp_path, parrot, protocol)
+    assert len(parrot.asked) == len(QUESTIONS)
+    assert dialogs[2].rounds[0].answer == "blue" and dialogs[2].rounds[0].by == "reference"
+    with pytest.raises(DataError, match=r"no reference reply for image 1\.png"):
+        protocol = Protocol(name="r", opening=(OPENING,), replies=({"0.png": "red"},))
+        rolled(pictures, tmp_path, Parrot(), protocol, key="other")
+
+
+def test_several_opening_rounds_are_played_in_order(pictures, tmp_path):
+    protocol = Protocol(name="three", opening=("One?", "Two?"))
+    (dialog, *_) = rolled(pictures, tmp_path, Parrot(), protocol)
+    assert [r.question for r in dialog.rounds] == ["One?", "Two?", "What is 0?"]
+    assert protocol.rounds == 3
+
+
+@pytest.mark.parametrize(("picture", "seen"), [("other", "0 128 0"), ("blank", "122 116 104")])
+def test_controls_show_another_picture_or_none(pictures, tmp_path, picture, seen):
+    dialogs = rolled(pictures, tmp_path, Parrot(), Protocol(name=picture, picture=picture))
+    assert dialogs[0].answer.startswith(seen)
+
+
+def test_a_failed_round_never_enters_the_history_and_is_asked_again(pictures, tmp_path):
+    parrot = Parrot(fail=lambda ask: ask.key == "1.png" and len(ask.messages) == 1)
+    dialogs = rolled(pictures, tmp_path, parrot, MULTI)
+    broken = [d for d in dialogs if d.failure]
+    assert [d.question_id for d in broken] == ["q1", "q4"]
+    assert broken[0].failure == "opening round 1: HTTP 500" and broken[0].answer is None
+    assert not any("HTTP 500" in m.value for ask in parrot.asked for m in ask.messages)
+    again = Parrot()
+    mended = rolled(pictures, tmp_path, again, MULTI)
+    assert not [d for d in mended if d.failure]
+    assert {ask.key for ask in again.asked} == {"1.png"} and len(again.asked) == 3
+
+
+def test_a_run_that_is_stopped_repeats_nothing(pictures, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        rolled(pictures, tmp_path, Parrot(stop_after=4))
+    rest = Parrot()
+    dialogs = rolled(pictures, tmp_path, rest)
+    assert len(rest.asked) == len(QUESTIONS) - 4
+    assert dialogs == rolled(pictures, tmp_path, Parrot(stop_after=0))
+    assert read_rollouts(tmp_path / "r" / "x.jsonl") == sorted(dialogs, key=lambda d: d.images)
+
+
+class Sampler(Parrot):
+    """A parrot that never says the same twice, as an endpoint that samples."""
+
+    def __call__(self, asked):
+        for number, reply in super().__call__(asked):
+            yield number, reply if isinstance(reply, Failure) else f"{reply} #{len(self.asked)}"
+
+
+def histories(dialogs):
+    """Return the opening replies that stand before each picture's questions."""
+    found = {}
+    for dialog in dialogs:
+        found.setdefault(tuple(dialog.images), set()).add(
+            tuple(r.answer for r in dialog.rounds[:-1])
+        )
+    return found
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 256], ids=["one", "two", "all at once"])
+def test_a_picture_has_one_history_wherever_a_chunk_or_a_stop_cuts_its_questions(
+    pictures, tmp_path, chunk
+):
+    protocol = Protocol(name="three", opening=("One?", "Two?"))
+    first = Sampler(stop_after=9)
+    with pytest.raises(KeyboardInterrupt):
+        rolled(pictures, tmp_path, first, protocol, chunk=chunk)
+    rest = Sampler()
+    dialogs = rolled(pictures, tmp_path, rest, protocol, chunk=chunk)
+    assert [d.question_id for d in dialogs] == [q.id for q in QUESTIONS]
+    assert {len(replies) for replies in histories(dialogs).values()} == {1}
+    openings = [a for a in (*first.asked, *rest.asked) if a.messages[-1].value.endswith("Two?")]
+    assert len(openings) == 3
+    # Nothing that was answered is asked again: 3 x 2 opening rounds and 7 questions.
+    assert len(first.asked) + len(rest.asked) == 13
+
+
+def test_a_line_that_a_kill_cut_short_is_asked_again(pictures, tmp_path):
+    whole = rolled(pictures, tmp_path, Parrot())
+    file = tmp_path / "r" / "x.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    parrot = Parrot()
+    assert rolled(pictures, tmp_path, parrot) == whole
+    assert len(parrot.asked) == 1
+
+
+def test_answers_that_depend_on_something_else_are_not_reused(pictures, tmp_path):
+    rolled(pictures, tmp_path, Parrot())
+    parrot = Parrot()
+    rolled(pictures, tmp_path, parrot, key="another adapter")
+    assert len(parrot.asked) == len(QUESTIONS)
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    told = r"x\.jsonl: No space left.*what was answered is kept"
+    with FULL.open("ab", buffering=0) as log, pytest.raises(DataError, match=told):
+        _append(log, b"line\n", tmp_path / "x.jsonl")
+
+
+def test_a_damaged_rollout_file_is_named(pictures, tmp_path):
+    rolled(pictures, tmp_path, Parrot())
+    file = tmp_path / "r" / "x.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], b'{"question_id": 3}\n', *lines[2:]]))
+    with pytest.raises(DataError, match=r"x\.jsonl: .*delete it and run again"):
+        rolled(pictures, tmp_path, Parrot())
+
+
+def test_protocols_are_read_from_a_preset_and_checked(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps({"0.png": "red"}))
+    found = read_protocols(
+        {"a": {}, "b": {"opening": ["x"], "replies": ["r.json"], "picture": "blank"}}, tmp_path
+    )
+    assert found["a"] == Protocol(name="a")
+    assert found["b"].replies == ({"0.png": "red"},) and found["b"].picture == "blank"
+    for wrong, message in (
+        ({"opnening": []}, r"protocol a: \['opnening'\] is not known"),
+        ({"picture": "mine"}, "protocol a: 'mine' is not known"),
+        ({"opening": ["x"], "replies": ["a", "b"]}, "2 replies for 1 opening rounds"),
+        ({"opening": ["x"], "replies": ["absent.json"]}, r"absent\.json: "),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_protocols({"a": wrong}, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def asks():
+    """Questions of different lengths on five pictures, some after an opening round."""
+    made = []
+    for number, scene in enumerate(sample_scenes(5, seed=9)):
+        for place, fact in enumerate(facts(scene)[:4]):
+            before = [] if place % 2 else [Message("human", "<image>\nWhere?"), Message("gpt", "x")]
+            marker = "" if before else "<image>\n"
+            messages = [*before, Message("human", f"{marker}{fact.question * (1 + place)}")]
+            made.append(Ask(str(number), (draw(scene),), messages))
+    return made
+
+
+@pytest.mark.parametrize("four_bit", [False, True], ids=["full precision", "four bits"])
+def test_batched_answers_are_those_of_asking_alone(checkpoint, asks, four_bit):
+    model, processor = load_model(checkpoint, four_bit=four_bit), load_processor(checkpoint)
+    options = {"system": "", "new_tokens": 12}
+    together = generate(model, processor, asks, batch=7, **options)
+    alone = [generate(model, processor, [ask], **options)[0] for ask in asks]
+    assert together == alone and len(set(together)) > 3
+
+
+def test_answers_are_those_of_transformers_own_greedy_search(checkpoint, asks):
+    import torch
+
+    from cocoift.core.images import pixel_values
+    from cocoift.tuning.chat import prompt_ids
+
+    model, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
+    tokenizer = processor.tokenizer
+    expected = []
+    for ask in asks[:6]:
+        ids = prompt_ids(ask.messages, tokenizer=tokenizer, image_tokens=16, system="")
+        ids = torch.tensor([ids])
+        pixels = torch.from_numpy(pixel_values(ask.pictures, processor.image_processor))
+        made = model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=12,
+                              do_sample=False, attention_mask=torch.ones_like(ids))  # fmt: skip
+        text = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+        expected.append(text.strip())
+    assert generate(model, processor, asks[:6], system="", new_tokens=12) == expected

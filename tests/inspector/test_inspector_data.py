@@ -1,0 +1,194 @@
+"""The inspector's data: one image is read as it is, filters let the right ones through."""
+
+import json
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+
+from cocoift.core.files import DataError
+from cocoift.inspector.data import ByImage, Filter, open_inspection
+from cocoift.inspector.raw_annotations import raw_annotations
+from cocoift.merge.engine import merge_tables
+from cocoift.merge.rules import Rules
+from cocoift.sources import read_all
+from cocoift.sources.coco import Scope
+from cocoift.sources.instances import write_instances
+
+
+@pytest.fixture(scope="module")
+def folder(mini, catalogue, tmp_path_factory):
+    """A merged mini-COCO with its instances by image."""
+    raw, _ = mini
+    work = tmp_path_factory.mktemp("work")
+    read_all(catalogue, raw, work / "turns")
+    tables = sorted((work / "turns").glob("*.parquet"))
+    rules = Rules(context_tokens=600, image_tokens=16)
+    merge_tables(tables, out=work / "merged/turns.parquet", rules=rules, scope=Scope())
+    write_instances(raw / "annotations/instances_train2017.json", work / "instances.parquet")
+    return work
+
+
+@pytest.fixture(scope="module")
+def opened(folder, mini):
+    raw, _ = mini
+    return open_inspection(
+        folder / "merged", image_root=raw / "images", instances=folder / "instances.parquet"
+    )
+
+
+@pytest.fixture(scope="module")
+def turns(folder):
+    return pq.read_table(folder / "merged/turns.parquet").to_pandas()
+
+
+def test_an_image_is_read_as_the_whole_table_has_it(opened, turns):
+    for image_id in turns.image_id.unique()[::40]:
+        own = turns[turns.image_id == image_id]
+        assert opened.turns.rows(image_id) == own.to_dict("records")
+    assert opened.turns.rows(-1) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(group=st.integers(1, 40))
+def test_an_image_that_spans_row_groups_is_read_whole(group, turns, tmp_path_factory):
+    path = tmp_path_factory.mktemp("groups") / "turns.parquet"
+    some = turns[turns.image_id.isin(turns.image_id.unique()[:6])]
+    some.to_parquet(path, row_group_size=group, index=False)
+    reader = ByImage(path, kept=1)
+    for image_id, own in some.groupby("image_id"):
+        assert [r["dialog_id"] for r in reader.rows(image_id)] == list(own.dialog_id)
+
+
+def test_filters_let_through_what_the_table_says(opened, turns):
+    by_image = turns.groupby("image_id")
+    for source in opened.sources:
+        expected = sorted(turns.image_id[turns.source == source].unique())
+        assert list(opened.images(Filter(source=source))) == expected
+    for form in opened.forms:
+        expected = sorted(turns.image_id[turns.form == form].unique())
+        assert list(opened.images(Filter(form=form))) == expected
+    many = by_image.source.nunique()
+    assert list(opened.images(Filter(least_sources=9))) == sorted(many[many >= 9].index)
+    some = list(turns.image_id.unique()[:3])
+    assert list(opened.images(Filter(flagged=True), flagged=some)) == sorted(some)
+    assert len(opened.images(Filter())) == turns.image_id.nunique()
+
+
+def test_text_is_found_in_instructions_and_answers_whatever_its_case(opened, turns):
+    found = opened.images(Filter(text="KITE"))
+    hits = turns.instruction.str.contains("kite", case=False)
+    hits |= turns.answer.str.contains("kite", case=False)
+    assert list(found) == sorted(turns.image_id[hits].unique())
+    assert len(opened.images(Filter(text="no such text (.*"))) == 0
+
+
+def test_images_with_conflicts_are_those_whose_dropped_turns_say_so(opened, folder):
+    dropped = pq.read_table(folder / "merged/dropped.parquet").to_pandas()
+    expected = set(dropped.image_id[dropped.reason == "conflict"]) & set(opened.turns.ids)
+    assert set(opened.images(Filter(conflicts=True))) == expected and expected
+
+
+def test_kept_and_dropped_turns_of_an_image_are_all_that_were_read(opened, folder):
+    read = pd.concat(pq.read_table(p).to_pandas() for p in (folder / "turns").glob("*.parquet"))
+    for image_id in opened.turns.ids[::50]:
+        view = opened.view(int(image_id))
+        assert len(view.turns) + len(view.dropped) == (read.image_id == image_id).sum()
+        assert all(turn["reason"] for turn in view.dropped)
+
+
+def test_an_image_that_is_not_there_is_named(opened, tmp_path):
+    with pytest.raises(DataError, match="image 1 is not in the merged set"):
+        opened.view(1)
+    with pytest.raises(DataError, match="run notebook 02_merge"):
+        open_inspection(tmp_path, image_root=tmp_path)
+
+
+def test_instances_are_those_pycocotools_finds_crowds_included(opened, mini):
+    raw, _ = mini
+    coco = COCO(str(raw / "annotations/instances_train2017.json"))
+    crowds = 0
+    for image_id in opened.turns.ids:
+        rows = opened.view(int(image_id)).instances
+        expected = coco.imgToAnns[int(image_id)]
+        assert [json.loads(r["segmentation"]) for r in rows] == [
+            a["segmentation"] for a in expected
+        ]
+        assert [r["category"] for r in rows] == [
+            coco.cats[a["category_id"]]["name"] for a in expected
+        ]
+        crowds += sum(row["iscrowd"] for row in rows)
+    assert crowds
+
+
+def test_real_instances_are_filed_by_image(real, tmp_path):
+    source = real / "coco_instances/instances_train2017.json"
+    file = json.loads(source.read_text())
+    assert write_instances(source, tmp_path / "x.parquet") == len(file["annotations"])
+    reader = ByImage(tmp_path / "x.parquet")
+    image = file["annotations"][0]["image_id"]
+    assert len(reader.rows(image)) == sum(a["image_id"] == image for a in file["annotations"])
+
+
+@pytest.mark.parametrize("source", ["vqav2", "gqa", "visual_genome_qa", "coco_captions", "visdial"])
+def test_the_upstream_record_of_a_turn_holds_its_id_and_its_text(source, opened, mini, catalogue):
+    raw, _ = mini
+    image_id = int(opened.images(Filter(source=source))[2])
+    turn = next(t for t in opened.view(image_id).turns if t["source"] == source)
+    keys = {"image_id": image_id, "dialog_id": turn["dialog_id"], "answer": turn["answer"]}
+    found = raw_annotations(catalogue[source], raw, **keys)
+    text = " ".join(found.values())
+    assert found and turn["dialog_id"] in text
+    part = turn["answer"].split()[0].strip(".")
+    assert part.lower() in text.lower()
+
+
+def test_a_source_without_ids_is_found_by_its_answer(opened, mini, catalogue):
+    raw, _ = mini
+    image_id = int(opened.images(Filter(source="llava_instruct"))[0])
+    turns = opened.view(image_id).turns
+    turn = max(
+        (t for t in turns if t["source"] == "llava_instruct"), key=lambda t: len(t["answer"])
+    )
+    keys = {"image_id": image_id, "dialog_id": turn["dialog_id"], "answer": turn["answer"]}
+    (text,) = raw_annotations(catalogue["llava_instruct"], raw, **keys).values()
+    assert turn["answer"] in text
+
+
+def test_what_is_nowhere_upstream_gives_nothing(mini, catalogue):
+    raw, _ = mini
+    for name, entry in catalogue.items():
+        assert raw_annotations(entry, raw, image_id=1, dialog_id="no-such-id", answer="") == {}, (
+            name
+        )
+
+
+def test_a_number_that_is_a_question_here_and_an_image_there_shows_its_own_record(
+    catalogue, tmp_path
+):
+    def rows(*numbers):
+        return [{"question_id": q, "image_id": image, "question": f"Q{q}?"} for q, image in numbers]
+
+    files = [name for part in catalogue["vqav2"].parts for name in part.values()]
+    (tmp_path / "vqav2").mkdir()
+    for name in files:
+        own = rows((77001, 4001), (4001, 4)) if "train" in name else rows((77002, 4001), (5, 4001))
+        (tmp_path / name).write_text(json.dumps({"questions": own}))
+    keys = {"image_id": 4, "dialog_id": "4001", "answer": "yes"}
+    found = raw_annotations(catalogue["vqav2"], tmp_path, **keys)
+    assert set(found) == {name for name in files if "train" in name}
+    assert all(json.loads(text)["question"] == "Q4001?" for text in found.values())
+
+
+def test_a_captions_number_does_not_show_the_image_of_that_number(catalogue, tmp_path):
+    captions = {"images": [{"id": 31, "file_name": "000000000031.jpg"}],
+                "annotations": [{"id": 31, "image_id": 8, "caption": "A dog."}]}  # fmt: skip
+    path = tmp_path / "annotations/captions_train2017.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(captions))
+    keys = {"image_id": 8, "dialog_id": "31", "answer": "A dog."}
+    (text,) = raw_annotations(catalogue["coco_captions"], tmp_path, **keys).values()
+    assert json.loads(text) == captions["annotations"][0]

@@ -1,0 +1,197 @@
+import json
+import random
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cocoift.core.files import DataError
+from cocoift.core.kept import KEPT_SCHEMA, kept_by_image
+from cocoift.merge.engine import image_ranges, merge_tables
+from cocoift.merge.export import export_mixture, write_mixture
+from cocoift.merge.layouts import MERGED, MIX, records
+from cocoift.merge.rules import Rules
+from cocoift.sources import read_all
+from cocoift.sources.coco import read_scope
+
+RULES = Rules(context_tokens=300, image_tokens=16)
+
+# A cluster of two nodes on this machine, in a process of its own.  When the second part arrives,
+# one node is killed, with parts at work on it and most parts still to come.
+ON_RAY = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from cocoift.merge import engine
+from cocoift.merge.rules import Rules
+from cocoift.sources.coco import Scope
+
+def killing(parts, **_):
+    for number, part in enumerate(parts):
+        if number == 1:
+            cluster.remove_node(second, allow_graceful=False)
+            print("killed a node")
+        yield part
+
+if __name__ == "__main__":
+    out, kill, *tables = Path(sys.argv[1]), sys.argv[2] == "kill", *map(Path, sys.argv[3:])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+    engine.tqdm = killing if kill else engine.tqdm
+    rules = Rules(context_tokens=300, image_tokens=16)
+    engine.merge_tables(tables, out=out, rules=rules, scope=Scope(), runner="ray", part_turns=500)
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def tables(mini, catalogue, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("turns")
+    read_all(catalogue, mini[0], folder)
+    return sorted(folder.glob("*.parquet"))
+
+
+def as_json(turns, folder, layout=MERGED):
+    mixture = records(
+        kept_by_image(turns), layout=layout, budget=RULES.budget, image_dir="train2017"
+    )
+    write_mixture(mixture, folder, name="m")
+    return (folder / "m.json").read_bytes()
+
+
+def merged(tables, out, **changes):
+    scope = changes.pop("scope", read_scope([], []))
+    return merge_tables(tables, out=out, rules=RULES, scope=scope, **changes)
+
+
+def test_the_merge_is_sorted_and_counts_every_turn(tables, tmp_path, mini):
+    raw = mini[0]
+    scope = read_scope(
+        [raw / "annotations/instances_train2017.json"], [raw / "evaluation/qa90_questions.jsonl"]
+    )
+    report = merged(tables, tmp_path / "turns.parquet", scope=scope)
+    turns = pq.read_table(tmp_path / "turns.parquet")
+    assert turns.schema.equals(KEPT_SCHEMA)
+    keys = list(
+        zip(*(turns[n].to_pylist() for n in ("image_id", "record", "position")), strict=True)
+    )
+    assert keys == sorted(keys)
+    total = report.table().groupby("source").turns.sum().to_dict()
+    assert total == {p.stem: pq.read_metadata(p).num_rows for p in tables}
+    reasons = set(report.table().reason)
+    assert {"kept", "duplicate", "conflict", "not_in_train2017", "evaluation_image"} <= reasons
+    leaked = {i for i, why in report.refused_images.items() if why == "evaluation_image"}
+    assert {scene.image_id for scene in mini[1].train[:3]} <= leaked
+    assert not leaked & set(turns["image_id"].to_pylist())
+
+
+def test_shuffled_inputs_give_identical_bytes(tables, tmp_path):
+    merged(tables, tmp_path / "a.parquet")
+    shuffled = []
+    for path in random.Random(5).sample(tables, len(tables)):
+        table = pq.read_table(path)
+        order = random.Random(6).sample(range(table.num_rows), table.num_rows)
+        pq.write_table(table.take(order), tmp_path / path.name)
+        shuffled.append(tmp_path / path.name)
+    merged(shuffled, tmp_path / "b.parquet")
+    one, other = (
+        as_json(tmp_path / "a.parquet", tmp_path),
+        as_json(tmp_path / "b.parquet", tmp_path),
+    )
+    assert one == other
+    assert len(json.loads(one)) > 400
+
+
+@given(ids=st.lists(st.lists(st.integers(1, 50), max_size=40), min_size=1, max_size=3))
+def test_the_parts_hold_every_image_once_and_about_as_many_turns(ids, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ids")
+    paths = [folder / f"{number}.parquet" for number in range(len(ids))]
+    for path, column in zip(paths, ids, strict=True):
+        pq.write_table(pa.table({"image_id": pa.array(column, pa.int64())}), path)
+    ranges = image_ranges(paths, turns=7)
+    every = sorted(image for column in ids for image in column)
+    for image in every:
+        assert sum(first <= image <= last for first, last in ranges) == 1
+    most = max(map(every.count, every), default=0)
+    for first, last in ranges:
+        assert 0 < sum(first <= image <= last for image in every) < 2 * 7 + most
+
+
+def test_neither_the_size_of_parts_nor_the_number_of_processes_shows(tables, tmp_path):
+    scope = read_scope([], [])
+    merged(tables, tmp_path / "one.parquet")
+    one = merge_tables(
+        tables, out=tmp_path / "many.parquet", rules=RULES, scope=scope, part_turns=2_000
+    )
+    assert pq.read_metadata(tmp_path / "many.parquet").num_row_groups > 3
+    whole = pq.read_table(tmp_path / "one.parquet")
+    assert pq.read_table(tmp_path / "many.parquet").equals(whole)
+    assert one == merged(tables, tmp_path / "one.parquet")
+    given_in_parts = export_mixture(
+        tmp_path / "many.parquet", tmp_path, name="parts", layout=MIX, budget=RULES.budget,
+        image_dir="train2017",
+    )  # fmt: skip
+    assert given_in_parts["records"] == len(json.loads((tmp_path / "parts.json").read_bytes()))
+    assert (tmp_path / "parts.json").read_bytes() == as_json(
+        tmp_path / "one.parquet", tmp_path, MIX
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fate", ["spare", "kill"])
+def test_a_ray_cluster_gives_the_same_bytes_even_when_a_node_dies(tables, tmp_path, fate):
+    merge_tables(
+        tables, out=tmp_path / "native.parquet", rules=RULES, scope=read_scope([], []),
+        part_turns=500,
+    )  # fmt: skip
+    out, script = tmp_path / "ray" / "turns.parquet", tmp_path / "on_ray.py"
+    script.write_text(ON_RAY)
+    command = [sys.executable, str(script), str(out), fate, *map(str, tables)]
+    run = subprocess.run(command, check=True, timeout=240, capture_output=True, text=True)
+    assert ("killed a node" in run.stdout) == (fate == "kill")
+    assert out.read_bytes() == (tmp_path / "native.parquet").read_bytes()
+    assert {path.name for path in out.parent.iterdir()} == {"turns.parquet", "dropped.parquet"}
+
+
+def test_both_layouts_hold_the_same_answers(tables, tmp_path):
+    merged(tables, tmp_path / "turns.parquet")
+
+    def answers(layout):
+        made = json.loads(as_json(tmp_path / "turns.parquet", tmp_path, layout))
+        return sorted(
+            (record["image"], m["value"])
+            for record in made
+            for m in record["conversations"]
+            if m["from"] == "gpt"
+        )
+
+    assert answers(MERGED) == answers(MIX)
+
+
+def test_nothing_to_merge_is_told(tmp_path):
+    with pytest.raises(DataError, match="no turn tables to merge; run notebook 00_setup"):
+        merged([], tmp_path / "turns.parquet")
+
+
+def test_an_unwritable_output_is_told_and_nothing_is_left(tables, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write"):
+        merged(tables, tmp_path / "file" / "turns.parquet")
+
+
+def test_a_broken_merge_leaves_the_earlier_result(tables, tmp_path):
+    out = tmp_path / "turns.parquet"
+    merged(tables, out)
+    before = out.read_bytes()
+    with pytest.raises(DataError, match="give a checkpoint's tokenizer"):
+        merged(tables, out, tokenizer_file=str(tmp_path / "absent.json"))
+    assert out.read_bytes() == before
+    assert set(tmp_path.iterdir()) == {out, tmp_path / "dropped.parquet"}

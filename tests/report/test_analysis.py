@@ -1,0 +1,176 @@
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cocoift.core.schema import TURN_SCHEMA, Message, Record
+from cocoift.evaluation.lengths import count_words, length_table, record_rounds
+from cocoift.merge.export import write_mixture
+from cocoift.report import analysis
+from cocoift.report.merge import after_short_table, drop_table, kept_table
+from cocoift.sources import load_readings, read_all
+from cocoift.sources.dialogs import LlavaRecord, llava_records
+
+SHORT = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+
+
+def conversation(*pairs, image="coco/train2017/000000000009.jpg"):
+    messages = [m for q, a in pairs for m in (Message("human", q), Message("gpt", a))]
+    return LlavaRecord(conversations=messages, id="9", image=image)
+
+
+def test_words_are_separated_by_white_space():
+    answers = pa.array(["yes", " a  red\tcar\n", "", "  ", None, "日本 語"])
+    assert count_words(answers).to_pylist() == [1, 3, 0, 0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("questions", "placement"),
+    [
+        ([f"a\n{SHORT}", "b", "c"], "first turn only"),
+        ([f"a\n{SHORT}", f"b\n{SHORT}"], "every turn"),
+        (["a", f"b\n{SHORT}"], "some turns"),
+        ([f"a\n{SHORT}", f"b\n{SHORT}", "c"], "some turns"),
+        (["a", "b"], "no prompt"),
+    ],
+)
+def test_where_prompts_stand_is_told(questions, placement):
+    assert analysis.prompt_placement(questions) == placement
+
+
+@pytest.mark.parametrize(
+    ("record", "group"),
+    [
+        (conversation((f"<image>\nWhat?\n{SHORT}", "red")), "VQAv2 and OK-VQA"),
+        (conversation((f"<image>\nWhat?\n{SHORT}", "red"), image="gqa/images/1.jpg"), "GQA"),
+        (conversation((f"Who?\n{LETTER}", "A")), "A-OKVQA"),
+        (conversation(("Please provide a short description for this region: [0]", "x")), "RefCOCO"),
+        (conversation(("<image>\nDescribe.", "A cat sits on a mat.")), "LLaVA-Instruct"),
+        (conversation(("Hello", "Hi"), image=None), "ShareGPT"),
+        (conversation(("What?", "x"), image="ocr_vqa/images/1.jpg"), "OCR-VQA"),
+    ],
+)  # fmt: skip
+def test_the_parts_of_llava_mix_are_told_apart(record, group):
+    assert analysis.mix_group(record) == group
+
+
+def test_a_mixtures_tables_match_a_hand_count():
+    turns = analysis.mixture_turns(
+        [
+            conversation((f"<image>\nWhat?\n{SHORT}", "red"), ("Where?", "on top"), ("Who?", "he")),
+            conversation((f"<image>\nWhy?\n{SHORT}", "so"), ("When?", "in the very early morning")),
+            conversation((f"<image>\nAlone?\n{SHORT}", "yes")),
+        ]
+    )
+    (row,) = analysis.mixture_table(turns).to_dict("records")
+    assert row["records"] == 3
+    assert row["rounds_per_record"] == 2
+    assert row["first_round_median_words"] == 1
+    assert row["later_rounds_median_words"] == 2
+    assert row["all_answers_short"] == 0.5
+    assert analysis.placement_table(turns).loc["VQAv2 and OK-VQA"].to_dict() == {
+        "first turn only": 1.0
+    }
+
+
+def test_the_mini_baseline_has_its_prompt_in_the_first_turn_only(mini):
+    turns = analysis.mixture_turns(llava_records(mini[0] / "llava_mix/llava_v1_5_mix665k.json"))
+    placement = analysis.placement_table(turns)
+    assert placement.loc["GQA", "first turn only"] == 1
+    assert placement.loc["A-OKVQA", "every turn"] == 1
+    assert placement.loc["LLaVA-Instruct", "no prompt"] == 1
+
+
+def test_source_tables_count_images_dialogs_and_turns(mini, catalogue, tmp_path):
+    read_all(catalogue, mini[0], tmp_path)
+    readings = load_readings(tmp_path)
+    table = analysis.source_table(readings, catalogue).set_index("source")
+    assert table.loc["coco_captions", "images"] == 400
+    assert table.loc["coco_captions", "turns"] == 2000
+    assert table.loc["vqav2", "published_turns"] == 658_111
+    assert table.loc["visdial", "published_dialogs"] == 123_287
+    assert table.loc["visdial", "turns"] == 10 * table.loc["visdial", "dialogs"]
+    shared = analysis.overlap(readings)
+    assert shared.loc["vqa_x", "vqav2"] == shared.loc["vqa_x", "vqa_x"]
+    assert (shared.to_numpy() == shared.to_numpy().T).all()
+
+
+def turn_table(rows):
+    columns = dict(zip(TURN_SCHEMA.names, zip(*rows, strict=True), strict=True))
+    return pa.table({name: list(values) for name, values in columns.items()}, TURN_SCHEMA)
+
+
+def test_diversity_and_sources_per_image_match_a_hand_count():
+    turns = turn_table(
+        [
+            (1, "a", "1", 0, "q", "Describe.", "x y", "sentence"),
+            (1, "a", "2", 0, "q", "Describe.", "x", "sentence"),
+            (2, "a", "3", 0, "q", "Why?", "x", "free"),
+            (1, "b", "1", 0, "q", "Who?", "x", "free"),
+        ]
+    )
+    rows = analysis.instruction_diversity(turns).set_index("source")
+    assert rows.loc["a", ["turns", "distinct"]].tolist() == [3, 2]
+    assert rows.loc["a", "most_frequent_share"] == pytest.approx(2 / 3)
+    assert analysis.sources_per_image(turns).to_dict() == {1: 2, 2: 1}
+
+
+def test_the_source_explains_all_or_nothing_of_the_length():
+    alike = pd.DataFrame({"source": list("aabb"), "words": [1, 1, 9, 9]})
+    mixed = pd.DataFrame({"source": list("aabb"), "words": [1, 9, 1, 9]})
+    assert analysis.explained_by_source(alike) == pytest.approx(1)
+    assert analysis.explained_by_source(mixed) == pytest.approx(0)
+
+
+def test_lengths_by_group_match_a_hand_count():
+    words = pd.DataFrame({"source": ["a", "a", "a", "a"], "words": [1, 2, 4, 9]})
+    (row,) = length_table(words, by="source").to_dict("records")
+    assert row == {
+        "source": "a", "turns": 4, "median_words": 3, "one_word": 0.25, "up_to_three_words": 0.5
+    }  # fmt: skip
+
+
+def test_rounds_know_the_answer_before_them(tmp_path):
+    def record(name, *pairs):
+        made = conversation(*pairs)
+        return Record(name, "train2017/000000000009.jpg", made.conversations, ["s"] * len(pairs))
+
+    write_mixture(
+        [
+            record("a", (f"<image>\nQ?\n{SHORT}", "red"), ("R?", "one two three four")),
+            record("b", ("<image>\nQ?", "x y"), (f"R? {SHORT}", "z"), ("S?", "w")),
+        ],
+        tmp_path,
+        name="m",
+    )
+    rounds = record_rounds(tmp_path / "m.parquet")
+    assert rounds.words.tolist() == [1, 4, 2, 1, 1]
+    assert rounds.previous_words.tolist() == [0, 1, 0, 2, 1]
+    assert rounds["round"].tolist() == [0, 1, 0, 1, 2]
+    assert rounds.has_prompt.tolist() == [True, False, False, True, False]
+    table = after_short_table(rounds.assign(mixture="m")).set_index("context")
+    assert table.loc["after a short answer", "answers"] == 3
+    assert table.loc["after a short answer", "short_share"] == pytest.approx(2 / 3)
+    assert table.loc["after a short answer", "prompt_share"] == pytest.approx(1 / 3)
+
+
+def test_the_drop_table_adds_up():
+    drops = pd.DataFrame(
+        [("a", "kept", 5), ("a", "duplicate", 2), ("b", "no_coco_id", 3)],
+        columns=["source", "reason", "turns"],
+    )
+    wide = drop_table(drops)
+    assert wide.loc["a"].to_dict() == {"in": 7, "kept": 5, "no_coco_id": 0, "duplicate": 2}
+    assert wide.loc["b", "kept"] == 0
+
+
+def test_a_records_tokens_include_the_image(tmp_path):
+    from cocoift.core.kept import KEPT_SCHEMA
+    from cocoift.merge.rules import Rules
+
+    row = (9, "a", "1", 0, "q", "q", "x", "free", 0, 0, 30)
+    table = pa.table({n: [v] for n, v in zip(KEPT_SCHEMA.names, row, strict=True)}, KEPT_SCHEMA)
+    pq.write_table(table, tmp_path / "turns.parquet")
+    found = kept_table(tmp_path / "turns.parquet", rules=Rules(image_tokens=16, record_tokens=4))
+    assert found.tokens.tolist() == [50]

@@ -1,0 +1,124 @@
+"""Notebook 06: answers gathered from everywhere, and sentences that its tables decide."""
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cocoift.core.files import DataError, read_manifest, write_manifest
+from cocoift.evaluation.answers import answer_table
+from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.evaluate import Benchmark
+from cocoift.evaluation.protocols import Protocol
+from cocoift.evaluation.rollout import roll_out
+from cocoift.report import bias as report
+
+LABELS = {"mix": "baseline mixture", "merged": "merged mixture"}
+
+
+def benchmark(tmp_path):
+    questions = [
+        Question(id="q0", images=("a.png",), text="?", capabilities=("rec", "spat"), wording="new"),
+        Question(
+            id="q1", images=("b.png",), text="?", capabilities=("rec",), wording="short sources"
+        ),
+    ]
+    return Benchmark("mm_vet", "mm_vet", questions, tmp_path, "d")
+
+
+def test_only_listed_rollouts_are_read_whatever_lies_beside_them(tmp_path):
+    asked = benchmark(tmp_path)
+    folder = tmp_path / "rollouts" / asked.name
+    for name in "ab":
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    for model in ("mix-0", "mix-7", "every-apart-0"):
+        roll_out(
+            asked.questions, Protocol(name="single_round"), lambda asks: enumerate("ab"),
+            file=folder / f"{model}.jsonl", key="k", model=model, image_root=tmp_path,
+        )  # fmt: skip
+    ours = folder / "mix-0.jsonl"
+    listed = write_manifest(tmp_path / "m.json", [ours], root=tmp_path)
+    options = {"datasets": {}, "files": [], "raw": tmp_path}
+    rollouts = read_manifest(listed, root=tmp_path)
+    told = report.gather([asked], rollouts=rollouts, **options)
+    assert set(told.model) == {"mix"} and set(told.seed) == {"0"} and len(told) == 2
+    with ours.open("a") as file:
+        file.write("\n")
+    with pytest.raises(DataError, match="rerun the notebook that wrote it"):
+        read_manifest(listed, root=tmp_path)
+    assert read_manifest(tmp_path / "absent.json", root=tmp_path) == []
+
+
+def test_what_is_not_there_is_left_out_and_nothing_at_all_is_an_empty_table(tmp_path, mixture):
+    options = {"rollouts": [], "files": [], "raw": tmp_path}
+    datasets = {"mix": mixture / "mix.parquet", "merged": tmp_path / "none.parquet"}
+    told = report.gather([benchmark(tmp_path)], datasets=datasets, **options)
+    assert set(told.model) == {"mix"} and set(told.origin) == {"mix.parquet"}
+    nothing = report.gather([], datasets={}, **options)
+    assert nothing.empty and {"words", "free", "origin", "image"} <= set(nothing)
+
+
+def test_a_question_counts_under_every_capability_it_lists(tmp_path):
+    rows = [("mix", "0", "single_round", 1, True, "q0", "a", "?", "red"),
+            ("mix", "0", "single_round", 1, True, "q1", "b", "?", "a red cup there")]  # fmt: skip
+    answers = answer_table(rows).assign(origin="mm_vet")
+    table = report.by_kind(answers, benchmark(tmp_path), resamples=20).set_index("value")
+    assert table.n.to_dict() == {"rec": 2, "spat": 1, "new": 1, "short sources": 1}
+    assert table.collapse_rate["rec"] == 50 and table.collapse_rate["spat"] == 100
+
+
+def test_seeds_are_shown_apart_and_together():
+    rows = [("mix", str(seed), "p", 1, True, "q", f"i{seed}", "?", "red") for seed in (0, 1)]
+    table = report.over_seeds(answer_table(rows), ["model", "seed"], resamples=20)
+    assert table.set_index("seed").n.to_dict() == {"0": 1, "1": 1, "all": 2}
+
+
+def test_tokens_are_counted_by_the_counter_given():
+    rows = [("m", "0", "p", 1, True, "q", "i", "?", text) for text in ("a b", "c")]
+    assert list(report.with_tokens(answer_table(rows), len).tokens) == [3, 1]
+
+
+def lengths(after):
+    rows = [
+        (model, protocol, 9, rate, rate - 3, rate + 3)
+        for model, rates in after.items()
+        for protocol, rate in zip(("single_round", "multi_round"), rates, strict=True)
+    ]
+    columns = ["model", "protocol", "median_words", "collapse_rate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def changes(after):
+    """Return the paired changes of collapse of 50 answers, `after` in percent per protocol."""
+    rows = [
+        (model, "0", protocol, f"q{n}", f"{n}.jpg", 1 if n < share / 2 else 9, True)
+        for model, shares in after.items()
+        for protocol, share in zip(("single_round", "multi_round"), shares, strict=True)
+        for n in range(50)
+    ]
+    columns = ["model", "seed", "protocol", "question_id", "image", "words", "free"]
+    return report.collapse_changes(pd.DataFrame(rows, columns=columns), resamples=200)
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({"mix": (10, 80), "merged": (10, 12)}, "there is one for the baseline mixture."),
+        ({"mix": (10, 12), "merged": (10, 12)}, "none is shown."),
+        ({"mix": (10, 80), "merged": (10, 50)}, "for the baseline mixture and the merged mixture."),
+    ],
+)
+def test_the_answer_says_what_the_intervals_say(after, said):
+    text = report.answer(
+        lengths=lengths(after), changes=changes(after), taught=pd.DataFrame(),
+        shifts=pd.DataFrame(), faithful=pd.DataFrame(), labels=LABELS,
+    )  # fmt: skip
+    assert said in text.splitlines()[0]
+    assert "Multi-round collapse is" in text.splitlines()[-1]
+
+
+def test_without_any_table_the_answer_says_so():
+    empty = pd.DataFrame(columns=["model", "protocol", "collapse_rate", "median_words", "low",
+                                  "high"])  # fmt: skip
+    tables = dict.fromkeys(("lengths", "changes", "taught", "shifts", "faithful"), empty)
+    text = report.answer(**tables, labels=LABELS)
+    assert text == "Nothing was there to compare."

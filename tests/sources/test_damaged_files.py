@@ -1,0 +1,163 @@
+"""Each kind of damage leads to one clear error or a counted drop, for every format."""
+
+import json
+import shutil
+
+import pytest
+from test_readers import NAMES
+
+from cocoift.core.files import DataError
+from cocoift.sources import read_source
+from cocoift.sources.catalogue import parts_on_disk
+
+
+def files_of(catalogue):
+    """Return (source, file below raw) for every JSON file some source reads first of all."""
+    return [
+        (name, part[role])
+        for name in NAMES
+        for part in catalogue[name].parts
+        for role in list(part)[:1]
+        if part[role].endswith(".json")
+    ]
+
+
+@pytest.fixture
+def copy(mini, tmp_path):
+    shutil.copytree(mini[0], tmp_path / "raw", ignore=shutil.ignore_patterns("images"))
+    return tmp_path / "raw"
+
+
+def present(catalogue, raw):
+    return [(name, file) for name, file in files_of(catalogue) if (raw / file).is_file()]
+
+
+def test_truncated_json_names_file_and_fault(catalogue, copy):
+    for name, file in present(catalogue, copy):
+        path = copy / file
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match=rf"{path.name}: Input data was truncated; mend"):
+            read_source(name, catalogue[name], copy)
+        path.write_bytes(whole)
+
+
+def test_malformed_json_names_the_byte(catalogue, copy):
+    for name, file in present(catalogue, copy):
+        path = copy / file
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + b" x")
+        with pytest.raises(DataError, match=rf"{path.name}: JSON is malformed: .*\(byte \d+\)"):
+            read_source(name, catalogue[name], copy)
+        path.write_bytes(whole)
+
+
+def test_a_wrong_top_level_type_is_told(catalogue, copy):
+    for name, file in present(catalogue, copy):
+        path = copy / file
+        whole = path.read_bytes()
+        path.write_text('"text"')
+        with pytest.raises(DataError, match=rf"{path.name}: Expected .* got `str`"):
+            read_source(name, catalogue[name], copy)
+        path.write_bytes(whole)
+
+
+# Where the records of a file lie, and the field whose loss must be named.
+RECORDS = {
+    "coco_captions": ("annotations/captions_train2017.json", "annotations", "image_id"),
+    "image_paragraph": ("image_paragraph/paragraphs_v1.json", None, "image_id"),
+    "visual_genome_qa": ("visual_genome/question_answers.json", None, "qas"),
+    "vqav2": ("vqav2/v2_mscoco_train2014_annotations.json", "annotations", "answers"),
+    "okvqa": ("okvqa/OpenEnded_mscoco_train2014_questions.json", "questions", "question"),
+    "st_vqa": ("st_vqa/train_task_3.json", "data", "file_name"),
+    "tallyqa": ("tallyqa/train.json", None, "question_id"),
+    "vqa_e": ("vqa_e/VQA-E_train_set.json", None, "explanation"),
+    "aokvqa": ("aokvqa/aokvqa_v1p0_train.json", None, "choices"),
+    "llava_instruct": ("llava_instruct/llava_instruct_150k.json", None, "conversations"),
+    "svit": ("svit/conversation.json", None, "conversations"),
+    "lrv_instruct": ("lrv/filter_cap1.json", None, "answer"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_missing_key_is_named_with_its_record(name, catalogue, copy):
+    file, key, field = RECORDS[name]
+    content = json.loads((copy / file).read_bytes())
+    del (content[key] if key else content)[1][field]
+    (copy / file).write_text(json.dumps(content))
+    place = rf"`\$\.{key}\[1\]`" if key else r"`\$\[1\]`"
+    with pytest.raises(DataError, match=rf"missing required field `{field}` - at {place}"):
+        read_source(name, catalogue[name], copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "key", "field"),
+    [
+        ("coco_captions", "annotations/captions_train2017.json", "annotations", "image_id"),
+        ("vqav2", "vqav2/v2_OpenEnded_mscoco_train2014_questions.json", "questions", "image_id"),
+        ("tallyqa", "tallyqa/train.json", None, "question_id"),
+    ],
+)
+def test_an_id_that_is_no_integer_is_named_with_its_record(name, file, key, field, catalogue, copy):
+    content = json.loads((copy / file).read_bytes())
+    (content[key] if key else content)[1][field] = "nine"
+    (copy / file).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"Expected `int`, got `str` - at .*\[1\]\.{field}"):
+        read_source(name, catalogue[name], copy)
+
+
+def test_a_null_answer_is_a_turn_without_answer_not_an_error(catalogue, copy):
+    file = copy / "vqa_e/VQA-E_train_set.json"
+    content = json.loads(file.read_bytes())
+    content[0]["answers"] = None
+    file.write_text(json.dumps(content))
+    reading = read_source("vqa_e", catalogue["vqa_e"], copy)
+    assert reading.turns["answer"].null_count == 1
+
+
+def test_a_damaged_line_is_named_by_its_number(catalogue, copy):
+    path = copy / "vsr/random/train.jsonl"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2][:-5]
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"train\.jsonl, line 3: "):
+        read_source("vsr", catalogue["vsr"], copy)
+
+
+def test_parallel_files_of_different_length_are_refused(catalogue, copy):
+    path = copy / "cocoqa/train/answers.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
+    with pytest.raises(DataError, match=r"files are not parallel .*answers\.txt"):
+        read_source("coco_qa", catalogue["coco_qa"], copy)
+
+
+def test_bytes_that_are_no_text_are_refused(catalogue, copy):
+    (copy / "cocoqa/train/questions.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="codec can't decode"):
+        read_source("coco_qa", catalogue["coco_qa"], copy)
+
+
+def test_an_index_beyond_visdials_tables_is_named(catalogue, copy):
+    path = copy / "visdial/visdial_1.0_train.json"
+    content = json.loads(path.read_bytes())
+    content["data"]["dialogs"][0]["dialog"][0]["question"] = 10**6
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"dialog of image \d+: list index out of range"):
+        read_source("visdial", catalogue["visdial"], copy)
+
+
+def test_a_choice_beyond_the_options_is_named(catalogue, copy):
+    path = copy / "aokvqa/aokvqa_v1p0_train.json"
+    content = json.loads(path.read_bytes())
+    content[0]["correct_choice_idx"] = 9
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"question \w+: correct_choice_idx out of range"):
+        read_source("aokvqa", catalogue["aokvqa"], copy)
+
+
+def test_a_catalogue_path_that_climbs_out_of_the_raw_folder_is_refused(catalogue, tmp_path):
+    import msgspec
+
+    entry = msgspec.structs.replace(catalogue["vqav2"], parts=[{"questions": "../q.json"}])
+    with pytest.raises(DataError, match="leaves its root"):
+        list(parts_on_disk(entry, tmp_path))
