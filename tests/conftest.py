@@ -63,7 +63,7 @@ def mixture(tmp_path_factory):
     from cocoift.merge.export import write_mixture
     from cocoift.mini.draw import draw
     from cocoift.mini.scenes import sample_scenes
-    from cocoift.mini.world import ask
+    from cocoift.mini.world import sample_facts
 
     folder, rng = tmp_path_factory.mktemp("mixture"), random.Random(0)
     (folder / "train2017").mkdir()
@@ -71,7 +71,7 @@ def mixture(tmp_path_factory):
     for scene in sample_scenes(40, seed=11):
         name, turns = f"{scene.image_id:012d}", []
         draw(scene).save(folder / "train2017" / f"{name}.jpg")
-        for n, fact in enumerate(ask(scene, rng, 4)):
+        for n, fact in enumerate(sample_facts(scene, rng, 4)):
             source, told = (("vqav2", fact.short), ("llava_instruct", fact.sentence))[n % 2]
             turns.append(
                 Turn(scene.image_id, source, "", n, fact.question, fact.question, told, "")

@@ -1,7 +1,6 @@
 """Kept turns of one picture, for the tests of layouts and ablations."""
 
-from cocoift.core.kept import KeptTurn
-from cocoift.core.schema import Turn
+from cocoift.core.schema import KeptTurn, Turn
 
 SHORT = "Answer the question with a short phrase."
 

@@ -21,7 +21,7 @@ HEAVY |= {"peft", "bitsandbytes", "accelerate"}
 ALLOWED = {
     "core.parallel": {"ray"},
     "core.images": {"transformers"},
-    "core.tokens": {"tokenizers"},
+    "core.text": {"tokenizers"},
     "tuning.chat": {"transformers"},
     "tuning.data": {"transformers"},
     "tuning.vicuna": {"tokenizers", "transformers"},

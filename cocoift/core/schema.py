@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cocoift.core.files import DataError
 
@@ -30,6 +31,17 @@ TURN_SCHEMA = pa.schema(
         pa.field("form", pa.string(), nullable=False),
     ]
 )
+
+KEPT_SCHEMA = pa.schema(
+    [
+        *TURN_SCHEMA,
+        pa.field("record", pa.int16(), nullable=False),
+        pa.field("position", pa.int16(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+    ]
+)
+
+DROPPED_SCHEMA = pa.schema([*TURN_SCHEMA, pa.field("reason", pa.string(), nullable=False)])
 
 _TWELVE_DIGITS = re.compile(r"(?<!\d)\d{12}(?!\d)")
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)20(?:14|15|17)_)?(\d{12})(?:\.jpg)?|(\d{1,12})")
@@ -158,3 +170,31 @@ def row_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatc
 def row_table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
     """Return rows, none or many, as one Arrow table."""
     return pa.Table.from_batches([row_batch(rows, schema)] if rows else [], schema)
+
+
+class KeptTurn(msgspec.Struct, frozen=True):
+    """A turn of the merged set: which record of its image, where in it, at how many tokens."""
+
+    turn: Turn
+    record: int
+    position: int
+    tokens: int
+
+
+def kept_by_image(path: Path, *, group: int | None = None) -> Iterator[list[KeptTurn]]:
+    """Yield the kept turns of one image after another from a file of `KEPT_SCHEMA`.
+
+    `group` reads one row group only; images lie whole in one.
+    """
+    file = pq.ParquetFile(path)
+    groups = range(file.num_row_groups) if group is None else [group]
+    waiting: list[KeptTurn] = []
+    for batch in file.iter_batches(row_groups=groups):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            kept = KeptTurn(Turn(*row[:8]), *row[8:])
+            if waiting and waiting[0].turn.image_id != kept.turn.image_id:
+                yield waiting
+                waiting = []
+            waiting.append(kept)
+    if waiting:
+        yield waiting

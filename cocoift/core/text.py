@@ -1,7 +1,14 @@
-"""Format prompts: the sentences that tell a model how long or in which shape to answer."""
+"""Text: format prompts, what makes two questions the same, token counts, escaping for HTML."""
 
+import html
 import re
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+from cocoift.core.files import DataError
+
+CountTokens = Callable[[str], int]
 
 # The wordings that stand in the paper's templates and in LLaVA's training and evaluation files.
 FORMAT_PROMPTS = (
@@ -67,3 +74,38 @@ def question_key(question: str) -> str:
     if bare.isascii():  # one table does what the expression does, in a third of the time
         return " ".join(bare.translate(_ASCII_KEY).split())
     return tidy(_PUNCTUATION.sub(" ", tidy(bare))).casefold()
+
+
+def estimate_tokens(text: str) -> int:
+    """Estimate tokens as one per three UTF-8 bytes, rounded up.
+
+    Meant to err on the high side: LLaMA's tokenizer makes about one token of four bytes of
+    English, so a record that fits by this estimate fits by the real count.
+    """
+    return -(-len(text.encode()) // 3)
+
+
+def token_counter(tokenizer_file: str | Path | None) -> CountTokens:
+    """Return a function that counts the tokens of a text, special tokens not included.
+
+    `tokenizer_file` is the `tokenizer.json` of a checkpoint; without one tokens are estimated.
+    Raises `DataError` when the file is missing or no tokenizer.
+    """
+    if tokenizer_file is None:
+        return estimate_tokens
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise DataError(f"{tokenizer_file}: {error}; give a checkpoint's tokenizer.json") from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def visible(text: object) -> str:
+    """Return text escaped for HTML, with control and direction marks shown as their code points."""
+    shown = "".join(
+        f"[U+{ord(c):04X}]" if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t" else c
+        for c in str("" if text is None else text)
+    )
+    return html.escape(shown)

@@ -14,8 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from cocoift.core.files import DataError, digest, sha256, write_text
-from cocoift.core.kept import KeptTurn, kept_by_image
-from cocoift.core.schema import Record
+from cocoift.core.schema import KeptTurn, Record, kept_by_image
 from cocoift.evaluation.protocols import Protocol
 from cocoift.merge.export import write_mixture
 from cocoift.merge.layouts import MERGED, MIX, Layout, records

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cocoift.core.files import digest, sha256
 from cocoift.evaluation.endpoint import Endpoint
-from cocoift.evaluation.protocols import Answerer, Ask
+from cocoift.evaluation.protocols import Answerer, Prompt
 from cocoift.evaluation.rollout import endpoint_answers, local_answers, local_margins
 from cocoift.tuning.memory import available, dense_fits
 from cocoift.tuning.model import (
@@ -35,7 +35,7 @@ _VERSION = 2
 
 
 # Questions and two answers for each to how much likelier the first one begins, in nats.
-Margins = Callable[[Sequence[Ask], Sequence[tuple[str, str]]], list[float]]
+Margins = Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where to ask: the address ends in `/v1`; the key is read from an environment variable.
+    """Where to prompt: the address ends in `/v1`; the key is read from an environment variable.
 
     `retries` is the client's own, with its growing pauses, for time-outs, 429 and 5xx.
     """
@@ -106,7 +106,7 @@ def complete(
     new_tokens: int,
     temperature: float,
 ) -> tuple[str | Failure, int, int]:
-    """Ask once; return the reply and the tokens paid for, in and out (0 where not told)."""
+    """Prompt once; return the reply and the tokens paid for, in and out (0 where not told)."""
     from openai import OpenAIError
 
     def told(error: Exception) -> str:

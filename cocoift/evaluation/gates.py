@@ -16,7 +16,7 @@ from cocoift.core.images import open_image
 from cocoift.core.schema import IMAGE_MARKER, Message, read_records
 from cocoift.core.text import has_format_prompt
 from cocoift.evaluation.lengths import SHORT_WORDS
-from cocoift.evaluation.protocols import Answerer, Ask, Failure
+from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.data import split_images
 
 # The least share of short answers to closed questions and opening rounds, and the largest share
@@ -33,17 +33,17 @@ class HeldOutRound:
     instruction: str
     answer: str
 
-    def ask(self, root: Path) -> Ask:
+    def prompt(self, root: Path) -> Prompt:
         """Return the question as the first of a conversation; its picture is below `root`.
 
         Raises `DataError` when the picture is missing or damaged.
         """
-        return _ask(self.image, self.instruction, root)
+        return _prompt(self.image, self.instruction, root)
 
 
-def _ask(image: str, instruction: str, root: Path) -> Ask:
+def _prompt(image: str, instruction: str, root: Path) -> Prompt:
     picture = open_image(inside(root, image))
-    return Ask(image, (picture,), [Message("human", f"{IMAGE_MARKER}\n{instruction}")])
+    return Prompt(image, (picture,), [Message("human", f"{IMAGE_MARKER}\n{instruction}")])
 
 
 def read_held_out(mixture: Path, *, forms: Mapping[str, str], held_out: int) -> list[HeldOutRound]:
@@ -89,7 +89,7 @@ def gate_table(
         ("short when asked to be", _spread(closed, count, image_root), ADHERENCE, True),
         ("collapsed on open questions", _spread(free, count, image_root), COLLAPSE, False),
         *(
-            (f"short on the opening round: {text}", [_ask(i, text, image_root) for i in images],
+            (f"short on the opening round: {text}", [_prompt(i, text, image_root) for i in images],
              OPENING, True)
             for text in opening
         ),
@@ -103,7 +103,7 @@ def gate_table(
     return pd.DataFrame(rows, columns=["gate", "value", "bound", "n", "passed"])
 
 
-def _spread(rounds: Sequence[HeldOutRound], count: int, root: Path) -> list[Ask]:
+def _spread(rounds: Sequence[HeldOutRound], count: int, root: Path) -> list[Prompt]:
     """Return up to `count` of the rounds, evenly over the images."""
     step = max(1, len(rounds) // count)
-    return [one.ask(root) for one in rounds[::step][:count]]
+    return [one.prompt(root) for one in rounds[::step][:count]]

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProcessor
 
 from cocoift.core.images import pixel_values, side_by_side
-from cocoift.evaluation.protocols import Ask
+from cocoift.evaluation.protocols import Prompt
 from cocoift.tuning.chat import answered_ids, prompt_ids
 from cocoift.tuning.model import image_tokens
 
@@ -34,7 +34,7 @@ class _Shared:
 def generate(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    asked: Sequence[Ask],
+    asked: Sequence[Prompt],
     *,
     system: str,
     new_tokens: int = 128,
@@ -60,7 +60,7 @@ def generate(
 def margins(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    asked: Sequence[Ask],
+    asked: Sequence[Prompt],
     answers: Sequence[tuple[str, str]],
     *,
     system: str,
@@ -76,8 +76,8 @@ def margins(
     tokens = image_tokens(model.config)
     settings = {"tokenizer": processor.tokenizer, "image_tokens": tokens, "system": system}
     prompts, pairs = [], []
-    for ask, texts in zip(asked, answers, strict=True):
-        one, other = (answered_ids(ask.messages, text, **settings) for text in texts)
+    for prompt, texts in zip(asked, answers, strict=True):
+        one, other = (answered_ids(prompt.messages, text, **settings) for text in texts)
         if one == other:
             raise ValueError(f"both answers are {texts[0]!r}")
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
@@ -96,19 +96,21 @@ def margins(
 
 
 def _prompts(
-    asked: Sequence[Ask], processor: LlavaProcessor, tokens: int, system: str
+    asked: Sequence[Prompt], processor: LlavaProcessor, tokens: int, system: str
 ) -> list[list[int]]:
     return [
-        prompt_ids(ask.messages, tokenizer=processor.tokenizer, image_tokens=tokens, system=system)
-        for ask in asked
+        prompt_ids(
+            prompt.messages, tokenizer=processor.tokenizer, image_tokens=tokens, system=system
+        )
+        for prompt in asked
     ]
 
 
-def _shared(asked: Sequence[Ask], prompts: Sequence[list[int]]) -> list[_Shared]:
+def _shared(asked: Sequence[Prompt], prompts: Sequence[list[int]]) -> list[_Shared]:
     """Group prompts by their pictures, shortest prompts first."""
     by_key: dict[str, list[int]] = defaultdict(list)
-    for number, ask in enumerate(asked):
-        by_key[ask.key].append(number)
+    for number, prompt in enumerate(asked):
+        by_key[prompt.key].append(number)
     groups = []
     for numbers in by_key.values():
         own = [prompts[n] for n in numbers]

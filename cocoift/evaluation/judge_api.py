@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, digest
-from cocoift.core.tokens import estimate
+from cocoift.core.text import estimate_tokens
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint, complete
 from cocoift.evaluation.judges import Verdict
@@ -189,7 +189,7 @@ def bill(
             _key(settings, call, 0): call.text for call in _calls(settings, questions, answers)
         }
         missing = [text for key, text in texts.items() if known.get(key) is None]
-    tokens_in = sum(map(estimate, missing))
+    tokens_in = sum(map(estimate_tokens, missing))
     tokens_out = _REPLY_TOKENS * len(missing)
     return Bill(len(missing), tokens_in, tokens_out, _cost(settings, tokens_in, tokens_out))
 
@@ -201,8 +201,8 @@ def cost_of_a_run(settings: JudgeSettings, questions: Sequence[Question]) -> flo
     """
     judged = [question for question in questions if question.answer]
     texts = [prompt_text(settings.prompt, question, "") for question in judged]
-    answers = [max(100, estimate(question.answer)) for question in judged]
-    tokens_in = sum(map(estimate, texts)) + sum(answers)
+    answers = [max(100, estimate_tokens(question.answer)) for question in judged]
+    tokens_in = sum(map(estimate_tokens, texts)) + sum(answers)
     return _cost(settings, tokens_in, _REPLY_TOKENS * len(judged))
 
 
@@ -271,8 +271,10 @@ def _graded(
                     reason = told.reason
                     continue
                 # Servers that do not count tokens are counted for.
-                counted = tokens if any(tokens) else (estimate(call.text), estimate(told))
-                known.put(key, told, (counted[0], counted[1]))
+                counted = (
+                    tokens if any(tokens) else (estimate_tokens(call.text), estimate_tokens(told))
+                )
+                known.put(key, told, tuple(counted))
                 reply = told
             value = grade(reply)
             if value is not None:

@@ -16,7 +16,7 @@ from cocoift.core.files import DataError, inside
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.protocols import Protocol
-from cocoift.evaluation.rollout import asks
+from cocoift.evaluation.rollout import opened_prompts
 
 
 class _Gqa(msgspec.Struct, rename="camel"):
@@ -69,10 +69,14 @@ def probe(
     """
     rows = []
     for protocol in protocols if candidate.margins else ():
-        asked = asks([p.question for p in pairs], protocol, candidate.answer, image_root=image_root)
-        ready = [(pair, ask) for pair, ask in zip(pairs, asked, strict=True) if ask is not None]
+        asked = opened_prompts(
+            [p.question for p in pairs], protocol, candidate.answer, image_root=image_root
+        )
+        ready = [
+            (pair, prompt) for pair, prompt in zip(pairs, asked, strict=True) if prompt is not None
+        ]
         texts = [(pair.short, pair.full) for pair, _ in ready]
-        margins = candidate.margins([ask for _, ask in ready], texts)
+        margins = candidate.margins([prompt for _, prompt in ready], texts)
         for (pair, _), margin in zip(ready, margins, strict=True):
             question = pair.question
             rows.append((candidate.name, candidate.seed, protocol.name, question.id,

@@ -16,7 +16,7 @@ ALONE, AFTER = "single_round", "multi_round"
 
 
 @dataclass(frozen=True)
-class Ask:
+class Prompt:
     """Pictures and the conversation so far, ending in a human message.
 
     `key` names the pictures: prompts of one key share them.
@@ -35,7 +35,7 @@ class Failure:
 
 
 # Puts conversations to a model and yields (number, reply) in any order.
-Answerer = Callable[[Sequence[Ask]], Iterable[tuple[int, str | Failure]]]
+Answerer = Callable[[Sequence[Prompt]], Iterable[tuple[int, str | Failure]]]
 
 
 @dataclass(frozen=True, kw_only=True)

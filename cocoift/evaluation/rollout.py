@@ -19,7 +19,7 @@ from cocoift.core.files import DataError, inside, write_bytes
 from cocoift.core.images import open_image
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.protocols import Answerer, Ask, Failure, Protocol
+from cocoift.evaluation.protocols import Answerer, Failure, Prompt, Protocol
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
@@ -76,7 +76,7 @@ def local_answers(
     """Return an answerer that asks a loaded model."""
     from cocoift.evaluation.generation import generate
 
-    def answer(asked: Sequence[Ask]) -> Iterator[tuple[int, str]]:
+    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str]]:
         yield from enumerate(
             generate(model, processor, asked, system=system, new_tokens=new_tokens, batch=batch)
         )
@@ -90,7 +90,7 @@ def local_margins(
     *,
     system: str,
     batch: int = 64,
-) -> Callable[[Sequence[Ask], Sequence[tuple[str, str]]], list[float]]:
+) -> Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]:
     """Return a function that compares how two answers begin, by a loaded model, in nats."""
     from cocoift.evaluation.generation import margins
 
@@ -101,8 +101,10 @@ def endpoint_answers(endpoint: "Endpoint", *, system: str, new_tokens: int) -> A
     """Return an answerer that asks a model behind an OpenAI-compatible endpoint."""
     from cocoift.evaluation.endpoint import ask_endpoint, to_openai
 
-    def answer(asked: Sequence[Ask]) -> Iterator[tuple[int, str | Failure]]:
-        chats = [partial(to_openai, ask.messages, ask.pictures, system=system) for ask in asked]
+    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str | Failure]]:
+        chats = [
+            partial(to_openai, prompt.messages, prompt.pictures, system=system) for prompt in asked
+        ]
         yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens)
 
     return answer
@@ -193,9 +195,9 @@ def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[Images, list[Round
     return head, dialogs, opened
 
 
-def asks(
+def opened_prompts(
     questions: Sequence[Question], protocol: Protocol, answer: Answerer, *, image_root: Path
-) -> list[Ask | None]:
+) -> list[Prompt | None]:
     """Return each question with its opening rounds played, ready to be answered.
 
     `None` stands where an opening round failed.  Raises `DataError` as `roll_out` does.
@@ -205,7 +207,7 @@ def asks(
     return [
         None
         if one.images in failures
-        else _ask(one.images, shown[one.images], [*rounds[one.images], Round(one.text, "")])
+        else _prompt(one.images, shown[one.images], [*rounds[one.images], Round(one.text, "")])
         for one in questions
     ]
 
@@ -241,7 +243,9 @@ def _dialogs(
         reason = f"opening round {len(before) + 1}: {failures[question.images]}"
         yield Rollout(question.id, list(question.images), before, reason)
     ready = [question for question in part if question.images not in failures]
-    asked = [_ask(q.images, shown[q.images], [*rounds[q.images], Round(q.text, "")]) for q in ready]
+    asked = [
+        _prompt(q.images, shown[q.images], [*rounds[q.images], Round(q.text, "")]) for q in ready
+    ]
     for number, reply in answer(asked):
         question = ready[number]
         failed = isinstance(reply, Failure)
@@ -279,7 +283,7 @@ def _open(
                 opened[images].append(Round(text, told, "reference"))
             continue
         asked = [
-            _ask(images, shown[images], [*opened[images], Round(text, "")]) for images in going
+            _prompt(images, shown[images], [*opened[images], Round(text, "")]) for images in going
         ]
         for number, reply in answer(asked):
             images = going[number]
@@ -300,11 +304,11 @@ def _reference(protocol: Protocol, position: int, images: tuple[str, ...]) -> st
     return reply[images[0]]
 
 
-def _ask(
+def _prompt(
     images: tuple[str, ...], pictures: tuple[Image.Image, ...], rounds: Sequence[Round]
-) -> Ask:
+) -> Prompt:
     messages = []
     for position, one in enumerate(rounds):
         marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
         messages += [Message("human", f"{marker}{one.question}"), Message("gpt", one.answer)]
-    return Ask("\n".join(images), pictures, messages[:-1])
+    return Prompt("\n".join(images), pictures, messages[:-1])

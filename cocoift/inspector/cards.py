@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cocoift.core.safe_text import visible
+from cocoift.core.text import visible
 from cocoift.inspector.data import ImageView
 from cocoift.merge.curation import Decision
 from cocoift.merge.rules import TurnKey

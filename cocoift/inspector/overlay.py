@@ -12,7 +12,7 @@ from PIL import Image
 
 from cocoift.core.files import DataError, inside
 from cocoift.core.images import open_image
-from cocoift.core.safe_text import visible
+from cocoift.core.text import visible
 
 # Colours that colour-blind readers tell apart (Okabe and Ito); names stand beside the boxes too.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cocoift.core.files import DataError
-from cocoift.core.safe_text import visible
+from cocoift.core.text import visible
 from cocoift.inspector import cards
 from cocoift.inspector.controls import lay_out, make_controls
 from cocoift.inspector.data import Filter, ImageView, Inspection

@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, replacing
-from cocoift.core.kept import DROPPED_SCHEMA, KEPT_SCHEMA
 from cocoift.core.parallel import Runner, ordered
-from cocoift.core.schema import TURN_SCHEMA, Turn, row_table
-from cocoift.core.tokens import token_counter
+from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA, TURN_SCHEMA, Turn, row_table
+from cocoift.core.text import token_counter
 from cocoift.merge.rules import Conflict, MergedImage, Rules, TurnKey, merge_image
 from cocoift.sources.base import paused_collector
 from cocoift.sources.coco import Scope

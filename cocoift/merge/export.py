@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cocoift.core.files import replacing, write_text
-from cocoift.core.kept import kept_by_image
 from cocoift.core.parallel import ordered
-from cocoift.core.schema import Record
+from cocoift.core.schema import Record, kept_by_image
 from cocoift.merge import layouts as mixtures
 from cocoift.merge.formats import MESSAGES_SCHEMA, RECORD_SCHEMA, Encoded, encode_records
 from cocoift.merge.layouts import Layout

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cocoift.core.kept import KeptTurn
-from cocoift.core.schema import Record, Turn, to_record
+from cocoift.core.schema import KeptTurn, Record, Turn, to_record
 from cocoift.merge.rules import Costed, pack
 
 

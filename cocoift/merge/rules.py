@@ -15,8 +15,7 @@ from typing import Literal
 import msgspec
 
 from cocoift.core.schema import IMAGE_MARKER, Turn
-from cocoift.core.text import question_key, tidy
-from cocoift.core.tokens import CountTokens
+from cocoift.core.text import CountTokens, question_key, tidy
 from cocoift.sources.coco import Scope
 
 # Turns with one question contradict each other only if both answers are short; two different

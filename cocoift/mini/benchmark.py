@@ -12,7 +12,7 @@ from cocoift.mini.dialog_sets import DESCRIBE
 from cocoift.mini.draw import jpeg
 from cocoift.mini.facts import Fact, facts, reasoning
 from cocoift.mini.scenes import SUPERCATEGORIES, USES, Scene, Thing, sample_scenes
-from cocoift.mini.world import ask
+from cocoift.mini.world import sample_facts
 
 SCENES = 40
 # Questions as the short-answer sources ask them, and the capabilities they need.
@@ -52,7 +52,9 @@ def files(seed: int, *, pixels: int) -> Iterator[tuple[str, Any]]:
 def _pairs(scenes: dict[str, Scene], rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield questions with a phrase and a sentence as answers, in GQA's format."""
     for name, scene in scenes.items():
-        for fact in ask(scene, rng, 4, kinds=("colour", "place", "size", "category", "count")):
+        for fact in sample_facts(
+            scene, rng, 4, kinds=("colour", "place", "size", "category", "count")
+        ):
             yield (
                 f"{name.removesuffix('.jpg')}-{fact.kind}-{rng.randrange(10**6):06d}",
                 {

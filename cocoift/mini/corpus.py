@@ -13,7 +13,7 @@ from cocoift.core.text import FORMAT_PROMPTS
 from cocoift.mini.dialog_sets import DESCRIBE
 from cocoift.mini.facts import caption, paragraph, reasoning, relations
 from cocoift.mini.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene
-from cocoift.mini.world import ask
+from cocoift.mini.world import sample_facts
 
 DESCRIPTION_SHARE = 0.65
 PROMPT_SHARE = 0.1
@@ -43,7 +43,7 @@ def _descriptions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
 
 def _questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
     """Draw six questions, two of them on places: where things are is the hardest to learn."""
-    asked = ask(scene, rng, 4) + ask(scene, rng, 2, kinds=("place", "category"))
+    asked = sample_facts(scene, rng, 4) + sample_facts(scene, rng, 2, kinds=("place", "category"))
     rng.shuffle(asked)
     return [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
 

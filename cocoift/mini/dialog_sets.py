@@ -8,7 +8,7 @@ import msgspec
 
 from cocoift.mini.facts import Fact, caption, paragraph, reasoning
 from cocoift.mini.scenes import Scene
-from cocoift.mini.world import World, ask, name_2014, name_2017
+from cocoift.mini.world import World, name_2014, name_2017, sample_facts
 
 # Open questions that ask for a whole description without saying how long it should be.
 DESCRIBE = (
@@ -34,7 +34,7 @@ def chat(pairs: list[tuple[str, str]], *, asker: str = "human", last: bool = Fal
 
 def conversation(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
     """Return three rounds of different questions answered in sentences, as LLaVA's are."""
-    return [(fact.question, fact.sentence) for fact in ask(scene, rng, 3)]
+    return [(fact.question, fact.sentence) for fact in sample_facts(scene, rng, 3)]
 
 
 def files(world: World) -> Iterator[tuple[str, Any]]:
@@ -112,7 +112,7 @@ def _lrv(world: World) -> Iterator[dict[str, Any]]:
     """Yield questions of which half ask for what is not there; one answer is null."""
     rng = world.rng("lrv")
     for number, (genome_id, scene) in enumerate(world.some_genome(0.5, rng)):
-        for fact in ask(scene, rng, 2, kinds=("presence", "colour")):
+        for fact in sample_facts(scene, rng, 2, kinds=("presence", "colour")):
             yield {
                 "image_id": str(genome_id),
                 "question": fact.question,
@@ -133,7 +133,7 @@ def _visdial(world: World) -> dict[str, Any]:
     dialogs = []
     for scene in world.some(0.25, rng):
         rows = []
-        for fact in ask(scene, rng, 10):
+        for fact in sample_facts(scene, rng, 10):
             question = fact.question.lower().removesuffix("?")
             answer = _terse(fact, rng)
             rows.append(

@@ -8,7 +8,7 @@ from cocoift.mini.draw import outline
 from cocoift.mini.facts import Fact, paragraph
 from cocoift.mini.qa_sets import wrong_answer
 from cocoift.mini.scenes import CATEGORIES, Scene
-from cocoift.mini.world import World, ask, name_2014, name_2017, split_2014
+from cocoift.mini.world import World, name_2014, name_2017, sample_facts, split_2014
 
 _CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 _DISPUTED = ("colour", "count", "presence")
@@ -51,7 +51,7 @@ def _question_answers(world: World) -> Iterator[dict[str, Any]]:
     rng = world.rng("visual_genome_qa")
     qa_id = 986_768
     for genome_id, scene in world.genome.items():
-        asked = ask(scene, rng, 5)
+        asked = sample_facts(scene, rng, 5)
         if rng.random() < 0.2:
             asked.append(asked[0])
         qas = []
@@ -86,7 +86,9 @@ def _gqa(world: World) -> Iterator[tuple[str, dict[str, Any]]]:
     rng = world.rng("gqa")
     number = 1_000_000
     for genome_id, scene in world.some_genome(0.7, rng):
-        for fact in ask(scene, rng, 3, kinds=("colour", "presence", "category", "background")):
+        for fact in sample_facts(
+            scene, rng, 3, kinds=("colour", "presence", "category", "background")
+        ):
             number += 1
             yield (
                 f"{number:08d}",
@@ -109,7 +111,7 @@ def _tallyqa(world: World) -> Iterator[dict[str, Any]]:
     scenes = [*world.some(0.45, rng), *world.foreign]
     for number, scene in enumerate(scenes):
         genome_id = genome_ids.get(scene.image_id)
-        for fact in ask(scene, rng, 1, kinds=("count",)):
+        for fact in sample_facts(scene, rng, 1, kinds=("count",)):
             at_genome = genome_id is not None and (
                 not world.has_coco_id(scene) or rng.random() < 0.3
             )
@@ -130,7 +132,7 @@ def _visual7w(world: World) -> dict[str, Any]:
     images = []
     for genome_id, scene in world.some_genome(0.4, rng):
         pairs = []
-        for fact in ask(scene, rng, 2, kinds=("category", "use")):
+        for fact in sample_facts(scene, rng, 2, kinds=("category", "use")):
             others = [name for name in CATEGORIES.values() if name not in scene.counts()]
             pairs.append(
                 {

@@ -9,7 +9,7 @@ from cocoift.mini.dialog_sets import chat, llava_instruct
 from cocoift.mini.draw import outline
 from cocoift.mini.facts import USES, caption
 from cocoift.mini.scenes import CATEGORIES, Scene
-from cocoift.mini.world import World, ask, name_2014, name_2017
+from cocoift.mini.world import World, name_2014, name_2017, sample_facts
 from cocoift.sources.refcoco import DESCRIBE, LOCATE, square_box
 
 SHORT = "Answer the question using a single word or phrase."
@@ -52,7 +52,7 @@ def _unimm_chat(world: World) -> Iterator[dict[str, Any]]:
     """Yield UniMM-Chat: one conversation an image, as a string, its marker before or behind."""
     rng = world.rng("unimm_chat")
     for number, scene in enumerate(world.some(0.3, rng)):
-        pairs = [(fact.question, fact.sentence) for fact in ask(scene, rng, 4)]
+        pairs = [(fact.question, fact.sentence) for fact in sample_facts(scene, rng, 4)]
         messages = chat(pairs, last=rng.random() < 0.5)
         messages[0]["value"] = messages[0]["value"].replace("<image>", "<image >")
         yield {
@@ -70,13 +70,13 @@ def _first_only(pairs: Pairs) -> Pairs:
 
 
 def _short(scene: Scene, rng: random.Random) -> Pairs:
-    asked = ask(scene, rng, rng.randint(3, 5))
+    asked = sample_facts(scene, rng, rng.randint(3, 5))
     return _first_only([(fact.question, fact.short) for fact in asked])
 
 
 def _knowledge(scene: Scene, rng: random.Random) -> Pairs:
     return _first_only(
-        [(f.question, f.short) for f in ask(scene, rng, 2, kinds=("use",))]
+        [(f.question, f.short) for f in sample_facts(scene, rng, 2, kinds=("use",))]
         or [("Is this a picture?", "yes")]
     )
 

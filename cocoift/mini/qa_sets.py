@@ -6,7 +6,7 @@ from typing import Any
 
 from cocoift.mini.facts import USES, Fact, relations
 from cocoift.mini.scenes import CATEGORIES, COLOURS, PLACES, Scene, Thing
-from cocoift.mini.world import World, ask, name_2014, name_2017, split_2014
+from cocoift.mini.world import World, name_2014, name_2017, sample_facts, split_2014
 
 _WRONG = {
     "colour": tuple(COLOURS),
@@ -60,7 +60,7 @@ def _vqa_questions(world: World) -> list[tuple[Scene, int, Fact]]:
     return [
         (scene, scene.image_id * 1000 + number, fact)
         for scene in scenes
-        for number, fact in enumerate(ask(scene, rng, rng.randint(3, 5)))
+        for number, fact in enumerate(sample_facts(scene, rng, rng.randint(3, 5)))
     ]
 
 
@@ -110,7 +110,7 @@ def _okvqa(world: World) -> Iterator[tuple[str, Any]]:
     asked = [
         (scene, scene.image_id * 10 + 5, fact)
         for scene in world.some(0.12, rng)
-        for fact in ask(scene, rng, 1, kinds=("use",))
+        for fact in sample_facts(scene, rng, 1, kinds=("use",))
     ]
     for split in ("train", "val"):
         rows = [row for row in asked if split_2014(row[0]) == split]
@@ -171,7 +171,7 @@ def _coco_qa(world: World) -> Iterator[tuple[str, bytes]]:
     lines: dict[str, list[str]] = {"questions": [], "answers": [], "types": [], "img_ids": []}
     types = {"category": "0", "count": "1", "colour": "2", "background": "3"}
     for scene in world.some(0.5, rng):
-        for fact in ask(scene, rng, 2, kinds=tuple(types)):
+        for fact in sample_facts(scene, rng, 2, kinds=tuple(types)):
             lines["questions"].append(fact.question.lower().removesuffix("?"))
             lines["answers"].append(fact.short)
             lines["types"].append(types[fact.kind])
@@ -234,7 +234,7 @@ def _aokvqa(world: World) -> Iterator[dict[str, Any]]:
     rng = world.rng("aokvqa")
     names = list(CATEGORIES.values())
     for scene in world.some(0.2, rng):
-        for fact in ask(scene, rng, 1, kinds=("use",)):
+        for fact in sample_facts(scene, rng, 1, kinds=("use",)):
             others = [name for name in names if name not in scene.counts()]
             choices = [fact.short, *rng.sample(others, 3)]
             rng.shuffle(choices)

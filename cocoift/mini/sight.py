@@ -10,7 +10,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from cocoift.core.images import mean_colour
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
-from cocoift.evaluation.protocols import Ask
+from cocoift.evaluation.protocols import Prompt
 from cocoift.mini.draw import draw
 from cocoift.mini.llava import SYSTEM
 from cocoift.mini.scenes import Scene
@@ -33,7 +33,7 @@ def describe(
     return generate(
         model,
         processor,
-        [Ask(str(number), (picture,), asked) for number, picture in enumerate(pictures)],
+        [Prompt(str(number), (picture,), asked) for number, picture in enumerate(pictures)],
         system=SYSTEM,
         new_tokens=new_tokens,
         batch=batch,

@@ -73,7 +73,9 @@ def name_2017(scene: Scene) -> str:
     return f"{scene.image_id:012d}.jpg"
 
 
-def ask(scene: Scene, rng: random.Random, count: int, *, kinds: tuple[str, ...] = ()) -> list[Fact]:
+def sample_facts(
+    scene: Scene, rng: random.Random, count: int, *, kinds: tuple[str, ...] = ()
+) -> list[Fact]:
     """Draw up to `count` different facts of a scene, half of the presence questions being no."""
     pool = [fact for fact in facts(scene) if not kinds or fact.kind in kinds]
     weights = [0.25 if fact.kind == "presence" else 1.0 for fact in pool]

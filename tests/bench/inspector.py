@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from cocoift.core.kept import DROPPED_SCHEMA, KEPT_SCHEMA
+from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA
 from cocoift.sources.instances import INSTANCE_SCHEMA
 
 IMAGES, TURNS, INSTANCES = 118_287, 30, 7

@@ -54,7 +54,7 @@ def reworded(question):
 
 
 def more_genome_questions(images):
-    """Ask every question of `question_answers.json` in a second wording too."""
+    """Prompt every question of `question_answers.json` in a second wording too."""
     for image in images:
         image["qas"] += [
             row | {"question": question, "qa_id": row["qa_id"] + 500_000_000}

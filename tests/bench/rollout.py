@@ -22,7 +22,7 @@ from cocoift.core.images import open_image, pixel_values, side_by_side
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.evaluate import evaluate as evaluation
 from cocoift.evaluation.generation import generate
-from cocoift.evaluation.protocols import Ask, read_protocols
+from cocoift.evaluation.protocols import Prompt, read_protocols
 from cocoift.tuning.chat import prompt_ids
 from cocoift.tuning.model import (
     dense,
@@ -39,11 +39,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def plain(model, processor, asked, system, new_tokens):
     tokenizer, count, answers = processor.tokenizer, image_tokens(model.config), []
-    for ask in tqdm(asked, desc="one at a time", leave=False):
+    for prompt in tqdm(asked, desc="one at a time", leave=False):
         ids = torch.tensor(
-            [prompt_ids(ask.messages, tokenizer=tokenizer, image_tokens=count, system=system)]
+            [prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=count, system=system)]
         ).to(model.device)
-        pixels = pixel_values([side_by_side(ask.pictures)], processor.image_processor)
+        pixels = pixel_values([side_by_side(prompt.pictures)], processor.image_processor)
         made = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -62,10 +62,10 @@ def dialogs(answer, questions, opening, images):
     pictures = {q.images: tuple(open_image(images / n) for n in q.images) for q in questions}
     keys = list(pictures)
     first = [Message("human", f"{IMAGE_MARKER}\n{opening}")]
-    told = dict(zip(keys, answer([Ask(str(k), pictures[k], first) for k in keys]), strict=True))
+    told = dict(zip(keys, answer([Prompt(str(k), pictures[k], first) for k in keys]), strict=True))
     return answer(
         [
-            Ask(
+            Prompt(
                 str(q.images),
                 pictures[q.images],
                 [*first, Message("gpt", told[q.images]), Message("human", q.text)],

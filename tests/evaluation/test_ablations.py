@@ -110,7 +110,7 @@ def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_pat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from cocoift.core.kept import KEPT_SCHEMA
+    from cocoift.core.schema import KEPT_SCHEMA
 
     def write(turns):
         rows = [[*item.turn, *_rest(item)] for item in turns]

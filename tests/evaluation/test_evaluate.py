@@ -151,8 +151,8 @@ def test_gates_ask_closed_open_and_opening_questions_apart(mixture):
     asked = []
 
     def answer(asks):
-        for number, ask in enumerate(asks):
-            text = ask.messages[0].value
+        for number, prompt in enumerate(asks):
+            text = prompt.messages[0].value
             asked.append(text)
             yield number, "red" if "Answer" in text else "It is red all over."
 

@@ -13,7 +13,7 @@ from cocoift.core.schema import Message
 from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.generation import margins
 from cocoift.evaluation.probe import margin_table, probe, read_pairs
-from cocoift.evaluation.protocols import Ask, Failure, Protocol
+from cocoift.evaluation.protocols import Failure, Prompt, Protocol
 from cocoift.tuning.chat import IGNORED, answered_ids, prompt_ids
 from cocoift.tuning.model import load_model, load_processor
 
@@ -21,14 +21,14 @@ QUESTIONS = ("What color is the cup?", "Where is the car?", "What is at the top 
 SHORT, FULL = ("red", "beach", "boat"), ("The cup is red.", "It is there.", "A blue boat is there.")
 
 
-def ask(text, colour):
+def prompt(text, colour):
     picture = Image.new("RGB", (64, 64), colour)
-    return Ask(f"{colour}.jpg", (picture,), [Message("human", f"<image>\n{text}")])
+    return Prompt(f"{colour}.jpg", (picture,), [Message("human", f"<image>\n{text}")])
 
 
 @pytest.fixture(scope="module")
 def asked():
-    return [ask(t, c) for t, c in zip(QUESTIONS, ("red", "blue", "green"), strict=True)]
+    return [prompt(t, c) for t, c in zip(QUESTIONS, ("red", "blue", "green"), strict=True)]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Message
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.generation import generate
-from cocoift.evaluation.protocols import Ask, Failure, Protocol, read_protocols
+from cocoift.evaluation.protocols import Failure, Prompt, Protocol, read_protocols
 from cocoift.evaluation.rollout import _append, read_rollouts, roll_out
 from cocoift.mini.draw import draw
 from cocoift.mini.facts import facts
@@ -37,17 +37,17 @@ QUESTIONS = [Question(id=f"q{n}", images=(f"{n % 3}.png",), text=f"What is {n}?"
 class Parrot:
     """An answerer that notes what it is asked and answers with the colour it is shown."""
 
-    def __init__(self, fail=lambda ask: False, stop_after=None):
+    def __init__(self, fail=lambda prompt: False, stop_after=None):
         self.asked, self.fail, self.stop_after = [], fail, stop_after
 
     def __call__(self, asked):
-        for number, ask in enumerate(asked):
+        for number, prompt in enumerate(asked):
             if len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt
-            self.asked.append(ask)
-            red, green, blue = ask.pictures[0].getpixel((0, 0))
-            told = f"{red} {green} {blue} to {ask.messages[-1].value[-10:]}"
-            yield number, Failure("HTTP 500") if self.fail(ask) else told
+            self.asked.append(prompt)
+            red, green, blue = prompt.pictures[0].getpixel((0, 0))
+            told = f"{red} {green} {blue} to {prompt.messages[-1].value[-10:]}"
+            yield number, Failure("HTTP 500") if self.fail(prompt) else told
 
 
 def rolled(pictures, tmp_path, answer, protocol=SINGLE, **more):
@@ -68,9 +68,9 @@ def test_a_single_round_asks_the_question_alone(pictures, tmp_path):
 def test_multi_round_keeps_the_models_own_reply_and_asks_it_once_a_picture(pictures, tmp_path):
     parrot = Parrot()
     dialogs = rolled(pictures, tmp_path, parrot, MULTI)
-    openings = [ask for ask in parrot.asked if len(ask.messages) == 1]
+    openings = [prompt for prompt in parrot.asked if len(prompt.messages) == 1]
     assert len(openings) == 3 and len(parrot.asked) == 3 + len(QUESTIONS)
-    last = next(ask for ask in parrot.asked if ask.messages[-1].value == "What is 4?")
+    last = next(prompt for prompt in parrot.asked if prompt.messages[-1].value == "What is 4?")
     asked, told, _ = last.messages
     assert asked.value == f"<image>\n{OPENING}" and told == Message("gpt", "0 128 0 to  one word.")
     assert [r.by for r in dialogs[4].rounds] == ["model", "model"]
@@ -103,16 +103,16 @@ def test_controls_show_another_picture_or_none(pictures, tmp_path, picture, seen
 
 
 def test_a_failed_round_never_enters_the_history_and_is_asked_again(pictures, tmp_path):
-    parrot = Parrot(fail=lambda ask: ask.key == "1.png" and len(ask.messages) == 1)
+    parrot = Parrot(fail=lambda prompt: prompt.key == "1.png" and len(prompt.messages) == 1)
     dialogs = rolled(pictures, tmp_path, parrot, MULTI)
     broken = [d for d in dialogs if d.failure]
     assert [d.question_id for d in broken] == ["q1", "q4"]
     assert broken[0].failure == "opening round 1: HTTP 500" and broken[0].answer is None
-    assert not any("HTTP 500" in m.value for ask in parrot.asked for m in ask.messages)
+    assert not any("HTTP 500" in m.value for prompt in parrot.asked for m in prompt.messages)
     again = Parrot()
     mended = rolled(pictures, tmp_path, again, MULTI)
     assert not [d for d in mended if d.failure]
-    assert {ask.key for ask in again.asked} == {"1.png"} and len(again.asked) == 3
+    assert {prompt.key for prompt in again.asked} == {"1.png"} and len(again.asked) == 3
 
 
 def test_a_run_that_is_stopped_repeats_nothing(pictures, tmp_path):
@@ -214,7 +214,7 @@ def test_protocols_are_read_from_a_preset_and_checked(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def asks():
+def opened_prompts():
     """Questions of different lengths on five pictures, some after an opening round."""
     made = []
     for number, scene in enumerate(sample_scenes(5, seed=9)):
@@ -222,20 +222,20 @@ def asks():
             before = [] if place % 2 else [Message("human", "<image>\nWhere?"), Message("gpt", "x")]
             marker = "" if before else "<image>\n"
             messages = [*before, Message("human", f"{marker}{fact.question * (1 + place)}")]
-            made.append(Ask(str(number), (draw(scene),), messages))
+            made.append(Prompt(str(number), (draw(scene),), messages))
     return made
 
 
 @pytest.mark.parametrize("four_bit", [False, True], ids=["full precision", "four bits"])
-def test_batched_answers_are_those_of_asking_alone(checkpoint, asks, four_bit):
+def test_batched_answers_are_those_of_asking_alone(checkpoint, prompts, four_bit):
     model, processor = load_model(checkpoint, four_bit=four_bit), load_processor(checkpoint)
     options = {"system": "", "new_tokens": 12}
-    together = generate(model, processor, asks, batch=7, **options)
-    alone = [generate(model, processor, [ask], **options)[0] for ask in asks]
+    together = generate(model, processor, prompts, batch=7, **options)
+    alone = [generate(model, processor, [prompt], **options)[0] for prompt in prompts]
     assert together == alone and len(set(together)) > 3
 
 
-def test_answers_are_those_of_transformers_own_greedy_search(checkpoint, asks):
+def test_answers_are_those_of_transformers_own_greedy_search(checkpoint, prompts):
     import torch
 
     from cocoift.core.images import pixel_values
@@ -244,12 +244,12 @@ def test_answers_are_those_of_transformers_own_greedy_search(checkpoint, asks):
     model, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
     tokenizer = processor.tokenizer
     expected = []
-    for ask in asks[:6]:
-        ids = prompt_ids(ask.messages, tokenizer=tokenizer, image_tokens=16, system="")
+    for prompt in prompts[:6]:
+        ids = prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=16, system="")
         ids = torch.tensor([ids])
-        pixels = torch.from_numpy(pixel_values(ask.pictures, processor.image_processor))
+        pixels = torch.from_numpy(pixel_values(prompt.pictures, processor.image_processor))
         made = model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=12,
                               do_sample=False, attention_mask=torch.ones_like(ids))  # fmt: skip
         text = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
         expected.append(text.strip())
-    assert generate(model, processor, asks[:6], system="", new_tokens=12) == expected
+    assert generate(model, processor, prompts[:6], system="", new_tokens=12) == expected

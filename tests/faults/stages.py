@@ -53,7 +53,7 @@ def questions(folder):
 
 
 def rollout(folder):
-    """Ask a model every question after one opening round."""
+    """Prompt a model every question after one opening round."""
     from cocoift.evaluation.protocols import Protocol
     from cocoift.evaluation.rollout import local_answers, roll_out
     from cocoift.tuning.model import load_model, load_processor

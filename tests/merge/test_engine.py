@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoift.core.files import DataError
-from cocoift.core.kept import KEPT_SCHEMA, kept_by_image
+from cocoift.core.schema import KEPT_SCHEMA, kept_by_image
 from cocoift.merge.engine import image_ranges, merge_tables
 from cocoift.merge.export import export_mixture, write_mixture
 from cocoift.merge.layouts import MERGED, MIX, records

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Turn
-from cocoift.core.tokens import estimate, token_counter
+from cocoift.core.text import estimate_tokens, token_counter
 from cocoift.merge.rules import Rules, merge_image, pack, shuffled_dialogs
 from cocoift.sources.coco import Scope
 
@@ -22,7 +22,7 @@ def turn(
 
 
 def merge(*turns, rules=RULES, scope=None):
-    return merge_image(9, turns, rules=rules, scope=scope or Scope(), count_tokens=estimate)
+    return merge_image(9, turns, rules=rules, scope=scope or Scope(), count_tokens=estimate_tokens)
 
 
 def kept(merged):
@@ -213,7 +213,7 @@ def test_the_estimate_is_never_below_the_count_of_a_real_tokenizer(tmp_path):
     tokenizer.train_from_iterator(lines, vocab_size=500)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     count = token_counter(tmp_path / "tokenizer.json")
-    assert all(count(line) <= estimate(line) for line in lines)
+    assert all(count(line) <= estimate_tokens(line) for line in lines)
     assert count("the cat") == 2
 
 

@@ -166,7 +166,7 @@ def test_the_drop_table_adds_up():
 
 
 def test_a_records_tokens_include_the_image(tmp_path):
-    from cocoift.core.kept import KEPT_SCHEMA
+    from cocoift.core.schema import KEPT_SCHEMA
     from cocoift.merge.rules import Rules
 
     row = (9, "a", "1", 0, "q", "q", "x", "free", 0, 0, 30)

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 
 from cocoift.core.schema import Turn
-from cocoift.core.tokens import estimate
+from cocoift.core.text import estimate_tokens
 from cocoift.merge.rules import Rules, merge_image
 from cocoift.sources import read_source
 from cocoift.sources.base import Dialog
@@ -92,7 +92,7 @@ def test_real_expressions_are_all_kept_by_the_merge(real, tmp_path):
             for n, qa in enumerate(dialog.rounds)
         ]  # fmt: skip
         merged = merge_image(
-            dialog.image_id, turns, rules=Rules(), scope=Scope(), count_tokens=estimate
+            dialog.image_id, turns, rules=Rules(), scope=Scope(), count_tokens=estimate_tokens
         )
         assert merged.drops == []
     told = sum(len(dialog.rounds) for dialog in dialogs)
