@@ -1,44 +1,108 @@
-"""The command line: `python -m cocoift train PRESET --mixture merged`."""
+"""The command line: `cocoift COMMAND`, or `python -m cocoift COMMAND`."""
 
 import argparse
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from cocoift import study
 from cocoift.core.files import DataError
+
+PRESET = "a name in notebooks/presets, or a path to a YAML file or a run.json"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a `DataError` ends it with one line."""
-    parser = argparse.ArgumentParser(prog="python -m cocoift", description=__doc__)
+    parser = argparse.ArgumentParser(prog="cocoift", description="The study, step by step.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    own = commands.add_parser(
-        "train",
-        help="train one mixture, on one device or under `accelerate launch`",
-        epilog="accelerate launch --num_processes 8 -m cocoift train llava-1.5-7b",
+
+    def command(
+        run: Callable[[argparse.Namespace], None], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        own = commands.add_parser(
+            run.__name__.removeprefix("_"), help=text, description=text, epilog=f"e.g. {example}"
+        )
+        own.set_defaults(run=run)
+        return own
+
+    own = command(_study, "run the notebooks that need it, in order", "cocoift study mini")
+    own.add_argument("preset", nargs="?", default="mini", help=PRESET)
+    own = command(
+        _download, "fetch sources, or list what is there", "cocoift download vqav2 coco_captions"
     )
-    own.add_argument("preset", help="a name in notebooks/presets, or a path to a YAML file")
+    own.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
+    own.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of the raw files")
+    own.add_argument("--catalogue", type=Path, default=Path("data/sources.yaml"))
+    own = command(
+        _train,
+        "train one adapter, on one device or under `accelerate launch`",
+        "accelerate launch --num_processes 8 -m cocoift train llava-1.5-7b",
+    )
+    own.add_argument("preset", help=PRESET)
     own.add_argument("--mixture", default="merged", help="merged or mix")
     own.add_argument("--seed", type=int, default=0)
-    own.set_defaults(command=_train)
+    own = command(
+        _export,
+        "merge an adapter into its base: a checkpoint for vLLM and transformers",
+        "cocoift export llava-1.5-7b data/served/merged --mixture merged",
+    )
+    own.add_argument("preset", help=PRESET)
+    own.add_argument("out", type=Path, help="folder for the checkpoint")
+    own.add_argument("--mixture", default="merged", help="merged or mix")
+    own.add_argument("--seed", type=int, default=0)
+    own = command(
+        _assemble,
+        "build LLaVA-1.5's base from a Vicuna, a CLIP tower and a stage-1 projector",
+        "cocoift assemble data/base-7b vicuna-7b-v1.5 clip-vit-large-patch14-336 p.safetensors",
+    )
+    own.add_argument("out", type=Path, help="folder for the checkpoint")
+    own.add_argument("language", help="folder, or name on the hub, of the language model")
+    own.add_argument("vision", help="folder, or name on the hub, of the vision tower")
+    own.add_argument("projector", type=Path, help="mm_projector as safetensors")
     chosen = parser.parse_args(arguments)
     try:
-        chosen.command(chosen)
+        chosen.run(chosen)
     except (OSError, DataError) as error:
         sys.exit(f"error: {error}")
 
 
+def _study(chosen: argparse.Namespace) -> None:
+    from cocoift.study import project_root, read_preset
+
+    read_preset(chosen.preset)
+    command = [sys.executable, "-m", "doit", f"preset={chosen.preset}"]
+    sys.exit(subprocess.run(command, cwd=project_root(), check=False).returncode)
+
+
+def _download(chosen: argparse.Namespace) -> None:
+    from cocoift.sources.download import fetch
+
+    print(fetch(chosen.sources, raw=chosen.raw, catalogue=chosen.catalogue).to_string(index=False))
+
+
 def _train(chosen: argparse.Namespace) -> None:
-    from cocoift.tuning.model import pick_device
-    from cocoift.tuning.recipe import plan_training, planned_names
+    from cocoift.study import open_study
     from cocoift.tuning.train import train
 
-    root = Path.cwd()
-    known = study.known_parameters(study.project_root())
-    preset = study.named_preset(chosen.preset, known=known)
-    parameters = {name: value for name, value in preset.items() if name in planned_names()}
-    parameters["device"] = pick_device(parameters["device"])
-    print(train(plan_training(chosen.mixture, chosen.seed, root=root, **parameters)))
+    print(train(open_study(chosen.preset).training(chosen.mixture, chosen.seed)))
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    from cocoift.study import open_study
+    from cocoift.tuning.checkpoints import export
+
+    study = open_study(chosen.preset)
+    adapter = study.adapter(chosen.mixture, chosen.seed)
+    base, system = study.base(chosen.seed), study.preset.system_prompt
+    print(export(adapter, chosen.out, checkpoint=base, system=system))
+
+
+def _assemble(chosen: argparse.Namespace) -> None:
+    from cocoift.tuning.chat import VICUNA_SYSTEM
+    from cocoift.tuning.checkpoints import assemble
+
+    parts = {"language": chosen.language, "vision": chosen.vision, "projector": chosen.projector}
+    print(assemble(chosen.out, **parts, system=VICUNA_SYSTEM))
 
 
 if __name__ == "__main__":

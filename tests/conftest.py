@@ -45,7 +45,7 @@ def mini(tmp_path_factory):
 def checkpoint(tmp_path_factory):
     """A LLaVA that has learnt next to nothing, in the files of a published checkpoint."""
     from cocoift.mini.build import build_tiny_llava
-    from cocoift.mini.llava import Recipe
+    from cocoift.mini.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     recipe = Recipe(scenes=96, tower_steps=1, language_steps=1, width=64, layers=2, vocabulary=300)

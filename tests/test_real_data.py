@@ -17,8 +17,7 @@ from cocoift.inspector.data import open_inspection
 from cocoift.inspector.overlay import LAYERS
 from cocoift.inspector.widget import picture
 from cocoift.sources import read_catalogue, read_source
-from cocoift.sources.coco import instances_by_image
-from cocoift.sources.instances import write_instances
+from cocoift.sources.instances import read_instances, write_instances
 
 HERE = Path(__file__).parent / "real_mini"
 
@@ -88,7 +87,7 @@ def test_vqav2_answers_are_the_most_common_of_ten(readings, real):
 )
 def test_boxes_agree_with_pycocotools(real, file, count):
     coco = COCO(str(real / file))
-    found = instances_by_image(real / file)
+    found = read_instances(real / file).by_image()
     assert sum(map(len, found.values())) == count == len(coco.getAnnIds())
     for image_id, instances in found.items():
         theirs = coco.loadAnns(coco.getAnnIds(imgIds=image_id))

@@ -60,6 +60,10 @@ class Turn(NamedTuple):
     form: str
 
 
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a preset: immutable; unknown fields are refused."""
+
+
 class Message(msgspec.Struct, frozen=True, rename={"speaker": "from"}):
     """One side of a round: `from` is `human` or `gpt`."""
 

@@ -6,10 +6,10 @@ it; `merged` and `mix` are arms themselves and their adapters are those of noteb
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -19,7 +19,6 @@ from cocoift.evaluation.protocols import Protocol
 from cocoift.merge.export import write_mixture
 from cocoift.merge.layouts import MERGED, MIX, Layout, records
 from cocoift.sources.base import decode
-from cocoift.tuning.recipe import Training, plan_training
 
 # Mixtures written by code that lays them out differently are not reused; raise it with a change.
 _VERSION = 1
@@ -169,29 +168,11 @@ def write_variant(
     return path
 
 
-def variant_training(
-    variant: Variant,
-    seed: int,
-    *,
-    mixture: Path | None,
-    folder: Path,
-    train_images: int | None,
-    settings: Mapping[str, Any],
-) -> Training:
-    """Return the training of a variant: that of `merged` but for its mixture or its images.
-
-    `mixture` is its own JSON file, `None` for that of `merged`; `mix` and `merged` are the
-    trainings of notebook 04.  Adapters go below `folder`.  `settings` are what `plan_training`
-    takes besides.
-    """
-    whole = variant.name in WHOLE
-    images = variant.images or train_images
-    name = variant.name if whole else "merged"
-    plain = plan_training(name, seed, train_images=images, **settings)
-    if whole:
-        return plain
-    adapter = folder / f"{variant.name}-{seed}"
-    return replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
+def trained(arms: Sequence[Arm]) -> dict[str, Variant]:
+    """Return the variants that arms train, and both mixtures of notebook 04, by name."""
+    found = {arm.variant.name: arm.variant for arm in arms} | WHOLE
+    found.pop(UNTUNED.name, None)
+    return found
 
 
 def opening_protocols(openings: Mapping[str, Sequence[str]]) -> dict[str, Protocol]:

@@ -4,13 +4,15 @@ MM-Vet (`mm-vet.json`, yuweihao/MM-Vet), InfiMM-Eval (`core-mm-wo-answer.json`, 
 on the model hub) and LLaVA-Bench (COCO) (`qa90_questions.jsonl`, haotian-liu/LLaVA).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from cocoift.core.files import DataError
+from cocoift.core.files import DataError, sha256
+from cocoift.core.schema import Settings
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 CATEGORIES = ("deductive", "abductive", "analogical")
@@ -35,6 +37,25 @@ class Question:
     complexity: str = ""
     steps: tuple[str, ...] = ()
     wording: str = ""
+
+
+class BenchmarkFiles(Settings):
+    """A benchmark as a preset states it: its format, its file and image folder in `raw_dir`."""
+
+    format: Literal["mm_vet", "infimm_eval", "llava_bench"]
+    questions: str
+    images: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark on disk: its questions, the format they came in, and its image folder."""
+
+    name: str
+    kind: str
+    questions: list[Question]
+    images: Path
+    digest: str
 
 
 class _MmVet(msgspec.Struct):
@@ -161,6 +182,35 @@ def read_benchmark(path: Path, kind: str) -> list[Question]:
     if not questions:
         raise DataError(f"{path}: no questions")
     return questions
+
+
+def read_benchmarks(settings: Mapping[str, BenchmarkFiles], root: Path) -> list[Benchmark]:
+    """Return a preset's benchmarks; those whose file of questions is not below `root` are left out.
+
+    Raises what `read_benchmark` raises.
+    """
+    found = []
+    for name, files in settings.items():
+        path = root / files.questions
+        if path.is_file():
+            questions = read_benchmark(path, files.format)
+            images = root / files.images
+            found.append(Benchmark(name, files.format, questions, images, sha256(path)))
+    return found
+
+
+def benchmarks_for(
+    models: Sequence[str], settings: Mapping[str, BenchmarkFiles], root: Path
+) -> list[Benchmark]:
+    """Return the benchmarks on disk; raises `DataError` if there is none to put to the models."""
+    found = read_benchmarks(settings, root)
+    if models and not found:
+        places = ", ".join(str(root / files.questions) for files in settings.values())
+        raise DataError(
+            f"no benchmark for {', '.join(models)}: there is no {places or 'benchmark named'}; "
+            "fetch one (README, Evaluation), or set models and endpoints to []"
+        )
+    return found
 
 
 def _known(path: Path, name: str, found: list[str], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cocoift.core.files import digest, sha256
-from cocoift.evaluation.endpoint import Endpoint
+from cocoift.evaluation.endpoint import NamedEndpoint
 from cocoift.evaluation.protocols import Answerer, Prompt
 from cocoift.evaluation.rollout import endpoint_answers, local_answers, local_margins
 from cocoift.tuning.memory import available, dense_fits
@@ -70,16 +70,13 @@ class LocalModels:
 
 
 def endpoint_candidates(
-    settings: Sequence[Mapping[str, Any]], *, system: str, new_tokens: int
+    endpoints: Sequence[NamedEndpoint], *, system: str, new_tokens: int
 ) -> Iterator[Candidate]:
-    """Yield the models behind endpoints that a preset names: `{name, base_url, model, ...}`."""
-    for entry in settings:
-        values = dict(entry)
-        name = values.pop("name")
-        endpoint = Endpoint(**values)
+    """Yield the models behind endpoints."""
+    for endpoint in endpoints:
         key = digest([endpoint.base_url, endpoint.model, system, new_tokens])
         answer = endpoint_answers(endpoint, system=system, new_tokens=new_tokens)
-        yield Candidate(name, 0, answer, key)
+        yield Candidate(endpoint.name, 0, answer, key)
 
 
 def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candidate]:

@@ -128,38 +128,3 @@ def headline(models: Sequence[str]) -> list[Contrast]:
         ASKED_ALONE,
         versus("merged", "mix", AFTER),
     ]
-
-
-def conclusion(effects: pd.DataFrame, metric: str) -> str:
-    """Say what one short round does to both tuned models and how they compare asked alone.
-
-    `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where one of the
-    two models is not there.
-    """
-    layout = rows_of(effects, LAYOUT.name, metric)
-    if layout.empty:
-        return ""
-    told = describe(layout)
-    found = sign(layout)
-    if found < 0:
-        text = (
-            "One short round costs the model tuned on the baseline mixture more than the one tuned "
-            f"on the same annotations in merged conversations (difference of the changes {told}): "
-            "layout decides."
-        )
-    elif found > 0:
-        text = (
-            "One short round costs the model tuned on the merged mixture more, the opposite of "
-            f"the paper (difference of the changes {told})."
-        )
-    else:
-        text = (
-            f"The changes of the two tuned models do not differ beyond doubt ({told}): that "
-            "layout decides is not shown."
-        )
-    alone = rows_of(effects, ASKED_ALONE.name, metric)
-    better = {1: "better than", -1: "worse than", 0: "not shown to differ from"}[sign(alone)]
-    return (
-        f"{text} Asked alone, the merged mixture is {better} the baseline mixture "
-        f"({describe(alone)})."
-    )

@@ -5,21 +5,19 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import IMAGE_MARKER, Message
+from cocoift.core.schema import IMAGE_MARKER, Message, Settings
 from cocoift.evaluation.protocols import Failure
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class Endpoint(Settings):
     """Where to prompt: the address ends in `/v1`; the key is read from an environment variable.
 
     `retries` is the client's own, with its growing pauses, for time-outs, 429 and 5xx.
@@ -45,6 +43,12 @@ class Endpoint:
         return OpenAI(
             base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries
         )
+
+
+class NamedEndpoint(Endpoint, kw_only=True):
+    """A model behind an endpoint that a preset evaluates, under this name."""
+
+    name: str
 
 
 def to_openai(

@@ -4,7 +4,7 @@ CHAIR (Rohrbach et al. 2018, arXiv 1809.02156) on COCO's instances alone, withou
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pandas as pd
 from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.files import DataError
 from cocoift.core.schema import coco_id
+from cocoift.sources.instances import read_instances
 
 _DENIAL = re.compile(r"\b(?:no|not|none|without|never|neither|nor)\b|n't\b", re.IGNORECASE)
 
@@ -61,29 +62,20 @@ def _plurals(name: str) -> list[str]:
     return [f"{name}es" if name.endswith(("s", "x", "z", "ch", "sh")) else f"{name}s"]
 
 
-def instance_categories(path: Path) -> dict[str, set[str]]:
-    """Return the categories of every picture of a COCO instances file, by `picture_key`.
+def instance_categories(paths: Iterable[Path]) -> dict[str, set[str]]:
+    """Return the categories of every image of COCO instances files, by `picture_key`.
 
-    Crowds count.  Pictures without any instance have an empty set.  Raises `DataError` when
-    pycocotools cannot read the file.
+    Crowds count.  Images without any instance have an empty set; of an image in several files the
+    last one counts.  Files that are not there are left out.
     """
-    import contextlib
-    import io
-
-    from pycocotools.coco import COCO
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
-            coco = COCO(str(path))
-        names = {number: one["name"] for number, one in coco.cats.items()}
-        return {
-            picture_key(image["file_name"]): {
-                names[a["category_id"]] for a in coco.imgToAnns.get(number, ())
-            }
-            for number, image in coco.imgs.items()
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise DataError(f"{path}: {error}; name a COCO instances file") from error
+    found: dict[str, set[str]] = {}
+    for path in (path for path in paths if path.is_file()):
+        file = read_instances(path)
+        by_image = file.by_image()
+        for image in file.images:
+            names = {name for _, name in by_image.get(image.id, ())}
+            found[picture_key(image.file_name or str(image.id))] = names
+    return found
 
 
 def picture_key(name: str) -> str:

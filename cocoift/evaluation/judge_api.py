@@ -10,12 +10,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import structs
 from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, digest
+from cocoift.core.schema import Settings
 from cocoift.core.text import estimate_tokens
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint, complete
@@ -26,27 +28,42 @@ _GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IG
 _REPLY_TOKENS = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
-    """Who judges and how: the endpoint, the prompt, and how often each answer is judged.
+class JudgeTerms(Settings):
+    """Who judges and how often.
 
     `repeats` is how often an answer is judged under the protocols of the headline; under others it
-    is judged once.  `attempts` bounds how often an unusable reply is asked for again.  `prices`
+    is judged once.  `attempts` bounds how often an unusable reply is requested again.  `prices`
     are per million tokens, in and out; `max_cost` is the most that all replies may cost together,
     empty ones and those of earlier runs included.
     """
 
     endpoint: Endpoint
-    prompt: str
     temperature: float = 0.0
     repeats: int = 1
     attempts: int = 3
     prices: tuple[float, float] = (0.0, 0.0)
     max_cost: float = 10.0
 
+
+class OpenAiJudge(JudgeTerms, kw_only=True, tag_field="kind", tag="openai"):
+    """A preset's judge behind an endpoint: `prompts` names a text file per benchmark format."""
+
+    prompts: dict[str, str]
+
+    def with_prompt(self, prompt: str) -> "JudgeSettings":
+        """Return the settings for benchmarks that are judged with this prompt."""
+        terms = {name: getattr(self, name) for name in JudgeTerms.__struct_fields__}
+        return JudgeSettings(prompt=prompt, **terms)
+
+
+class JudgeSettings(JudgeTerms, kw_only=True):
+    """How the answers to one benchmark are judged."""
+
+    prompt: str
+
     def under(self, protocol: str) -> "JudgeSettings":
         """Return the settings for answers under a protocol."""
-        return self if protocol in (ALONE, AFTER) else replace(self, repeats=1)
+        return self if protocol in (ALONE, AFTER) else structs.replace(self, repeats=1)
 
     @property
     def prompt_hash(self) -> str:

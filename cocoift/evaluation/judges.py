@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cocoift.core.schema import Settings
 from cocoift.evaluation.benchmarks import Question
 
 # A number with its sign and its thousands, else a word; hyphens part words.
@@ -18,6 +19,10 @@ _WORD = re.compile(
 )
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+class ReferenceJudge(Settings, tag_field="kind", tag="reference"):
+    """A preset's offline judge (`reference_verdict`)."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """Protocols: how a question is put to a model, alone or after opening rounds."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import msgspec
 from PIL import Image
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import Message
+from cocoift.core.schema import Message, Settings
 
 # The two protocols of the headline: a question alone, and after one short round.
 ALONE, AFTER = "single_round", "multi_round"
@@ -59,30 +59,44 @@ class Protocol:
         return len(self.opening) + 1
 
 
-def read_protocols(settings: Mapping[str, Mapping[str, Any]], root: Path) -> dict[str, Protocol]:
-    """Return the protocols a preset names, `{name: {opening: [], replies: [], picture: own}}`.
+class ProtocolSettings(Settings):
+    """A protocol as a preset states it.
 
-    A reply that ends in `.json` is a file below `root`, `{image name: reply}`.  Raises `DataError`
-    for an unknown key, an unknown picture, or replies that do not match the opening rounds.
+    `replies` are those of a reference, one per opening round: a text, or a JSON file
+    `{image name: reply}`.  See `Protocol`.
     """
-    protocols = {}
-    for name, values in settings.items():
-        strange = set(values) - {"opening", "replies", "picture"}
-        opening, replies = tuple(values.get("opening", ())), tuple(values.get("replies", ()))
-        picture = values.get("picture", "own")
-        if strange or picture not in ("own", "other", "blank"):
-            raise DataError(f"protocol {name}: {sorted(strange) or picture!r} is not known")
-        if replies and len(replies) != len(opening):
-            raise DataError(
-                f"protocol {name}: {len(replies)} replies for {len(opening)} opening rounds"
-            )
-        told = tuple(_read(root / r) if r.endswith(".json") else r for r in replies)
-        protocols[name] = Protocol(name=name, opening=opening, replies=told, picture=picture)
-    return protocols
+
+    opening: list[str] = []
+    replies: list[str] = []
+    picture: Literal["own", "other", "blank"] = "own"
+
+    def __post_init__(self) -> None:
+        """Refuse replies that do not match the opening rounds."""
+        if self.replies and len(self.replies) != len(self.opening):
+            rounds = f"{len(self.opening)} opening rounds"
+            raise ValueError(f"{len(self.replies)} replies for {rounds}")
 
 
-def _read(path: Path) -> dict[str, str]:
+def read_protocols(settings: Mapping[str, ProtocolSettings], root: Path) -> dict[str, Protocol]:
+    """Return a preset's protocols by name; files of replies are below `root`.
+
+    Raises `DataError` for a file of replies that cannot be read.
+    """
+    return {
+        name: Protocol(
+            name=name,
+            opening=tuple(one.opening),
+            replies=tuple(_reply(reply, root) for reply in one.replies),
+            picture=one.picture,
+        )
+        for name, one in settings.items()
+    }
+
+
+def _reply(reply: str, root: Path) -> str | dict[str, str]:
+    if not reply.endswith(".json"):
+        return reply
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {error}; it should hold a reply by image name") from error
+        return msgspec.json.decode((root / reply).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(f"{root / reply}: {error}; it holds a reply by image name") from error

@@ -4,8 +4,6 @@ A rollout file is JSON, one line a dialog, and only ever grows: a run that is ki
 it was and asks nothing twice.
 """
 
-import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, inside, write_bytes
 from cocoift.core.images import open_image
+from cocoift.core.log import append_lines, whole_lines
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt, Protocol
@@ -133,10 +132,11 @@ def roll_out(
     # Questions on one picture stay together: they share its cache and its opening rounds.
     todo.sort(key=lambda question: question.images)
     bar = tqdm(total=len(todo), desc=f"{model}, {protocol.name}", unit=" dialogs", leave=False)
-    with file.open("ab", buffering=0) as log, bar:
+    with bar:
 
         def save(rollout: Rollout) -> None:
-            _append(log, msgspec.json.encode(rollout) + b"\n", file)
+            lost = "free space and run again, what was answered is kept"
+            append_lines(file, [msgspec.json.encode(rollout)], lost=lost)
 
         for part in (todo[at : at + chunk] for at in range(0, len(todo), chunk)):
             shown = _pictures(part, questions, protocol, image_root)
@@ -147,27 +147,12 @@ def roll_out(
     return [done[question.id] for question in questions]
 
 
-def _append(log: io.RawIOBase, line: bytes, file: Path) -> None:
-    """Write a line at once; one that a full disk cut short is taken back by the next run."""
-    try:
-        if log.write(line) == len(line):
-            return
-        reason = "the disk is full"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    raise DataError(f"{file}: {reason}; free space and run again, what was answered is kept")
-
-
 def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, list[Round]]]:
-    """Return a file's dialogs and opening rounds, and make the file ready to be appended to."""
-    first = msgspec.json.encode(head) + b"\n"
-    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
-    if not lines or lines[0] != first:
-        write_bytes(file, first)
+    """Return a file's dialogs and opening rounds; begin it anew if its head is another one."""
+    first = msgspec.json.encode(head)
+    if not file.is_file() or whole_lines(file)[:1] != [first]:
+        write_bytes(file, first + b"\n")
         return {}, {}
-    if not lines[-1].endswith(b"\n"):  # a line that a kill cut short
-        lines.pop()
-        os.truncate(file, sum(map(len, lines)))
     return _read(file)[1:]
 
 
@@ -185,7 +170,7 @@ def read_log(file: Path) -> tuple[Head, list[Rollout]]:
 def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[Images, list[Round]]]:
     """Return a file's head, its dialogs by question, and its opening rounds by pictures."""
     try:
-        first, *lines = file.read_bytes().splitlines()
+        first, *lines = whole_lines(file)
         head = msgspec.json.decode(first, type=Head)
         found = [msgspec.json.decode(line, type=Rollout) for line in lines]
     except (OSError, ValueError, msgspec.MsgspecError) as error:

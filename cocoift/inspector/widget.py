@@ -23,8 +23,8 @@ Turns = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What is looked up beside the set: sources by name, reasons in words, answers by picture.
+class Lookups:
+    """What is looked up for an image: sources by name, reasons in words, model answers.
 
     `answers` maps (benchmark, picture) to rows of `verdicts.csv.gz`; a benchmark's pictures are
     below `answer_roots`.
@@ -50,12 +50,12 @@ class Inspector:
     image shown takes its place.
     """
 
-    def __init__(self, inspection: Inspection, beside: Surroundings, *, curation: Path) -> None:
-        self.inspection, self.beside, self.curation = inspection, beside, curation
+    def __init__(self, inspection: Inspection, lookups: Lookups, *, curation: Path) -> None:
+        self.inspection, self.lookups, self.curation = inspection, lookups, curation
         self.flags = read_decisions(curation)
         self.changing = False
         self.ids = inspection.images(Filter())
-        self.controls = make_controls(inspection, titles=beside.titles, evaluated=beside.answers)
+        self.controls = make_controls(inspection, titles=lookups.titles, evaluated=lookups.answers)
         self.widget = lay_out(self.controls)
         self._connect()
         self._draw_answers()
@@ -160,10 +160,10 @@ class Inspector:
     def _show_raw(self) -> None:
         parts = []
         for turn in self._chosen()[:5]:
-            entry = self.beside.catalogue.get(turn["source"])
+            entry = self.lookups.catalogue.get(turn["source"])
             keys = {"dialog_id": turn["dialog_id"], "answer": turn["answer"]}
             keys["image_id"] = self.image_id
-            found = raw_annotations(entry, self.beside.raw, **keys) if entry else {}
+            found = raw_annotations(entry, self.lookups.raw, **keys) if entry else {}
             parts += [cards.raw_card(name, text) for name, text in found.items()]
             if not found:
                 parts.append(cards.raw_card(turn["source"], "no JSON record holds this turn"))
@@ -171,9 +171,9 @@ class Inspector:
 
     def _draw(self) -> None:
         own = self.flags.get(self.image_id, {})
-        titles = self.beside.titles
+        titles = self.lookups.titles
         self.controls["turns"].value = cards.turn_table(self.view, titles, own)
-        reasons = self.beside.reasons
+        reasons = self.lookups.reasons
         self.controls["dropped"].value = cards.dropped_table(self.view, titles, reasons)
         self._draw_picture()
         self._count()
@@ -189,10 +189,10 @@ class Inspector:
         if key is None:
             self.controls["answers"].value = "<p>Notebook 05 has not run.</p>"
             return
-        root, name = self.beside.answer_roots.get(key[0]), key[1]
+        root, name = self.lookups.answer_roots.get(key[0]), key[1]
         shown = overlay(Path(name), root, [], alt=f"benchmark picture {name}") if root else ""
         table = cards.answer_table(
-            self.beside.answers[key], one="single_round", other="multi_round"
+            self.lookups.answers[key], one="single_round", other="multi_round"
         )
         self.controls["answers"].value = cards.image_card(title=name, overlay=shown, parts=[table])
 
@@ -208,11 +208,11 @@ class Inspector:
     def card(self) -> str:
         """Return the image shown as static HTML: the widget's content with nothing to click."""
         own = self.flags.get(self.image_id, {})
-        titles, reasons = self.beside.titles, self.beside.reasons
+        titles, reasons = self.lookups.titles, self.lookups.reasons
         shown = picture(self.inspection, self.view, layers=LAYERS, categories=None)
         parts = [cards.turn_table(self.view, titles, own)]
         parts.append(cards.dropped_table(self.view, titles, reasons))
-        if self.beside.answers:
+        if self.lookups.answers:
             parts.append(self.controls["answers"].value)
         title = f"image {self.image_id}, one of {len(self.inspection.turns.ids):,}"
         return cards.image_card(title=title, overlay=shown, parts=parts)

@@ -4,13 +4,13 @@ The data is never edited: notebook 02 takes the file and leaves the flagged turn
 `curated`.  The last decision on a turn counts.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from cocoift.core.files import DataError
+from cocoift.core.log import append_lines, whole_lines
 from cocoift.merge.rules import TurnKey
 
 REASONS = ("wrong answer", "wrong form", "not about the picture", "offensive", "other")
@@ -37,56 +37,28 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 def append_decisions(path: Path, decisions: Iterable[Decision]) -> None:
     """Append decisions in one write and wait until the disk has them.
 
-    A line that an earlier write left unfinished is ended first, so nothing is glued to it.  Raises
-    `DataError` when the file cannot be written: the decision is then not taken.
+    Raises `DataError` when the file cannot be written: the decision is then not taken.
     """
-    lines = b"".join(msgspec.json.encode(one) + b"\n" for one in decisions)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    lines = b"\n" + lines
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; the decision was not written") from error
+    lines = map(msgspec.json.encode, decisions)
+    append_lines(path, lines, lost="the decision was not written", sync=True)
 
 
 def read_decisions(path: Path) -> dict[int, dict[TurnKey, Decision]]:
     """Return the turns that are flagged, by image; none when there is no file.
 
-    A last line that a kill cut short is passed over: its decision was never confirmed.  Raises
-    `DataError` naming file and line for any other line that is no decision.
+    Raises `DataError` naming file and line for a line that is no decision.
     """
-    if not path.is_file():
-        return {}
     found: dict[int, dict[TurnKey, Decision]] = {}
-    content = path.read_bytes()
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(whole_lines(path) if path.is_file() else (), start=1):
         try:
             one = msgspec.json.decode(line, type=Decision)
         except (ValueError, msgspec.MsgspecError) as error:
-            if _cut_short(line):
-                continue
             raise DataError(f"{path}, line {number}: {error}; mend or delete the line") from error
         turns = found.setdefault(one.image_id, {})
+        turns.pop(one.key, None)
         if one.decision == "flag":
             turns[one.key] = one
-        else:
-            turns.pop(one.key, None)
     return {image_id: turns for image_id, turns in found.items() if turns}
-
-
-def _cut_short(line: bytes) -> bool:
-    """Tell a line that was not written to its end from one that is no decision at all."""
-    start = b'{"image_id":'
-    return line[: len(start)] == start[: len(line)] and not line.rstrip().endswith(b"}")
 
 
 def curated_turns(

@@ -6,11 +6,12 @@ Everything streams, one chunk of records at a time, and appears under its name o
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,9 @@ from cocoift.merge.layouts import Layout
 from cocoift.merge.rules import Rules
 from cocoift.sources.base import paused_collector
 from cocoift.sources.catalogue import Entry
+
+# Where records say that images are, below the image folder.
+IMAGE_DIR = "train2017"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ def write_mixture(records: Iterable[Record], folder: Path, *, name: str) -> dict
 
 
 def export_mixture(
-    turns: Path, folder: Path, *, name: str, layout: Layout, budget: int, image_dir: str
+    turns: Path, folder: Path, *, name: str, layout: Layout, budget: int, image_dir: str = IMAGE_DIR
 ) -> dict[str, int]:
     """Lay out a file of kept turns as a mixture and write it as `write_mixture` does.
 
@@ -124,9 +128,9 @@ def dataset_info(names: Iterable[str]) -> str:
 
 
 def dataset_card(
-    *,
     catalogue: Mapping[str, Entry],
     drops: pd.DataFrame,
+    *,
     counts: Mapping[str, Mapping[str, int]],
     rules: Rules,
     tokens: str,
@@ -160,7 +164,10 @@ def dataset_card(
         "",
         "## Rules",
         "",
-        *_table(("rule", "value"), [*asdict(rules).items(), ("tokens counted by", tokens)]),
+        *_table(
+            ("rule", "value"),
+            [*msgspec.structs.asdict(rules).items(), ("tokens counted by", tokens)],
+        ),
         "",
         "## Turns in, kept and dropped",
         "",

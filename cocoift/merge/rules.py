@@ -1,20 +1,18 @@
 """The merge: one image's turns become its records, by rules that are stated, counted and pure.
 
-The engine (`engine.py`) only reads, groups and writes; everything the paper's mixture depends on
-happens in `merge_image`, which sees one image and nothing else.
+`partitioned.py` only reads, groups and writes; everything the paper's mixture depends on happens in
+`merge_image`, which sees one image and nothing else.
 """
 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Literal
 
 import msgspec
 
-from cocoift.core.schema import IMAGE_MARKER, Turn
+from cocoift.core.schema import IMAGE_MARKER, Settings, Turn
 from cocoift.core.text import CountTokens, question_key, tidy
 from cocoift.sources.coco import Scope
 
@@ -30,8 +28,7 @@ Dropped = list[tuple[Turn, str]]
 TurnKey = tuple[str, str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
+class Rules(Settings):
     """The parameters of the merge; the defaults are the paper's setting for LLaVA-1.5.
 
     `image_tokens` is what one image costs (24 x 24 patches of 14 px at 336 px), `record_tokens`
@@ -43,8 +40,6 @@ class Rules:
     image_tokens: int = 576
     record_tokens: int = 40
     turn_tokens: int = 10
-    overflow: Literal["split", "sample"] = "split"
-    duplicates: Literal["same_form", "any_form"] = "same_form"
 
     @property
     def budget(self) -> int:
@@ -97,11 +92,9 @@ def merge_image(
     dropped: Dropped = []
     ordered = sorted(turns, key=lambda turn: (turn.source, turn.dialog_id, turn.round))
     usable = list(_usable(ordered, dropped, curated=curated))
-    unique, conflicts = _without_duplicates(usable, dropped, rules=rules)
+    unique, conflicts = _without_duplicates(usable, dropped)
     costed = _costed(unique, dropped, rules=rules, count_tokens=count_tokens)
     dialogs = shuffled_dialogs(costed, seed=rules.seed)
-    if rules.overflow == "sample":
-        dialogs = _sampled(dialogs, dropped, rules=rules)
     records = pack(dialogs, budget=rules.budget)
     return MergedImage(image_id, records, _counted(dropped), conflicts, dropped)
 
@@ -134,21 +127,19 @@ def _usable(
 
 
 def _without_duplicates(
-    turns: Sequence[Turn], dropped: Dropped, *, rules: Rules
+    turns: Sequence[Turn], dropped: Dropped
 ) -> tuple[list[Turn], list[Conflict]]:
     """Keep one turn per question; where answers disagree, one with the majority's answer.
 
-    A question asked for another form of answer is another instruction, not a duplicate, unless
-    `rules.duplicates` is `any_form`.  Where answers have equal votes, and among turns with the
-    winning answer, a round of the longest dialog stays, because its later rounds may refer to it;
-    then the first by source, dialog and round.  So a dialog loses a round only to a majority or to
-    a dialog at least as long.
+    A question asked for another form of answer is another instruction, not a duplicate.  Where
+    answers have equal votes, and among turns with the winning answer, a round of the longest
+    dialog stays, because its later rounds may refer to it; then the first by source, dialog and
+    round.  So a dialog loses a round only to a majority or to a dialog at least as long.
     """
     dialog_sizes = Counter((turn.source, turn.dialog_id) for turn in turns)
     groups: dict[tuple[str, str], list[Turn]] = defaultdict(list)
     for turn in turns:
         shape = "short" if turn.form in CLOSED_FORMS else turn.form
-        shape = shape if rules.duplicates == "same_form" else ""
         groups[question_key(turn.question or turn.instruction or ""), shape].append(turn)
     kept, conflicts = [], []
     for group in groups.values():
@@ -198,7 +189,7 @@ def _costed(
 def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Costed]:
     """Group turns into dialogs, rounds in order, the dialogs in an order drawn from the image id.
 
-    The order is that of hashes, so it is the same in every language, library and engine.
+    The order is that of hashes, so it is the same in every language, library and runner.
     """
 
     def dialog(item: tuple[Turn, int]) -> tuple[str, str]:
@@ -211,29 +202,6 @@ def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Co
 
     ordered = sorted(turns, key=lambda item: (*dialog(item), item[0].round))
     return sorted((list(group) for _, group in groupby(ordered, key=dialog)), key=place)
-
-
-def _sampled(dialogs: list[Costed], dropped: Dropped, *, rules: Rules) -> list[Costed]:
-    """Choose dialogs that fit one record, taking one of each source in turn."""
-    waiting: dict[str, list[int]] = defaultdict(list)
-    for index, dialog in enumerate(dialogs):
-        waiting[dialog[0][0].source].append(index)
-    rounds = max(map(len, waiting.values()), default=0)
-    queue = [
-        indices[turn]
-        for turn in range(rounds)
-        for indices in waiting.values()
-        if turn < len(indices)
-    ]
-    chosen, left = set(), rules.budget
-    for index in queue:
-        cost = sum(tokens for _, tokens in dialogs[index])
-        if cost <= left:
-            chosen.add(index)
-            left -= cost
-        else:
-            dropped += [(turn, "over_budget") for turn, _ in dialogs[index]]
-    return [dialog for index, dialog in enumerate(dialogs) if index in chosen]
 
 
 def pack(dialogs: Iterable[Costed], *, budget: int) -> list[Costed]:

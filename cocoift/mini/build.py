@@ -8,13 +8,15 @@ import hashlib
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from cocoift.core.files import replacing_folder, write_text
 from cocoift.core.text import FORMAT_PROMPTS
-from cocoift.mini.llava import Recipe, pretrained
+from cocoift.mini.llava import pretrained
+from cocoift.mini.recipe import Recipe
 
 # What a checkpoint depends on: these modules, `chat`, and the wordings of the format prompts.
 _MODULES = (
@@ -31,7 +33,7 @@ def build_tiny_llava(
     It counts as there when recipe and the code that builds it are the same; the one in `shipped`
     is then copied instead of built.  The folder appears only when whole.
     """
-    wanted = {"recipe": asdict(recipe), "code": code_digest()}
+    wanted = {"recipe": structs.asdict(recipe), "code": code_digest()}
     for present in (folder, shipped):
         losses = _losses(present, wanted)
         if losses is None:

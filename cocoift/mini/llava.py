@@ -6,7 +6,6 @@ template), with 1.4 million parameters instead of 7 billion.  `build` puts it on
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,29 +24,13 @@ from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.mini import pretrain
 from cocoift.mini.corpus import conversation, vocabulary_texts
 from cocoift.mini.draw import draw
+from cocoift.mini.recipe import Recipe
 from cocoift.mini.scenes import GRID, Scene, sample_scenes
 from cocoift.tuning.chat import END, Sample, chat_template, encode
 
 _SPECIALS = ["<pad>", "<s>", END, IMAGE_MARKER]
 # No system prompt: at this size it would be a third of every short conversation.
 SYSTEM = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything the tiny LLaVA is built from; the same recipe builds the same kind of model."""
-
-    seed: int = 0
-    pixels: int = 64
-    scenes: int = 8_000
-    tower_steps: int = 250
-    language_steps: int = 900
-    batch_tokens: int = 1_300
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    vocabulary: int = 704
-    context_tokens: int = 2_048
 
 
 def pretrained(

@@ -36,13 +36,12 @@ REASONS = {
     "conflict": "contradicting answer",
     "alternative": "other wording of an answer",
     "longer_than_context": "longer than the context",
-    "over_budget": "over the budget",
 }
 # Which collection a record of LLaVA-mix-665k comes from, by the folder of its image.
 _FOLDERS = {"gqa": "GQA", "ocr_vqa": "OCR-VQA", "textvqa": "TextCaps", "vg": "Visual Genome"}
 
 
-def told(drops: Mapping[str, int]) -> str:
+def drop_summary(drops: Mapping[str, int]) -> str:
     """Return drop counts in words, the largest first: `no COCO image 31, repeated id 2`."""
     ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{REASONS.get(reason, reason)} {turns:,}" for reason, turns in ordered)
@@ -55,7 +54,7 @@ def reading_table(folder: Path, catalogue: Mapping[str, Entry]) -> pd.DataFrame:
             "source": catalogue[name].title,
             "turns": turns,
             "dropped": sum(drops.values()),
-            "reasons": told(drops),
+            "reasons": drop_summary(drops),
         }
         for name, (turns, drops) in saved_counts(folder).items()
     ]
@@ -187,6 +186,17 @@ def placement_table(turns: pd.DataFrame) -> pd.DataFrame:
     """Return the share of multi-round conversations per placement (columns) by group (rows)."""
     several = turns[(turns["round"] == 0) & (turns.rounds > 1)]
     return pd.crosstab(several.group, several.placement, normalize="index")
+
+
+def first_turn_shares(turns: pd.DataFrame) -> tuple[float, float]:
+    """Return the share of multi-round conversations with a prompt in the first turn only.
+
+    And the share of those in which every answer has three words or fewer.
+    """
+    several = turns[turns.rounds > 1].groupby("record")
+    records = several.agg(placement=("placement", "first"), longest=("words", "max"))
+    first_only = records[records.placement == "first turn only"]
+    return len(first_only) / len(records), float((first_only.longest <= SHORT_WORDS).mean())
 
 
 def mixture_table(turns: pd.DataFrame) -> pd.DataFrame:

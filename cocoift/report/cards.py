@@ -1,12 +1,12 @@
-"""A record as HTML: its picture beside its rounds, every text escaped."""
+"""Records, samples and dialogs as HTML cards, every text escaped."""
 
 import base64
-import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cocoift.core.files import DataError, inside
+from cocoift.core.html import render
 from cocoift.core.images import open_image
 from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.core.text import tidy
@@ -18,35 +18,23 @@ _LARGEST_SIDE = 320
 def record_card(
     record: Record, *, image_root: Path, names: Mapping[str, str], rounds: int = 12
 ) -> str:
-    """Return a record as a self-contained HTML card: the picture and the first `rounds` rounds.
+    """Return a record as a self-contained HTML card: its image and its first `rounds` rounds.
 
-    Annotations are untrusted: their text is escaped, direction marks are isolated per cell, and
-    a picture that is missing or leaves `image_root` is told in words.  `names` are the titles of
-    the sources.
+    An image that is missing or leaves `image_root` is reported in words.  `names` are the titles
+    of the sources.
     """
     messages = record.conversations
-    pairs = list(zip(messages[::2], messages[1::2], record.sources, strict=True))
-    rows = "".join(
-        f"<tr>{_cell(names.get(source, source), 'white-space:nowrap;color:#555')}"
-        f"{_cell(tidy(ask.value.replace(IMAGE_MARKER, '')))}{_cell(reply.value)}</tr>"
-        for ask, reply, source in pairs[:rounds]
-    )
-    more = len(pairs) - rounds
-    note = f"<p>and {more} more rounds</p>" if more > 0 else ""
-    head = "".join(
-        f'<th scope="col" style="text-align:left">{name}</th>'
-        for name in ("source", "instruction", "answer")
-    )
-    title = (
-        f"record {html.escape(record.id)}: {len(pairs)} rounds, {len(set(record.sources))} sources"
-    )
-    return (
-        '<section style="display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start;'
-        'margin:1rem 0;border-top:1px solid #ccc;padding-top:.6rem">'
-        f"{_picture(record, image_root)}"
-        f'<div style="flex:1 1 24rem;min-width:0"><strong>{title}</strong>'
-        f'<table style="table-layout:auto;font-size:.9em"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>{note}</div></section>"
+    told = [
+        (names.get(source, source), tidy(asked.value.replace(IMAGE_MARKER, "")), reply.value)
+        for asked, reply, source in zip(messages[::2], messages[1::2], record.sources, strict=True)
+    ]
+    return render(
+        "record.html",
+        record=record,
+        rounds=told,
+        shown=rounds,
+        sources=len(set(record.sources)),
+        **_picture(image_root, record.image),
     )
 
 
@@ -57,80 +45,41 @@ def supervision_card(sample: Sample, decode: Callable[[Sequence[int]], str], *, 
     """
     parts, place = [], 0
     for start, end in sample.spans:
-        parts.append(html.escape(_shortened(decode(sample.input_ids[place:start]), image)))
-        told = html.escape(decode(sample.input_ids[start:end]))
-        parts.append(f'<mark style="background:#cfe3ff;text-decoration:underline">{told}</mark>')
+        before = decode(sample.input_ids[place:start])
+        count = before.count(image)
+        if count > 1:
+            before = before.replace(image * count, f"{image} × {count}")
+        parts += [(before, False), (decode(sample.input_ids[start:end]), True)]
         place = end
-    return (
-        '<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere;border:1px solid #ccc;'
-        f'padding:.6rem;font-family:monospace;font-size:.9em">{"".join(parts)}</div>'
-    )
+    return render("supervision.html", parts=parts)
 
 
 def dialog_card(
-    picture: Path, *, title: str, dialogs: Mapping[str, Sequence[tuple[str, str]]]
+    root: Path, name: str, *, title: str, dialogs: Mapping[str, Sequence[tuple[str, str]]]
 ) -> str:
-    """Return dialogs about one picture side by side: a column each, with its rounds in order.
+    """Return dialogs about the image `name` below `root` side by side, a column each.
 
-    `dialogs` maps a column's heading to its rounds, (question, answer).  All text is escaped.
+    `dialogs` maps a column's heading to its rounds, (question, answer).
     """
-    columns = "".join(
-        '<div style="flex:1 1 14rem;min-width:0">'
-        f"<strong>{html.escape(heading)}</strong>{''.join(map(_round, rounds))}</div>"
+    tidied = {
+        heading: [(tidy(question), tidy(answer)) for question, answer in rounds]
         for heading, rounds in dialogs.items()
-    )
-    return (
-        '<section style="display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start;'
-        'margin:1rem 0;border-top:1px solid #ccc;padding-top:.6rem">'
-        f'{_image(picture, alt=title)}<div style="flex:1 1 24rem;min-width:0">'
-        f"<strong>{html.escape(title)}</strong>"
-        f'<div style="display:flex;flex-wrap:wrap;gap:1rem">{columns}</div></div></section>'
-    )
+    }
+    return render("dialogs.html", title=title, dialogs=tidied, **_picture(root, name))
 
 
-def _round(pair: tuple[str, str]) -> str:
-    question, answer = (html.escape(tidy(text)) for text in pair)
-    style = "margin:.4rem 0;unicode-bidi:isolate;overflow-wrap:anywhere"
-    return (
-        f'<p dir="auto" style="{style};color:#555">{question}</p>'
-        f'<p dir="auto" style="{style};padding-left:1rem">{answer or "(no words)"}</p>'
-    )
-
-
-def _shortened(text: str, image: str) -> str:
-    count = text.count(image)
-    run = image * count
-    return text.replace(run, f"{image} × {count}") if count > 1 else text
-
-
-def _cell(text: str, style: str = "") -> str:
-    return (
-        f'<td dir="auto" style="text-align:left;unicode-bidi:isolate;overflow-wrap:anywhere;'
-        f'{style}">{html.escape(text)}</td>'
-    )
-
-
-def _picture(record: Record, image_root: Path) -> str:
+def _picture(root: Path, name: str) -> dict[str, str]:
+    """Return what a template shows of an image: its data, or why there is none."""
     try:
-        path = inside(image_root, record.image)
+        return {"data": thumbnail(inside(root, name)), "failure": ""}
     except DataError as error:
-        return f'<p style="width:12rem;color:#666">{html.escape(str(error))}</p>'
-    return _image(path, alt=f"picture {record.image}")
-
-
-def _image(path: Path, *, alt: str) -> str:
-    """Return a picture as an element, or, where it cannot be shown, the reason in words."""
-    try:
-        data = thumbnail(path)
-    except DataError as error:
-        return f'<p style="width:12rem;color:#666">{html.escape(str(error))}</p>'
-    return f'<img alt="{html.escape(alt)}" src="{data}" style="width:12rem;image-rendering:auto">'
+        return {"data": "", "failure": str(error)}
 
 
 def thumbnail(path: Path) -> str:
-    """Return a picture as a `data:` address, at most 320 px a side, proportions kept.
+    """Return an image as a `data:` address, at most 320 px a side, proportions unchanged.
 
-    Raises `DataError` when it is missing, no picture, or too large to be decoded safely.
+    Raises `DataError` when it is missing, no image, or too large to be decoded safely.
     """
     small = open_image(path)
     small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))

@@ -3,22 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
 
 from cocoift.core.files import DataError
-from cocoift.evaluation import gates as held_out
-from cocoift.evaluation import judge_api
-from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.effects import change, conclusion, describe, rows_of
-from cocoift.evaluation.evaluate import Benchmark, Judge, Run
-from cocoift.evaluation.judge_api import JudgeSettings
+from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
+from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.judging import Judge
 from cocoift.evaluation.lengths import SHORT_WORDS
-from cocoift.evaluation.protocols import Protocol
+from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.rollout import Rollout
-from cocoift.evaluation.score import COLLAPSE, collapsed
+from cocoift.evaluation.score import COLLAPSE, Metric, agreement, collapsed, score_table
 from cocoift.report.merge import mixtures_rounds
 
 
@@ -63,17 +60,80 @@ def paper_table(path: Path, benchmark: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def wide_table(scores: pd.DataFrame, *, seed: str = "all") -> pd.DataFrame:
+def all_scores(
+    verdicts: pd.DataFrame, metrics: Mapping[str, Sequence[Metric]], *, judge: str, resamples: int
+) -> pd.DataFrame:
+    """Return `score.score_table` of every benchmark in one table, with benchmark and judge."""
+    parts = []
+    for name, own in metrics.items():
+        table = score_table(verdicts[verdicts.benchmark == name], own, resamples=resamples)
+        parts.append(table.assign(benchmark=name, judge=judge))
+    table = pd.concat(parts, ignore_index=True)
+    first = ["benchmark", "model", "seed", "protocol", "metric"]
+    return table[[*first, *(name for name in table if name not in first)]]
+
+
+def all_effects(
+    verdicts: pd.DataFrame,
+    metrics: Mapping[str, Sequence[Metric]],
+    contrasts: Sequence[Contrast],
+    *,
+    resamples: int,
+) -> pd.DataFrame:
+    """Return `effects.effect_table` of every benchmark in one table."""
+    parts = []
+    for name, own in metrics.items():
+        judged = verdicts[verdicts.benchmark == name]
+        table = effect_table(judged, own, contrasts, resamples=resamples)
+        parts.append(table.assign(benchmark=name))
+    return pd.concat(parts, ignore_index=True)[["benchmark", *COLUMNS]]
+
+
+def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Return what the short round changes in each model's scores, for `figures.interval_plot`."""
+    named = {change(name).name: name for name in models}
+    own = effects[effects.contrast.isin(named) & (effects.seed == "all")]
+    own = own[own.metric != COLLAPSE]
+    shown = own.assign(model=own.contrast.map(named), setting=own.metric, value=own.difference)
+    return shown.assign(metric="change")
+
+
+def gate_sentence(gates: pd.DataFrame) -> str:
+    """Say whether the tuned models pass their gates, and which of them do not."""
+    if gates.empty:
+        return "There are no gates: no local model is evaluated, or nothing was merged to hold out."
+    failed = gates[(gates.model != "base") & ~gates.passed.astype(bool)]
+    if failed.empty:
+        return "The tuned models pass all gates."
+    named = "; ".join(dict.fromkeys(f"{row.model}: {row.gate}" for row in failed.itertuples()))
+    return (
+        f"**Some gates fail ({named}): the models do not follow length instructions well enough, "
+        "so read what follows with care.**"
+    )
+
+
+def wide_table(
+    scores: pd.DataFrame, protocols: Sequence[str], labels: Mapping[str, str]
+) -> pd.DataFrame:
     """Return scores in the paper's layout: a row per model and protocol, `value [low, high]`."""
-    own = scores[scores.seed == seed]
-    told = own.assign(
-        cell=[f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in zip(own.value, own.low, own.high,
-                                                               strict=True)]
-    )  # fmt: skip
-    wide = told.pivot_table(
+    own = scores[(scores.seed == "all") & scores.protocol.isin(protocols)]
+    cells = [
+        f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in zip(own.value, own.low, own.high, strict=True)
+    ]
+    wide = own.assign(cell=cells, model=own.model.map(labels)).pivot_table(
         index=["model", "protocol"], columns="metric", values="cell", aggfunc="first", sort=False
     )
     return wide.rename_axis(columns=None).reset_index()
+
+
+def trust_sentence(trust: pd.DataFrame) -> str:
+    """Say how the judge agrees with hand-given scores."""
+    found = agreement(trust["judge"], trust["hand"])
+    return (
+        f"Over {len(trust)} answers: mean absolute error {found['mean_absolute_error']:.2f}, rank "
+        f"correlation {found['rank_correlation']:.2f}, deviation between repeats "
+        f"{trust['spread'].mean():.2f}. Where judge and hand are 0.3 or more apart:"
+    )
 
 
 def read_trust(path: Path) -> tuple[list[Question], list[str], list[float]]:
@@ -98,7 +158,7 @@ def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
     Columns: question, answer, hand, judge (mean over repeats), spread (their deviation).
     """
     questions, replies, labels = read_trust(path)
-    verdicts = judge(benchmark, questions, replies)
+    verdicts = judge.verdicts(benchmark, questions, replies, ALONE)
     scores = [pd.Series([one.score for one in found], dtype=float) for found in verdicts]
     return pd.DataFrame(
         {
@@ -112,111 +172,38 @@ def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
 
 
 def changed_most(
-    runs: Sequence[Run], verdicts: pd.DataFrame, *, model: str, one: str, other: str, count: int
-) -> list[tuple[str, Rollout, Rollout]]:
-    """Return the dialogs of a model whose score fell most from protocol `one` to `other`.
+    runs: Sequence[Run], verdicts: pd.DataFrame, *, model: str, count: int
+) -> list[tuple[str, dict[str, Rollout]]]:
+    """Return the dialogs of a model whose score fell most from single round to multi-round.
 
-    One per picture, of the first benchmark and seed: (question id, under `one`, under `other`).
+    One per image, of the first benchmark and seed: question id, rollouts by protocol.
     """
     first = next(run for run in runs if run.model == model)
     own = verdicts[(verdicts.model == model) & (verdicts.seed == first.seed)]
     own = own[own.benchmark == first.benchmark.name]
     means = own.groupby(["protocol", "question_id"], sort=False).score.mean()
-    fall = (means[one] - means[other]).dropna().sort_values(ascending=False, kind="stable")
+    fall = (means[ALONE] - means[AFTER]).dropna().sort_values(ascending=False, kind="stable")
     found = {
         run.protocol: {r.question_id: r for r in run.rollouts}
         for run in runs
         if (run.model, run.seed, run.benchmark) == (model, first.seed, first.benchmark)
     }
-    chosen: dict[str, tuple[str, Rollout, Rollout]] = {}
+    chosen: dict[str, tuple[str, dict[str, Rollout]]] = {}
     for name in fall.index:
-        pair = found[one][name], found[other][name]
-        chosen.setdefault(pair[0].images[0], (name, *pair))
+        pair = {"single round": found[ALONE][name], "multi-round": found[AFTER][name]}
+        chosen.setdefault(pair["single round"].images[0], (name, pair))
     return list(chosen.values())[:count]
-
-
-def bill_of(run: Run, judges: Mapping[str, JudgeSettings], cache: Path) -> str:
-    """Tell what judging a run will take at most: calls, tokens, cost."""
-    own = judges[run.benchmark.kind].under(run.protocol)
-    due = judge_api.bill(own, *run.answered(), cache)
-    tokens = due.tokens_in + due.tokens_out
-    return f"{due.calls:,} calls, about {tokens:,} tokens, cost {due.cost:.2f}"
-
-
-def answer(
-    scores: pd.DataFrame, effects: pd.DataFrame, *, metric: str, labels: Mapping[str, str]
-) -> str:
-    """Return what each model scored and lost on one benchmark, and what follows from it.
-
-    `scores` are of that benchmark, all seeds together, `effects` is `effects.effect_table` of it;
-    `metric` is its headline.
-    """
-    value = scores.set_index(["model", "metric", "protocol"]).value
-    parts, caveats = [], []
-    for name in labels:
-        changes = rows_of(effects, change(name).name, metric)
-        if changes.empty:
-            continue
-        told = {
-            m: [value[name, m, p] for p in ("single_round", "multi_round")]
-            for m in (metric, COLLAPSE)
-        }
-        parts.append(
-            f"{labels[name]}: score {told[metric][0]:.0f} → {told[metric][1]:.0f} "
-            f"({describe(changes)}), "
-            f"collapsed answers {told[COLLAPSE][0]:.0f} → {told[COLLAPSE][1]:.0f} %"
-        )
-        alone = told[COLLAPSE][0] / 100
-        if name in ("mix", "merged") and alone > held_out.COLLAPSE:
-            caveats.append(
-                f" Asked alone, the {labels[name]} already collapses in {alone:.0%} of these "
-                "answers, so its difference tells less."
-            )
-    return f"{'; '.join(parts)}. {conclusion(effects, metric)}{''.join(caveats)}"
-
-
-def finding(
-    scores: pd.DataFrame, effects: pd.DataFrame, *, labels: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """Return the study's finding on its first benchmark: conclusion, sentence, table.
-
-    `scores` and `effects` are `scores.csv` and `effects.csv` of notebook 05.  `None` where they
-    hold no model under both protocols.
-    """
-    first = scores.benchmark.iloc[0]
-    own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
-    metric = [name for name in own.metric.unique() if name != COLLAPSE][-1]
-    value = own.set_index(["model", "metric", "protocol"]).value
-    effects = effects[effects.benchmark == first]
-    rows = []
-    for name in labels:
-        changes = rows_of(effects, change(name).name, metric)
-        if changes.empty:
-            continue
-        cells = {
-            f"{what}, {when}": f"{value[name, of, protocol]:.0f}{unit}"
-            for of, what, unit in ((metric, "score", ""), (COLLAPSE, "collapsed", " %"))
-            for protocol, when in (("single_round", "alone"), ("multi_round", "after"))
-        }
-        told = describe(changes, unit="")
-        rows.append({"tuned on": labels[name], **cells, "change of the score": told})
-    if not rows:
-        return None
-    judges = ", ".join(sorted(set(own.judge)))
-    sentence = (
-        f"Asked alone and after one short round, {int(own.n.max()):,} answers a model and "
-        f"protocol on {first} (judge: {judges}); change with 95 % interval over pictures. "
-        f"Collapsed: {SHORT_WORDS} words or fewer to an open question."
-    )
-    return {"conclusion": conclusion(effects, metric), "sentence": sentence, "table": rows}
 
 
 def unasked_table(folder: Path, mixtures: Sequence[str]) -> pd.DataFrame:
     """Return where a mixture teaches short answers without asking for them.
 
     Columns: mixture, rounds without a format prompt, of those short (three words or fewer), of
-    those short the share that comes from the first source, and which source that is.
+    those short the share that comes from the first source, and which source that is.  Empty
+    where a mixture is missing.
     """
+    if not all((folder / f"{name}.parquet").is_file() for name in mixtures):
+        return pd.DataFrame()
     rounds = mixtures_rounds(folder, mixtures)
     free = rounds[~rounds.has_prompt]
     rows = []

@@ -1,11 +1,9 @@
 """Figures: every one has a title, units, readable names and an alternative text."""
 
 import base64
-import html
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
-from itertools import islice
 from pathlib import Path
 from typing import ParamSpec
 
@@ -14,35 +12,28 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from cocoift.core.files import replacing
 from cocoift.evaluation.lengths import SHORT_WORDS
-from cocoift.sources.coco import Instance
 
 P = ParamSpec("P")
 
-FORM_NAMES = {
-    "phrase": "short phrase",
-    "number": "number",
-    "yes_no": "yes or no",
-    "choice": "letter of an option",
-    "sentence": "sentence",
-    "paragraph": "paragraph",
-    "explanation": "phrase and explanation",
-    "free": "no stated length",
-}
-MIXTURE_COLOURS = {"base": "#7f7f7f", "mix": "#d1752a", "merged": "#1f5fa8"}
+MODEL_COLOURS = {"base": "#7f7f7f", "mix": "#d1752a", "merged": "#1f5fa8"}
+OTHER_COLOURS = ("#3b75af", "#c44e52", "#55803b", "#8064a2")
+PLAIN, MARKED = OTHER_COLOURS[:2]
+MARKS, LINES = "osD^vPX", ("-", "--", ":", "-.")
 _STYLE = {
     **sns.axes_style("whitegrid"),
     "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
     "axes.titlelocation": "left",
+    "figure.titleweight": "bold",
+    "legend.frameon": False,
 }
 
 
@@ -60,8 +51,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def show(figure: Figure, path: Path, *, alt: str) -> HTML:
     """Save a figure as PNG and return it for display, with a text for those who cannot see it.
 
-    256 colours do for a figure and take a third of the room, three times: here, in the notebook,
-    and in its page.
+    256 colours are enough for a figure and take a third of the space, three times: in the file, in
+    the notebook and in its page.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")
@@ -69,137 +60,130 @@ def show(figure: Figure, path: Path, *, alt: str) -> HTML:
         few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         few.save(temporary, format="PNG", optimize=True)
     data = base64.b64encode(path.read_bytes()).decode()
-    return HTML(
-        f'<img alt="{html.escape(alt)}" style="max-width:100%" src="data:image/png;base64,{data}">'
-    )
+    image = Markup('<img alt="{}" style="max-width:100%" src="data:image/png;base64,{}">')
+    return HTML(image.format(alt, data))
 
 
 def new_axes(
-    width: float, height: float, *, rows: int = 1, columns: int = 1
+    width: float, height: float, *, title: str, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure outside pyplot, so that notebooks do not show it twice."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left")
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
 
 
-def sample_pictures(
-    instances: Mapping[int, Sequence[tuple[Instance, str]]], folder: Path, *, count: int
-) -> list[tuple[Path, str, Sequence[tuple[Instance, str]]]]:
-    """Return the first pictures that are in `folder`, those with crowds before the others."""
-    crowds_first = sorted(instances, key=lambda i: (-any(x.iscrowd for x, _ in instances[i]), i))
-    named = ((folder / f"{image_id:012d}.jpg", image_id) for image_id in crowds_first)
-    found = islice(((path, image_id) for path, image_id in named if path.is_file()), count)
-    return [(path, f"image {image_id}", instances[image_id]) for path, image_id in found]
+def legend_beside(ax: Axes) -> None:
+    """Put the legend to the right of the axes, where it hides nothing."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+
+
+def colour_of(name: str, number: int) -> str:
+    """Return a model's own colour, or that of a series by its number."""
+    return MODEL_COLOURS.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
 
 
 @styled
-def picture_grid(
-    pictures: Sequence[tuple[Path, str, Sequence[tuple[Instance, str]]]], *, title: str
+def interval_plot(
+    table: pd.DataFrame,
+    *,
+    panels: Mapping[str, str],
+    series: Mapping[str, str],
+    settings: Mapping[str, str] | None = None,
+    by: str = "model",
+    of: str = "setting",
+    title: str,
+    joined: bool = False,
 ) -> Figure:
-    """Show pictures with their boxes named, five a row, each with its caption below."""
-    columns = 5
-    rows = -(-len(pictures) // columns)
-    figure, axes = new_axes(12, 3.2 * rows, rows=rows, columns=columns)
-    figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
+    """Show values with their 95 % intervals: a panel per metric, a mark per setting and series.
+
+    `table` has the columns metric, value, low, high, `of` (the settings, in their order of
+    appearance unless `settings` names them) and `by` (the series).  `panels` maps metrics to
+    labels with units.  `joined` draws lines over settings that have an order.
+    """
+    table = table[table[by].isin(series)]
+    names = settings or {name: name for name in dict.fromkeys(table[of])}
+    width, places = 1.5 + 4.4 * len(panels), np.arange(len(names))
+    height = 4.2 if joined else 1.4 + (0.32 + 0.16 * len(series)) * len(names)
+    figure, axes = new_axes(width, height, title=title, columns=len(panels))
+    for ax, (metric, label) in zip(axes, panels.items(), strict=True):
+        own = table[table.metric == metric]
+        for number, (name, named) in enumerate(series.items()):
+            rows = own[own[by] == name].set_index(of).reindex(list(names))
+            spread = np.abs(rows[["low", "high"]].to_numpy().T - rows.value.to_numpy())
+            shifted = places + (number - (len(series) - 1) / 2) * (0.06 if joined else 0.2)
+            look = {"color": colour_of(name, number), "capsize": 3, "label": named}
+            mark = MARKS[number % 7]
+            if joined:
+                ax.errorbar(shifted, rows.value, yerr=spread, fmt=mark + LINES[number % 4], **look)
+            else:
+                ax.errorbar(rows.value, shifted, xerr=spread, fmt=mark, **look)
+        _scale(ax, own, list(names.values()), joined=joined, first=ax is axes[0])
+        ax.set_title(label)
+    legend_beside(axes[-1])
+    return figure
+
+
+def _scale(ax: Axes, own: pd.DataFrame, names: list[str], *, joined: bool, first: bool) -> None:
+    """Label the settings, and mark zero where values lie on both sides of it."""
+    places, percent = range(len(names)), own.low.min() >= 0
+    if joined:
+        ax.set_xticks(places, names)
+        ax.set_ylim(0, 100)
+    else:
+        ax.set_yticks(places, names if first else [])
+        ax.set(ylim=(len(names) - 0.4, -0.6), **({"xlim": (0, 100)} if percent else {}))
+        ax.grid(axis="y", visible=False)
+    if not percent:
+        ax.axvline(0, color="#333333", linewidth=1)
+
+
+@styled
+def length_panels(panels: Mapping[str, pd.DataFrame], *, title: str, columns: int) -> Figure:
+    """Show answer lengths on a log scale: a histogram per panel, its median and short share noted.
+
+    A panel's table has the column words and may have tokens, drawn as a line.  Empty panels stay
+    empty.
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = new_axes(3 * columns, 2 * rows + 0.9, title=title, rows=rows, columns=columns)
+    filled = [table for table in panels.values() if len(table)]
+    top = max([2, *(int(table[["words", *(_tokens(table))]].max().max()) for table in filled)])
+    bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
     for ax in axes:
         ax.axis("off")
-    for ax, (path, caption, instances) in zip(axes, pictures, strict=False):
-        with Image.open(path) as picture:
-            ax.imshow(picture.convert("RGB"), interpolation="nearest")
-        for instance, name in instances:
-            x, y, width, height = instance.bbox
-            line = ":" if instance.iscrowd else "-"
-            ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#d62728", ls=line))
-            box = {"facecolor": "#a31515", "pad": 1, "lw": 0}
-            ax.text(x, y - 0.5, name, fontsize=7, color="white", bbox=box)
-        ax.text(0.5, -0.05, caption, fontsize=9, ha="center", va="top", transform=ax.transAxes)
+    for ax, (name, table) in zip(axes, panels.items(), strict=False):
+        if table.empty:
+            continue
+        ax.axis("on")
+        weights = np.full(len(table), 100 / len(table))
+        look = {"bins": bins, "weights": weights}
+        # An empty answer stands beside those of one word: a log scale has no zero.
+        ax.hist(table.words.clip(lower=1), color=PLAIN, edgecolor="white", linewidth=0.4, **look)
+        for tokens in _tokens(table):
+            ax.hist(table[tokens].clip(lower=1), histtype="step", color=MARKED, **look)
+        short = (table.words <= SHORT_WORDS).mean()
+        note = f"median {table.words.median():.0f}\n{short:.0%} of {SHORT_WORDS} or fewer"
+        ax.annotate(note, (0.97, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=9)
+        log_words(ax, top)
+        ax.set(ylim=(0, 100))
+        ax.set_title(name, fontsize=10)
+    line = ", tokens (line)" if any(map(_tokens, filled)) else ""
+    figure.supxlabel(f"words in the answer{line}, log scale")
+    figure.supylabel("share of answers (%)")
     return figure
 
 
-@styled
-def overlap_map(counts: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Show what share of the images of one source (row) another annotates too (column)."""
-    shares = counts.div(np.maximum(np.diag(counts), 1), axis=0) * 100
-    shares = shares.rename(index=names, columns=names)
-    size = 2.6 + 0.42 * len(shares)
-    figure, (ax,) = new_axes(size + 1.6, size)
-    sns.heatmap(
-        shares,
-        ax=ax,
-        cmap="Blues",
-        vmin=0,
-        vmax=100,
-        annot=True,
-        fmt=".0f",
-        annot_kws={"size": 8},
-        linewidths=0.5,
-        cbar_kws={"label": "share of the row's images (%)", "shrink": 0.6},
-    )
-    ax.set_title("Images that two sources share", pad=12)
-    ax.set(xlabel="is annotated by this source too", ylabel="of the images of this source")
-    ax.tick_params(axis="x", rotation=60)
-    for label in ax.get_xticklabels():
-        label.set(ha="right", rotation_mode="anchor")
-    ax.tick_params(axis="y", rotation=0)
-    return figure
+def _tokens(table: pd.DataFrame) -> list[str]:
+    return ["tokens"] if "tokens" in table else []
 
 
-@styled
-def length_histograms(
-    words: pd.DataFrame, *, by: str, names: Mapping[str, str], title: str
-) -> Figure:
-    """Show a histogram of answer lengths per group, log scale, medians marked, shortest first."""
-    medians = words.groupby(by).words.median().sort_values(kind="stable")
-    columns = 4
-    rows = -(-len(medians) // columns)
-    figure, axes = new_axes(12, 1.9 * rows + 0.8, rows=rows, columns=columns)
-    figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
-    top = max(2, int(words.words.max()))
-    for ax, (name, median) in zip(axes, medians.items(), strict=False):
-        log_histogram(ax, words.words[words[by] == name], top=top)
-        ax.axvline(max(median, 1), color="#c44e52", linewidth=1.5)
-        label = f"{names.get(str(name), name)}, median {median:.0f}"
-        ax.set_title(label, fontsize=10, fontweight="normal")
-    for ax in axes[len(medians) :]:
-        ax.axis("off")
-    figure.supxlabel("words in the answer (log scale)")
-    figure.supylabel("share of turns (%)")
-    return figure
-
-
-def log_histogram(ax: Axes, words: pd.Series, *, top: int) -> None:
-    """Draw shares in percent over word counts on a log axis; an empty answer counts as one word."""
-    bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
-    values = words.clip(lower=1)
-    weights = np.full(len(values), 100 / max(len(values), 1))
-    ax.hist(values, bins=bins, weights=weights, color="#3b75af", edgecolor="white", linewidth=0.4)
-    ax.set_xscale("log")
-    ax.set_xlim(0.9, top * 1.2)
+def log_words(ax: Axes, top: int) -> None:
+    """Make the horizontal axis one of word counts on a log scale, up to `top`."""
+    ax.set(xscale="log", xlim=(0.9, top * 1.2))
     ticks = [tick for tick in (1, 3, 10, 30, 100, 300) if tick <= top * 1.2]
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.minorticks_off()
-
-
-@styled
-def stacked_shares(shares: pd.DataFrame, *, title: str, xlabel: str) -> Figure:
-    """Show rows as bars of 100 %, columns as their parts, values written where they fit."""
-    figure, (ax,) = new_axes(10, 1.6 + 0.36 * len(shares))
-    left = np.zeros(len(shares))
-    palette = sns.color_palette("colorblind", len(shares.columns))
-    for (name, column), colour in zip(shares.items(), palette, strict=True):
-        values = column.to_numpy() * 100
-        ax.barh(shares.index, values, left=left, color=colour, label=name, edgecolor="white")
-        light = sum(colour) > 1.5
-        for y, (start, value) in enumerate(zip(left, values, strict=True)):
-            if value >= 8:
-                ax.text(start + value / 2, y, f"{value:.0f}", ha="center", va="center", fontsize=9,
-                        color="black" if light else "white")  # fmt: skip
-        left += values
-    ax.set(xlim=(0, 100), ylim=(len(shares) - 0.4, -0.6), xlabel=xlabel)
-    ax.set_title(title)
-    ax.grid(axis="y", visible=False)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    return figure
 
 
 @styled
@@ -207,76 +191,51 @@ def histogram(
     values: pd.Series, *, title: str, xlabel: str, ylabel: str, limit: float | None = None
 ) -> Figure:
     """Show a histogram of whole numbers; `limit` draws a line that values must not pass."""
-    figure, (ax,) = new_axes(7.5, 3.6)
+    figure, (ax,) = new_axes(7.5, 3.6, title=title)
     discrete = values.max() - values.min() <= 40
-    sns.histplot(
-        values,
-        ax=ax,
-        discrete=discrete,
-        bins="auto" if discrete else 40,
-        color="#3b75af",
-        alpha=1,
-        edgecolor="white",
-    )
+    bins = "auto" if discrete else 40
+    sns.histplot(values, ax=ax, discrete=discrete, bins=bins, color=PLAIN, alpha=1)
     if limit is not None:
-        ax.axvline(limit, color="#c44e52", linewidth=1.5)
+        ax.axvline(limit, color=MARKED, linewidth=1.5)
         across = ax.get_xaxis_transform()
-        ax.text(limit, 0.95, f"limit {limit:.0f} ", ha="right", color="#a33", transform=across)
+        ax.text(limit, 0.95, f"limit {limit:.0f} ", ha="right", color=MARKED, transform=across)
     if discrete:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.set_title(title)
     return figure
 
 
 @styled
-def bars(values: pd.Series, *, title: str, xlabel: str) -> Figure:
-    """Show one horizontal bar per index entry, its value written behind it."""
-    figure, (ax,) = new_axes(8, 1.2 + 0.36 * len(values))
-    drawn = ax.barh(values.index, values, color="#3b75af")
-    ax.bar_label(drawn, labels=[f"{value:,.0f}" for value in values], padding=4, fontsize=9)
-    ax.set(xlabel=xlabel, ylim=(len(values) - 0.4, -0.6), xlim=(0, values.max() * 1.12))
-    ax.set_title(title)
+def bars(
+    table: pd.DataFrame, *, x: str, y: str, hue: str | None = None, title: str, xlabel: str,
+    pattern: str = "{:,.0f}",
+) -> Figure:  # fmt: skip
+    """Show horizontal bars of column `x` by `y`, and by `hue` side by side, their values beside."""
+    shown = table[y].nunique() * (table[hue].nunique() if hue else 1)
+    figure, (ax,) = new_axes(9, 1.2 + 0.36 * shown, title=title)
+    colours = {"palette": [MODEL_COLOURS["mix"], MODEL_COLOURS["merged"]]} if hue else {}
+    sns.barplot(table, x=x, y=y, hue=hue, ax=ax, color=None if hue else PLAIN, **colours)
+    for drawn in ax.containers:
+        labels = [pattern.format(value) for value in drawn.datavalues]
+        ax.bar_label(drawn, labels, padding=4, fontsize=9)
+    ax.set(xlabel=xlabel, ylabel="", xlim=(0, table[x].max() * 1.12))
     ax.grid(axis="y", visible=False)
+    if hue:
+        legend_beside(ax)
     return figure
 
 
-def drop_bars(drops: pd.DataFrame, names: Mapping[str, str], reasons: Mapping[str, str]) -> Figure:
-    """Show per source what share of its turns was kept, and the most frequent reasons of drops."""
-    wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
-    ranked = sorted(set(wide.columns) - {"kept"}, key=lambda name: -wide[name].sum())
-    shown = wide.reindex(columns=["kept", *ranked[:6]], fill_value=0).rename(columns=reasons)
-    shown["other reasons"] = wide[ranked[6:]].sum(axis=1)
-    shares = shown.div(wide.sum(axis=1), axis=0).sort_values("kept").rename(index=names)
-    return stacked_shares(
-        shares, title="What the merge keeps and drops", xlabel="share of the source's turns (%)"
-    )
-
-
 @styled
-def lengths_by_mixture(rounds: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
-    """Show answer lengths per mixture: of all answers, and of those that follow a short answer."""
-    mixtures = list(names)
-    figure, axes = new_axes(11, 2.7 * len(mixtures) + 0.6, rows=len(mixtures), columns=2)
-    figure.suptitle(
-        "Answer lengths of both mixtures, per round", fontweight="bold", x=0.01, ha="left"
-    )
-    short = rounds.previous_words.between(1, SHORT_WORDS)
-    top = max(2, int(rounds.words.max()))
-    for row, mixture in enumerate(mixtures):
-        own = rounds.mixture == mixture
-        panels = (
-            (own, "all answers"),
-            (own & short, f"answers after one of at most {SHORT_WORDS} words"),
-        )
-        for ax, (chosen, what) in zip(axes[2 * row : 2 * row + 2], panels, strict=True):
-            values = rounds.words[chosen]
-            share = (values <= SHORT_WORDS).mean() * 100 if len(values) else float("nan")
-            log_histogram(ax, values, top=top)
-            ax.set_title(f"{names[mixture]}: {what}", fontsize=11)
-            ax.annotate(f"{share:.0f} % have at most {SHORT_WORDS} words", (0.98, 0.9), fontsize=10,
-                        xycoords="axes fraction", ha="right")  # fmt: skip
-            ax.set_ylim(0, 100)
-    figure.supxlabel("words in the answer (log scale)")
-    figure.supylabel("share of answers (%)")
+def stacked_shares(shares: pd.DataFrame, *, title: str, xlabel: str) -> Figure:
+    """Show rows as bars of 100 %, columns as their parts, values written where they fit."""
+    figure, (ax,) = new_axes(10, 1.6 + 0.36 * len(shares), title=title)
+    colours = sns.color_palette("colorblind", len(shares.columns))
+    (shares * 100).plot.barh(stacked=True, ax=ax, color=colours, width=0.8)
+    for drawn, colour in zip(ax.containers, colours, strict=True):
+        labels = [f"{value:.0f}" if value >= 8 else "" for value in drawn.datavalues]
+        ink = "black" if sum(colour) > 1.5 else "white"
+        ax.bar_label(drawn, labels, label_type="center", fontsize=9, color=ink)
+    ax.set(xlim=(0, 100), ylim=(len(shares) - 0.4, -0.6), xlabel=xlabel, ylabel="")
+    ax.grid(axis="y", visible=False)
+    legend_beside(ax)
     return figure

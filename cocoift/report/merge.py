@@ -1,17 +1,23 @@
 """What the merge did to the turns and to their order: the tables of notebook 02."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cocoift.core.schema import Record
+from cocoift.core.schema import Record, Turn
+from cocoift.core.text import token_counter
 from cocoift.evaluation.lengths import SHORT_WORDS, record_rounds
-from cocoift.merge.rules import Conflict, Rules
-from cocoift.report.analysis import told
+from cocoift.merge.partitioned import MergeInputs
+from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules, merge_image
+from cocoift.report.analysis import drop_summary
 from cocoift.sources import saved_counts
+from cocoift.sources.coco import Scope
 
 
 def reading_drops(folder: Path) -> pd.DataFrame:
@@ -22,6 +28,54 @@ def reading_drops(folder: Path) -> pd.DataFrame:
         for reason, turns in drops.items()
     ]
     return pd.DataFrame(rows, columns=["source", "reason", "turns"])
+
+
+def busiest_image(tables: Sequence[Path], scope: Scope) -> tuple[int, list[Turn]]:
+    """Return the image that most sources annotate, of those that may train, and all its turns."""
+    ids = [pq.read_table(path, columns=["image_id"])["image_id"].unique() for path in tables]
+    counts = pd.Series(np.concatenate([one.to_numpy() for one in ids])).value_counts()
+    best = next(
+        i
+        for i in counts.sort_index(kind="stable").sort_values(ascending=False, kind="stable").index
+        if scope.refusal(int(i)) is None
+    )
+    rows = pa.concat_tables(
+        pq.read_table(path, filters=[("image_id", "=", int(best))]).replace_schema_metadata(None)
+        for path in tables
+    )
+    return int(best), [Turn(**row) for row in rows.to_pylist()]
+
+
+def merged_image(image_id: int, turns: Sequence[Turn], inputs: MergeInputs) -> MergedImage:
+    """Return what the merge makes of one image (`rules.merge_image`)."""
+    return merge_image(
+        image_id,
+        turns,
+        rules=inputs.rules,
+        scope=inputs.scope,
+        count_tokens=token_counter(inputs.tokenizer_file),
+        curated=inputs.curated.get(image_id, ()),
+    )
+
+
+def before_table(turns: Sequence[Turn], names: Mapping[str, str]) -> pd.DataFrame:
+    """Return turns as upstream has them: source, question, answer."""
+    rows = [(names[turn.source], turn.question, turn.answer) for turn in turns]
+    return pd.DataFrame(rows, columns=["source", "question", "answer"])
+
+
+def after_table(record: Costed, names: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rounds of a record: source, instruction, answer, tokens."""
+    rows = [(names[turn.source], turn.instruction, turn.answer, cost) for turn, cost in record]
+    return pd.DataFrame(rows, columns=["source", "instruction", "answer", "tokens"])
+
+
+def drops_of(merged: MergedImage) -> str:
+    """Return what the merge dropped of one image, in words."""
+    counts: Counter[str] = Counter()
+    for _, reason, turns in merged.drops:
+        counts[reason] += turns
+    return drop_summary(counts) or "nothing"
 
 
 def drop_table(drops: pd.DataFrame) -> pd.DataFrame:
@@ -42,7 +96,9 @@ def readable_drops(wide: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame
             "turns in": wide["in"].to_numpy(),
             "kept": wide["kept"].to_numpy(),
             "share kept": (wide["kept"] / wide["in"]).to_numpy(),
-            "dropped because": [told(row[row > 0].to_dict()) for _, row in reasons.iterrows()],
+            "dropped because": [
+                drop_summary(row[row > 0].to_dict()) for _, row in reasons.iterrows()
+            ],
         }
     )
 

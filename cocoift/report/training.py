@@ -5,11 +5,16 @@ from itertools import islice
 from pathlib import Path
 
 import pandas as pd
+import torch
+from peft import PeftModel
+from transformers import LlavaProcessor
 
 from cocoift.evaluation.gates import HeldOutRound, read_held_out
 from cocoift.tuning.batches import Plan
 from cocoift.tuning.chat import Sample
 from cocoift.tuning.data import TrainingSet
+from cocoift.tuning.loss import mean_loss
+from cocoift.tuning.model import using
 from cocoift.tuning.recipe import Training, TuningRecipe
 
 # Which mixture, which seed.
@@ -183,3 +188,51 @@ def held_out_rounds(
         fitting = (one for one in rounds if one.form == form and one.image not in used)
         found += list(islice(fitting, 1))
     return found
+
+
+def batch_table(batch: Mapping[str, torch.Tensor]) -> pd.DataFrame:
+    """Return name, shape and type of each tensor of a batch."""
+    rows = [
+        (name, " x ".join(map(str, tensor.shape)), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in batch.items()
+    ]
+    return pd.DataFrame(rows, columns=["tensor", "shape", "type"])
+
+
+def validation_table(
+    tuned: PeftModel,
+    processor: LlavaProcessor,
+    sets: Mapping[str, TrainingSet],
+    *,
+    training: Training,
+) -> pd.DataFrame:
+    """Return the loss of the base and each adapter on held-out samples of each mixture.
+
+    Columns: model, laid_out (the mixture of the samples), loss (nats per supervised token),
+    tokens.
+    """
+    rows = []
+    for name in ("base", *sets):
+        with using(tuned, None if name == "base" else name) as answering:
+            for mixture, data in sets.items():
+                loss = mean_loss(answering, processor, data, training=training)
+                rows.append((name, mixture, loss, data.supervised_tokens))
+    return pd.DataFrame(rows, columns=["model", "laid_out", "loss", "tokens"])
+
+
+def readable_validation(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Return the validation losses with a row per model and a column per layout."""
+    named = table.assign(model=table.model.map(labels), laid_out=table.laid_out.map(labels))
+    wide = named.pivot_table(index="model", columns="laid_out", values="loss", sort=False)
+    return wide.map("{:.3f}".format).rename_axis(columns=None).reset_index()
+
+
+def validation_sentence(table: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Say which model predicts the held-out records of each layout best."""
+    best = table.loc[table.groupby("laid_out", sort=False).loss.idxmin()]
+    parts = [
+        f"laid out as the {labels[row.laid_out]}, by the model tuned on the {labels[row.model]} "
+        f"({row.loss:.3f} nats per token)"
+        for row in best.itertuples()
+    ]
+    return f"Held-out records are predicted best: {'; '.join(parts)}."

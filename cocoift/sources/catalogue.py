@@ -138,7 +138,7 @@ def _how_to_get(name: str, entry: Entry, missing: Sequence[str]) -> str:
     if given & set(missing):
         size = sum(item.bytes or 0 for item in entry.downloads if set(item.files) & set(missing))
         room = f" ({size / 1e6:,.0f} MB)" if size else ""
-        steps.append(f"python -m cocoift.sources.download {name}{room}")
+        steps.append(f"cocoift download {name}{room}")
     others = sorted(set(missing) - given)
     if others and entry.by_hand:
         steps.append(f"{entry.by_hand}: {entry.page}")

@@ -28,25 +28,6 @@ class _Captions(msgspec.Struct):
     annotations: list[_Caption]
 
 
-class Instance(msgspec.Struct, frozen=True):
-    """One object of `instances_*.json`: its box as x, y, width, height in pixels."""
-
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    iscrowd: int = 0
-
-
-class _Category(msgspec.Struct):
-    id: int
-    name: str
-
-
-class _Instances(msgspec.Struct):
-    annotations: list[Instance]
-    categories: list[_Category]
-
-
 class _Named(msgspec.Struct, rename={"paths": "Image path"}):
     """A question of any benchmark: where its pictures are named, and where MM-Vet took them."""
 
@@ -88,21 +69,6 @@ def captions(*, captions: Path) -> Iterator[Dialog | Drop]:
 def image_ids(paths: Iterable[Path]) -> set[int]:
     """Return the ids under `images` of COCO files such as `instances_train2017.json`."""
     return {image.id for path in paths for image in decode(path, _ImageList).images}
-
-
-def instances_by_image(path: Path) -> dict[int, list[tuple[Instance, str]]]:
-    """Return the instances of each image with their category names.
-
-    Raises `DataError` for a damaged file.
-    """
-    file = decode(path, _Instances)
-    names = {category.id: category.name for category in file.categories}
-    found: dict[int, list[tuple[Instance, str]]] = {}
-    for instance in file.annotations:
-        if instance.category_id not in names:
-            raise damaged(path, f"uses {instance.category_id}, which is no category")
-        found.setdefault(instance.image_id, []).append((instance, names[instance.category_id]))
-    return found
 
 
 def evaluation_image_ids(path: Path) -> set[int]:

@@ -1,9 +1,5 @@
-"""Download and unpack upstream files: resumed after a break, checked, and kept inside a folder.
+"""Download and unpack upstream files: resumed after a break, checked, and kept inside a folder."""
 
-Run as `python -m cocoift.sources.download vqav2 vsr --raw data/raw`; no names: it lists them.
-"""
-
-import argparse
 import os
 import shutil
 import stat
@@ -14,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import requests
 from tqdm.auto import tqdm
 
@@ -177,29 +174,16 @@ def _file_name(item: Download) -> str:
     return item.save_as or plain or unquote(Path(urlsplit(item.url).path).name)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Fetch the sources named on the command line, or list all of them."""
-    parser = argparse.ArgumentParser(prog="python -m cocoift.sources.download", description=__doc__)
-    parser.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
-    parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="raw folder")
-    parser.add_argument("--catalogue", type=Path, default=Path("data/sources.yaml"))
-    options = parser.parse_args(arguments)
-    catalogue = read_catalogue(options.catalogue)
-    unknown = set(options.sources) - set(catalogue)
-    if unknown:
-        parser.error(f"not in {options.catalogue}: {', '.join(sorted(unknown))}")
-    for name in options.sources:
-        entry = catalogue[name]
-        fetch_source(entry, options.raw)
-        if entry.by_hand:
-            print(f"{name}: {entry.by_hand}: {entry.page}")
-    shown = {name: catalogue[name] for name in options.sources} or catalogue
-    columns = ["source", "state", "missing", "how_to_get"]
-    print(availability(shown, options.raw)[columns].to_string(index=False))
+def fetch(names: Sequence[str], *, raw: Path, catalogue: Path) -> pd.DataFrame:
+    """Fetch sources by name and return what is on disk: of these, or of all where none is named.
 
-
-if __name__ == "__main__":
-    try:
-        main()
-    except DataError as error:
-        raise SystemExit(f"error: {error}") from None
+    Columns: source, state, missing, how_to_get.  Raises `DataError` for a name that is not in the
+    catalogue, and as `download` and `unpack` do.
+    """
+    entries = read_catalogue(catalogue)
+    if unknown := sorted(set(names) - set(entries)):
+        raise DataError(f"not in {catalogue}: {', '.join(unknown)}")
+    for name in names:
+        fetch_source(entries[name], raw)
+    shown = {name: entries[name] for name in names} or entries
+    return availability(shown, raw)[["source", "state", "missing", "how_to_get"]]

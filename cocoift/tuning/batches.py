@@ -4,12 +4,21 @@ A plan has exactly as many batches as the optimiser steps need, so that two mixt
 record counts train for the same number of steps, each on all of its tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
+from transformers import LlavaProcessor
 
-from cocoift.core.files import DataError
+from cocoift.core.files import DataError, inside
+from cocoift.core.images import open_image, pixel_values
+from cocoift.core.schema import FORMS
+from cocoift.tuning.chat import IGNORED, Sample
+
+# Supervised tokens of sources that are in no catalogue count as `other`.
+LOSS_FORMS = (*FORMS, "other")
 
 # Samples are sorted by length within groups of about so many batches: wide enough to waste little
 # padding, narrow enough that an epoch does not run through the lengths in order.
@@ -114,3 +123,47 @@ def _ends(lengths: np.ndarray, tokens: int) -> list[int]:
         start += max(1, int(np.searchsorted(held, tokens, side="right")))
         ends.append(start)
     return ends
+
+
+class PlannedBatches(torch.utils.data.Dataset):
+    """The planned batches; item `i` is a list of samples."""
+
+    def __init__(self, batches: list[list[int]], samples: list[Sample]):
+        self.batches, self.samples = batches, samples
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> list[Sample]:
+        return [self.samples[number] for number in self.batches[index]]
+
+
+class Collator:
+    """Tensors of one planned batch: right-padded ids, labels, forms, and pictures.
+
+    `input_ids`, `attention_mask`, `labels` and `forms` have shape (samples, longest), `forms`
+    holds the number of each token's form; `pixel_values` (samples, 3, side, side).
+    """
+
+    def __init__(self, processor: LlavaProcessor, image_root: Path, forms: Mapping[str, str]):
+        self.root, self.processor = image_root, processor.image_processor
+        self.forms = {name: LOSS_FORMS.index(form) for name, form in forms.items()}
+        self.pad = processor.tokenizer.pad_token_id or 0
+
+    def __call__(self, items: Sequence[Sequence[Sample]]) -> dict[str, torch.Tensor]:
+        """Return the tensors of `items`, a list that holds one planned batch."""
+        (samples,) = items
+        longest = max(len(sample.input_ids) for sample in samples)
+        ids = torch.full((len(samples), longest), self.pad)
+        labels, forms = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+        mask = torch.zeros_like(ids)
+        for row, sample in enumerate(samples):
+            tokens = torch.as_tensor(sample.input_ids, dtype=torch.long)
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+            for (start, end), source in zip(sample.spans, sample.sources, strict=True):
+                labels[row, start:end] = tokens[start:end]
+                forms[row, start:end] = self.forms.get(source, len(FORMS))
+        pictures = [open_image(inside(self.root, sample.image)) for sample in samples]
+        pixels = torch.from_numpy(pixel_values(pictures, self.processor))
+        tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels, "forms": forms}
+        return tensors | {"pixel_values": pixels}

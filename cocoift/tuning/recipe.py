@@ -1,21 +1,20 @@
 """What to train: the recipe, and one training with everything its adapter depends on."""
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from msgspec import structs
 
 from cocoift.core.files import digest, sha256
-from cocoift.sources import read_catalogue
-from cocoift.tuning.data import count_records, split_images
+from cocoift.core.schema import Settings
 
 # Adapters trained by code that trains differently count as absent; raise it with such a change.
 _VERSION = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class TuningRecipe:
+class TuningRecipe(Settings):
     """How to tune; the defaults are LLaVA-1.5's LoRA recipe, in four bits.
 
     Source: `scripts/v1_5/finetune_lora.sh` in haotian-liu/LLaVA.  `records_per_step` is the
@@ -72,7 +71,7 @@ class Training:
 
     def key(self) -> str:
         """Return a digest of all that determines the adapter: files by content, settings."""
-        settings = asdict(self.recipe) | {"version": _VERSION, "steps": self.steps}
+        settings = structs.asdict(self.recipe) | {"version": _VERSION, "steps": self.steps}
         for name in ("workers", "save_steps"):  # how it is run, not what comes out
             del settings[name]
         settings |= {"seed": self.seed, "system": self.system, "device": self.device}
@@ -95,62 +94,3 @@ def base_of(checkpoint: str, seed: int, root: Path) -> str:
     named = checkpoint.replace("{seed}", str(seed))
     local = root / named
     return str(local) if local.exists() or named.count("/") != 1 else named
-
-
-def adapter_of(work: Path, mixture: str, seed: int) -> Path:
-    """Return where the adapter of a mixture and seed lies below a preset's `work_dir`."""
-    return work / "adapters" / f"{mixture}-{seed}"
-
-
-def answer_forms(catalogue: Path) -> dict[str, str]:
-    """Return the form of answer that each source asks for."""
-    entries = read_catalogue(catalogue)
-    return {name: entry.form for name, entry in entries.items() if entry.form}
-
-
-def plan_training(
-    mixture: str,
-    seed: int,
-    *,
-    root: Path,
-    catalogue: str,
-    work_dir: str,
-    image_dir: str,
-    checkpoint: str,
-    tuning: Mapping[str, Any],
-    train_images: int | None,
-    held_out_images: int,
-    image_tokens: int,
-    context_tokens: int,
-    system_prompt: str,
-    device: Literal["cpu", "cuda"],
-) -> Training:
-    """Return the training of one mixture (`merged`, `mix`) and seed, from a preset's parameters.
-
-    Images and steps come from the merged mixture, so that both train on the same images, for the
-    same number of steps.  Paths start at `root`.  Raises `DataError` when a mixture is absent.
-    """
-    merged = root / work_dir / "merged"
-    split = split_images(merged / "merged.json", held_out=held_out_images, train=train_images)
-    recipe = TuningRecipe(**tuning)
-    return Training(
-        mixture=merged / f"{mixture}.json",
-        images=split.train,
-        image_root=root / image_dir,
-        checkpoint=base_of(checkpoint, seed, root),
-        adapter=adapter_of(root / work_dir, mixture, seed),
-        steps=recipe.steps(count_records(merged / "merged.json", split.train)),
-        seed=seed,
-        recipe=recipe,
-        image_tokens=image_tokens,
-        context_tokens=context_tokens,
-        system=system_prompt,
-        device=device,
-        forms=answer_forms(root / catalogue),
-    )
-
-
-def planned_names() -> list[str]:
-    """Return the parameters of a preset that `plan_training` takes."""
-    fixed = {"mixture", "seed", "root"}
-    return [name for name in inspect.signature(plan_training).parameters if name not in fixed]

@@ -5,11 +5,15 @@ folder.
 """
 
 import json
+import multiprocessing
 import shutil
-from dataclasses import asdict
+from collections.abc import Hashable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from msgspec import structs
+from tqdm.auto import tqdm
 from transformers import (
     LlavaProcessor,
     PrinterCallback,
@@ -20,8 +24,10 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from cocoift.core.files import DataError
-from cocoift.tuning.batches import Plan, plan_batches
+from cocoift.core.parallel import stop
+from cocoift.tuning.batches import Collator, Plan, PlannedBatches, plan_batches
 from cocoift.tuning.data import TrainingSet, check_pictures, read_training_set
+from cocoift.tuning.loss import LossByForm, Progress, last_whole
 from cocoift.tuning.memory import Memory, available, check_fits, estimate
 from cocoift.tuning.model import (
     add_adapter,
@@ -33,11 +39,12 @@ from cocoift.tuning.model import (
     pick_device,
     release,
     save_adapter,
+    use_threads,
 )
 from cocoift.tuning.recipe import Training
-from cocoift.tuning.trainer import Collator, LossByForm, PlannedBatches, Progress, last_whole
 
 NOTES = "training.json"
+Key = TypeVar("Key", bound=Hashable)
 
 
 def training_set(training: Training, processor: LlavaProcessor) -> TrainingSet:
@@ -103,7 +110,7 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
         notes = {"key": key, "seconds": trainer.seconds, "log": trainer.state.log_history}
         notes |= {"padding_waste": plan.waste, "records": data.records, "steps": training.steps}
         notes |= {"supervised_tokens": data.supervised_tokens}
-        notes |= {"recipe": asdict(training.recipe)}
+        notes |= {"recipe": structs.asdict(training.recipe)}
         notes |= {"processes": trainer.args.world_size, "accumulation": plan.accumulation}
         notes |= {"sharding": trainer.accelerator.distributed_type.value}
         texts = {NOTES: json.dumps(notes, indent=1)}
@@ -122,6 +129,38 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
 def is_trained(training: Training) -> bool:
     """Tell whether the adapter is there and is what this training would give."""
     return _notes(training.adapter).get("key") == training.key()
+
+
+def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[Key, Path]:
+    """Train adapters and return their folders, under the same keys and in the same order.
+
+    With several `processes` each computes with one thread, with more only if there are fewer
+    trainings than processes: small models gain more from two trainings at once than from two
+    threads, and results do not depend on the number of cores.  A GPU holds one training, so take
+    one process there.  What is finished is kept; an interrupted run goes on.  Raises what
+    `train` raises, for the first training that fails.
+    """
+    if processes == 1:
+        return {key: train(training) for key, training in trainings.items()}
+    found = {key: training.adapter for key, training in trainings.items() if is_trained(training)}
+    todo = {key: training for key, training in trainings.items() if key not in found}
+    if not todo:
+        return found
+    spawn = multiprocessing.get_context("spawn")
+    threads = max(1, processes // len(trainings))
+    with ProcessPoolExecutor(
+        min(processes, len(todo)), mp_context=spawn, initializer=use_threads, initargs=(threads,)
+    ) as pool:
+        try:
+            waiting = {pool.submit(train, one, show_progress=False): k for k, one in todo.items()}
+            for done in tqdm(
+                as_completed(waiting), total=len(waiting), unit=" trainings", leave=False
+            ):
+                found[waiting[done]] = done.result()
+        except BaseException:
+            stop(pool)
+            raise
+    return {key: found[key] for key in trainings}
 
 
 def _whole_weights(trainer: LossByForm) -> dict[str, Any] | None:

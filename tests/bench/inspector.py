@@ -82,12 +82,12 @@ def measure(folder):
     """Open the set, step through it, filter it; print what was measured as JSON."""
     start = time.perf_counter()
     from cocoift.inspector.data import open_inspection
-    from cocoift.inspector.widget import Inspector, Surroundings
+    from cocoift.inspector.widget import Inspector, Lookups
 
     opened = open_inspection(folder, image_root=folder, instances=folder / "instances.parquet")
     opened = replace(opened, picture="photo.jpg")
-    beside = Surroundings(catalogue={}, reasons={}, raw=folder)
-    inspector = Inspector(opened, beside, curation=folder / "curation.jsonl")
+    lookups = Lookups(catalogue={}, reasons={}, raw=folder)
+    inspector = Inspector(opened, lookups, curation=folder / "curation.jsonl")
     bundle = inspector._repr_mimebundle_()
     ready, clock = time.perf_counter() - start, time.perf_counter
     found = {"ready_s": ready, "card_kB": len(bundle["text/html"]) / 1e3}

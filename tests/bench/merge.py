@@ -42,9 +42,9 @@ def rules():
 
 def ours(raw, out):
     """Merge by the study's own readers and engine."""
-    from cocoift.merge.engine import merge_tables
     from cocoift.merge.export import export_mixture
     from cocoift.merge.layouts import MERGED
+    from cocoift.merge.partitioned import merge_tables
     from cocoift.sources import read_all, read_catalogue
 
     chosen, scope = rules()

@@ -22,6 +22,7 @@ from cocoift.evaluation.ablations import (
 from cocoift.evaluation.effects import effect_table
 from cocoift.evaluation.score import COLLAPSE, Metric
 from cocoift.merge.layouts import MERGED, MIX, Layout, records
+from cocoift.report import ablation_sentences as sentences
 from cocoift.report import ablations as report
 
 BUDGET = {"budget": 1000, "image_dir": "train2017"}
@@ -219,16 +220,16 @@ def test_the_dose_sentence_names_where_half_of_the_rise_is_reached():
     doses = ["0 %", "25 %", "50 %", "100 %"]
     table = rows("dose", doses, dict(zip(doses, [(10, 2), (30, 2), (60, 2), (80, 2)], strict=True)))
     shown, hidden = apart("last - first", 70, 5), apart("last - first", 0, 5)
-    assert report.dose_sentence(table, shown, "total").endswith("reached at 50 %.")
+    assert sentences.dose_sentence(table, shown, "total").endswith("reached at 50 %.")
     flat = rows("dose", doses, dict.fromkeys(doses, (10, 5)))
-    assert report.dose_sentence(flat, hidden, "total").endswith("No dose-response is shown.")
+    assert sentences.dose_sentence(flat, hidden, "total").endswith("No dose-response is shown.")
 
 
 def test_the_answers_sentence_follows_the_paired_difference():
     table = rows("answers", ["short", "sentence"], {"short": (50, 20), "sentence": (40, 20)})
 
     def said(value, half):
-        return report.answer_sentence(table, apart("sentence - short", value, half), "total")
+        return sentences.answers_sentence(table, apart("sentence - short", value, half), "total")
 
     assert said(-10, 3).endswith("make the collapse.")  # though the intervals overlap
     assert said(10, 3).endswith("do not prevent it.")
@@ -245,7 +246,7 @@ def test_the_images_sentence_names_the_smallest_number_that_obeys_and_scores_as_
                for n, v in zip(counts, obeys, strict=True)]  # fmt: skip
         extra = pd.DataFrame(own, columns=list(report.COLUMNS))
         lower = pd.concat([apart("0", -4, 5), apart("50", -4, 1), apart("200", -2, 3)])
-        return report.image_sentence(pd.concat([found, extra]), lower, "total")
+        return sentences.images_sentence(pd.concat([found, extra]), lower, "total")
 
     assert said([30, 95, 95, 99]).endswith("shown to score lower than all images is 200.")
     assert said([30, 50, 60, 70]).endswith(
@@ -296,7 +297,7 @@ def test_effects_of_the_two_by_two_are_those_computed_by_hand():
     ],
 )  # fmt: skip
 def test_the_factor_sentence_says_what_the_numbers_say(collapse, said):
-    assert report.factor_sentence(factors(collapse)).endswith(said)
+    assert sentences.factor_sentence(factors(collapse)).endswith(said)
 
 
 def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
@@ -316,4 +317,4 @@ def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
 
 def test_the_factor_sentence_tells_when_both_together_do_more():
     both = {"mix": (0, 27), "first-mixed": (0, 6), "every-apart": (0, 6), "merged": (0, 3)}
-    assert "more than the sum of each alone" in report.factor_sentence(factors(both))
+    assert "more than the sum of each alone" in sentences.factor_sentence(factors(both))

@@ -12,8 +12,8 @@ from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import read_protocols
 from cocoift.evaluation.rollout import roll_out
 from cocoift.tuning.model import load_adapters, load_model, load_processor, quantised_modules, using
-from cocoift.tuning.pool import train_all
 from cocoift.tuning.recipe import Training, TuningRecipe
+from cocoift.tuning.train import train_all
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from cocoift.evaluation.effects import (
     ASKED_ALONE,
     LAYOUT,
     change,
-    conclusion,
     describe,
     effect_table,
     headline,
@@ -19,6 +18,7 @@ from cocoift.evaluation.effects import (
     versus,
 )
 from cocoift.evaluation.score import Metric
+from cocoift.report.sentences import conclusion
 
 QUESTIONS = [str(n) for n in range(40)]
 TOTAL = Metric("total", dict.fromkeys(QUESTIONS, 1.0))

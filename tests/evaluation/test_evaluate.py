@@ -21,6 +21,7 @@ from cocoift.evaluation.judges import Claims, Verdict
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.report import evaluation as report
+from cocoift.report import sentences
 
 QUESTIONS = [
     Question(id=f"q{n}", images=(f"{n}.png",), text="What?", answer="red", capabilities=("rec",))
@@ -202,9 +203,11 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
         columns=["benchmark", "metric", "contrast", "seed", "difference", "low", "high"],
     )  # fmt: skip
     labels = {"mix": "baseline", "merged": "merged"}
-    found = report.finding(pd.DataFrame(rows, columns=columns), told, labels=labels)
+    found = sentences.finding(pd.DataFrame(rows, columns=columns), told, labels=labels)
     assert list(found["table"][0].values()) == [
         "baseline", "48", "25", "14 %", "77 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
     assert "layout decides. Asked alone, the merged mixture is worse" in found["conclusion"]
     assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
-    assert report.finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None
+    assert (
+        sentences.finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None
+    )

@@ -45,7 +45,7 @@ def test_names_are_whole_words_longest_first_plurals_too_denials_not(lexicon, te
 
 def test_a_true_description_of_a_mini_scene_names_what_is_there_and_nothing_else(lexicon, mini):
     raw, world = mini
-    present = instance_categories(raw / "annotations/instances_train2017.json")
+    present = instance_categories([raw / "annotations/instances_train2017.json"])
     rng = world.rng("test")
     for scene in world.train[:200]:
         there = present[str(scene.image_id)]
@@ -58,7 +58,7 @@ def test_instances_of_the_benchmark_are_those_of_its_scenes(mini):
     from cocoift.mini.benchmark import benchmark_scenes
 
     raw, world = mini
-    present = instance_categories(raw / "mm_vet/instances.json")
+    present = instance_categories([raw / "mm_vet/instances.json"])
     for name, scene in benchmark_scenes(world.seed, pixels=64).items():
         crowd = {"bird"} if scene.flock else set()
         assert present[name] == {thing.category for thing in scene.things} | crowd
@@ -98,4 +98,4 @@ def test_real_instances_are_read_by_pycocotools(real):
     expected = {str(image["id"]): set() for image in file["images"]}
     for row in file["annotations"]:
         expected[str(row["image_id"])].add(names[row["category_id"]])
-    assert instance_categories(path) == expected
+    assert instance_categories([path]) == expected

@@ -46,7 +46,7 @@ def prepare(folder):
 
     from cocoift.mini.annotate import write_mini_coco
     from cocoift.mini.build import build_tiny_llava
-    from cocoift.mini.llava import Recipe
+    from cocoift.mini.recipe import Recipe
     from cocoift.sources import read_all, read_catalogue
 
     root = HERE.parents[1]

@@ -12,9 +12,9 @@ QUESTIONS = 60
 
 def merge(folder):
     """Merge the turn tables in many parts and export both mixtures."""
-    from cocoift.merge.engine import merge_tables
     from cocoift.merge.export import export_mixture
     from cocoift.merge.layouts import MERGED, MIX
+    from cocoift.merge.partitioned import merge_tables
     from cocoift.merge.rules import Rules
     from cocoift.sources.coco import Scope
 

@@ -249,11 +249,11 @@ def evaluation(scratch, content):
 
 def instances(scratch, content):
     from cocoift.evaluation.faithfulness import instance_categories
-    from cocoift.sources.coco import image_ids, instances_by_image
-    from cocoift.sources.instances import write_instances
+    from cocoift.sources.coco import image_ids
+    from cocoift.sources.instances import read_instances, write_instances
 
     path = written(scratch, "instances.json", content)
-    for read in (lambda p: image_ids([p]), instances_by_image, instance_categories):
+    for read in (lambda p: image_ids([p]), read_instances, lambda p: instance_categories([p])):
         tried(read, path)
     write_instances(path, scratch / "instances.parquet")
 

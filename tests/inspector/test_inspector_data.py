@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from cocoift.core.files import DataError
 from cocoift.inspector.data import ByImage, Filter, open_inspection
 from cocoift.inspector.raw_annotations import raw_annotations
-from cocoift.merge.engine import merge_tables
+from cocoift.merge.partitioned import merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
 from cocoift.sources.coco import Scope

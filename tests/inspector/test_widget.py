@@ -12,7 +12,7 @@ from test_inspector_data import folder, opened, turns  # noqa: F401
 from cocoift.inspector import cards
 from cocoift.inspector.data import Filter, ImageView
 from cocoift.inspector.overlay import overlay
-from cocoift.inspector.widget import Inspector, Surroundings, picture
+from cocoift.inspector.widget import Inspector, Lookups, picture
 from cocoift.merge.curation import read_decisions
 from cocoift.report.html import notebook_page, without_widgets
 
@@ -30,8 +30,8 @@ HOSTILE = (
 @pytest.fixture
 def inspector(opened, mini, catalogue, tmp_path):  # noqa: F811
     raw, _ = mini
-    beside = Surroundings(catalogue=catalogue, reasons={"conflict": "contradicted"}, raw=raw)
-    return Inspector(opened, beside, curation=tmp_path / "curation.jsonl")
+    lookups = Lookups(catalogue=catalogue, reasons={"conflict": "contradicted"}, raw=raw)
+    return Inspector(opened, lookups, curation=tmp_path / "curation.jsonl")
 
 
 def press(inspector, name):
@@ -121,7 +121,7 @@ def test_a_flag_is_on_disk_at_once_shown_in_words_and_can_be_taken_back(inspecto
 
 def test_all_turns_of_an_image_are_flagged_together_and_another_session_sees_them(inspector):
     press(inspector, "flag")
-    again = Inspector(inspector.inspection, inspector.beside, curation=inspector.curation)
+    again = Inspector(inspector.inspection, inspector.lookups, curation=inspector.curation)
     assert len(again.flags[inspector.image_id]) == len(inspector.view.turns)
 
 
@@ -186,9 +186,9 @@ def test_the_answers_of_a_benchmark_picture_are_chosen_in_their_tab(opened, mini
             for answer in ("A red cup.", "A blue boat.")]  # fmt: skip
     names = ("mini_000.jpg", "mini_001.jpg")
     answers = {("mm_vet", n): pd.DataFrame([row]) for n, row in zip(names, rows, strict=True)}
-    beside = Surroundings(catalogue={}, reasons={}, raw=raw, answers=answers,
+    lookups = Lookups(catalogue={}, reasons={}, raw=raw, answers=answers,
                           answer_roots={"mm_vet": raw / "mm_vet/images"})  # fmt: skip
-    inspector = Inspector(opened, beside, curation=tmp_path / "curation.jsonl")
+    inspector = Inspector(opened, lookups, curation=tmp_path / "curation.jsonl")
     shown = inspector.controls["answers"]
     assert "A red cup." in shown.value and "<svg" in shown.value
     inspector.controls["evaluated"].value = ("mm_vet", "mini_001.jpg")

@@ -17,7 +17,7 @@ from test_inspector_data import folder  # noqa: F401
 
 from cocoift.inspector.data import Filter, open_inspection
 from cocoift.merge.curation import read_decisions
-from cocoift.study import this_interpreter
+from cocoift.study.runner import this_interpreter
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 TOKEN = "inspect"

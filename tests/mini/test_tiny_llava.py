@@ -1,10 +1,11 @@
 import json
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
@@ -107,7 +108,7 @@ def test_the_shipped_checkpoint_was_built_by_this_recipe_and_code(root):
     shipped = root / "data/mini_llava"
     built = json.loads((shipped / "built.json").read_text())
     rebuild = "run `python -m cocoift.mini.build data/mini_llava`"
-    assert built["recipe"] == asdict(Recipe()) and built["code"] == code_digest(), rebuild
+    assert built["recipe"] == structs.asdict(Recipe()) and built["code"] == code_digest(), rebuild
     assert sum(path.stat().st_size for path in shipped.iterdir()) < 4_000_000
     weights = load_file(shipped / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}

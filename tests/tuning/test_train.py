@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from cocoift.core.files import DataError
-from cocoift.tuning import memory, train, trainer
+from cocoift.tuning import batches, memory, train
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import split_images
+from cocoift.tuning.loss import Collator, LossByForm, last_whole
 from cocoift.tuning.model import (
     add_adapter,
     load_adapters,
@@ -32,7 +33,6 @@ from cocoift.tuning.model import (
     trainable_parameters,
 )
 from cocoift.tuning.recipe import Training, TuningRecipe, base_of, plan_training
-from cocoift.tuning.trainer import Collator, LossByForm, last_whole
 
 FORMS = {"vqav2": "phrase", "llava_instruct": "free"}
 RECIPE = TuningRecipe(
@@ -131,7 +131,7 @@ def test_a_batch_holds_ids_labels_and_forms_of_its_samples(make):
         assert batch["labels"][row, :length].tolist() == list(sample.labels)
         assert batch["attention_mask"][row].sum() == length
         start, end = sample.spans[1]
-        assert set(batch["forms"][row, start:end].tolist()) == {trainer._FORMS.index("free")}
+        assert set(batch["forms"][row, start:end].tolist()) == {batches.LOSS_FORMS.index("free")}
     assert batch["pixel_values"].shape == (3, 3, 64, 64)
 
 

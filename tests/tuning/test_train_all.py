@@ -6,8 +6,8 @@ import pytest
 from safetensors.torch import load_file
 
 from cocoift.core.files import DataError
-from cocoift.tuning.pool import train_all
 from cocoift.tuning.recipe import Training, TuningRecipe
+from cocoift.tuning.train import train_all
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import KEPT_SCHEMA, kept_by_image
-from cocoift.merge.engine import image_ranges, merge_tables
 from cocoift.merge.export import export_mixture, write_mixture
 from cocoift.merge.layouts import MERGED, MIX, records
+from cocoift.merge.partitioned import image_ranges, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
 from cocoift.sources.coco import read_scope
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from cocoift.merge import engine
+from cocoift.merge import partitioned
 from cocoift.merge.rules import Rules
 from cocoift.sources.coco import Scope
 
@@ -44,9 +44,10 @@ if __name__ == "__main__":
     second = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
-    engine.tqdm = killing if kill else engine.tqdm
+    partitioned.tqdm = killing if kill else partitioned.tqdm
     rules = Rules(context_tokens=300, image_tokens=16)
-    engine.merge_tables(tables, out=out, rules=rules, scope=Scope(), runner="ray", part_turns=500)
+    options = {"rules": rules, "scope": Scope(), "runner": "ray", "part_turns": 500}
+    partitioned.merge_tables(tables, out=out, **options)
     ray.shutdown()
     cluster.shutdown()
 """

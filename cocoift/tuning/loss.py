@@ -1,24 +1,21 @@
-"""The Trainer behind `train`: planned batches, loss on supervised positions, loss by form."""
+"""The Trainer behind `train`: loss on supervised positions, loss by form, whole checkpoints."""
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
-from tqdm.auto import tqdm
-from transformers import LlavaProcessor, Trainer, TrainerCallback
+from transformers import LlavaProcessor, Trainer
+from transformers.trainer_callback import ProgressCallback
 
-from cocoift.core.files import DataError, inside
-from cocoift.core.images import open_image, pixel_values
-from cocoift.core.schema import FORMS
-from cocoift.tuning.chat import IGNORED, Sample
+from cocoift.core.files import DataError
+from cocoift.tuning.batches import LOSS_FORMS, Collator, plan_batches
+from cocoift.tuning.chat import IGNORED
+from cocoift.tuning.data import TrainingSet
 from cocoift.tuning.model import parameter_groups
-
-# Supervised tokens of sources that are in no catalogue count as `other`.
-_FORMS = (*FORMS, "other")
+from cocoift.tuning.recipe import Training
 
 
 def last_whole(run: Path) -> str | None:
@@ -26,50 +23,6 @@ def last_whole(run: Path) -> str | None:
     whole = [path.parent for path in run.glob("checkpoint-*/whole")]
     newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     return None if newest is None else str(newest)
-
-
-class PlannedBatches(torch.utils.data.Dataset):
-    """The planned batches; item `i` is a list of samples."""
-
-    def __init__(self, batches: list[list[int]], samples: list[Sample]):
-        self.batches, self.samples = batches, samples
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> list[Sample]:
-        return [self.samples[number] for number in self.batches[index]]
-
-
-class Collator:
-    """Tensors of one planned batch: right-padded ids, labels, forms, and pictures.
-
-    `input_ids`, `attention_mask`, `labels` and `forms` have shape (samples, longest), `forms`
-    holds the number of each token's form; `pixel_values` (samples, 3, side, side).
-    """
-
-    def __init__(self, processor: LlavaProcessor, image_root: Path, forms: Mapping[str, str]):
-        self.root, self.processor = image_root, processor.image_processor
-        self.forms = {name: _FORMS.index(form) for name, form in forms.items()}
-        self.pad = processor.tokenizer.pad_token_id or 0
-
-    def __call__(self, items: Sequence[Sequence[Sample]]) -> dict[str, torch.Tensor]:
-        """Return the tensors of `items`, a list that holds one planned batch."""
-        (samples,) = items
-        longest = max(len(sample.input_ids) for sample in samples)
-        ids = torch.full((len(samples), longest), self.pad)
-        labels, forms = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
-        mask = torch.zeros_like(ids)
-        for row, sample in enumerate(samples):
-            tokens = torch.as_tensor(sample.input_ids, dtype=torch.long)
-            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
-            for (start, end), source in zip(sample.spans, sample.sources, strict=True):
-                labels[row, start:end] = tokens[start:end]
-                forms[row, start:end] = self.forms.get(source, len(FORMS))
-        pictures = [open_image(inside(self.root, sample.image)) for sample in samples]
-        pixels = torch.from_numpy(pixel_values(pictures, self.processor))
-        tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels, "forms": forms}
-        return tensors | {"pixel_values": pixels}
 
 
 class LossByForm(Trainer):
@@ -83,7 +36,7 @@ class LossByForm(Trainer):
         super().__init__(*args, **kwargs)
         self.projector_learning_rate = projector_learning_rate
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = True
-        self.tally = torch.zeros(2, len(_FORMS), device=self.args.device)
+        self.tally = torch.zeros(2, len(LOSS_FORMS), device=self.args.device)
         self.tokens = torch.zeros(1, device=self.args.device, dtype=torch.float64)
         self.earlier = {"tokens": 0, "seconds": 0.0}
         self.started = time.perf_counter()
@@ -127,7 +80,7 @@ class LossByForm(Trainer):
         """Log a step's loss by form, and the tokens and seconds of training so far."""
         if "loss" in logs:
             sums, counts = self.accelerator.reduce(self.tally.clone(), "sum").tolist()
-            for form, total, count in zip(_FORMS, sums, counts, strict=True):
+            for form, total, count in zip(LOSS_FORMS, sums, counts, strict=True):
                 if count:
                     logs[f"loss_{form}"], logs[f"tokens_{form}"] = total / count, int(count)
             self.tally.zero_()
@@ -164,27 +117,36 @@ class LossByForm(Trainer):
         return self.optimizer
 
 
-class Progress(TrainerCallback):
-    """A progress bar with loss and tokens per second; the bar tells the time left."""
-
-    def __init__(self, name: str):
-        self.name, self.bar = name, None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar, where an interrupted training left it."""
-        if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=self.name, unit=" steps"
-            )
+class Progress(ProgressCallback):
+    """transformers' progress bar with the loss beside it instead of a line per step."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Move the bar to the step just logged."""
-        if self.bar is not None and "loss" in logs:
-            speed = logs["tokens"] / max(logs["seconds"], 1e-9)
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", tokens_per_s=f"{speed:,.0f}")
-            self.bar.update(state.global_step - self.bar.n)
+        """Show the loss of the step just logged."""
+        if self.training_bar is not None and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
+
+@torch.inference_mode()
+def mean_loss(
+    model: torch.nn.Module, processor: LlavaProcessor, data: TrainingSet, *, training: Training
+) -> float:
+    """Return a model's loss on samples, in nats per supervised token.
+
+    Images and the largest batch are those of `training`.
+    """
+    room = max(training.recipe.batch_tokens, max(data.lengths))
+    steps = max(1, 2 * sum(data.lengths) // room)
+    batches = plan_batches(
+        data.lengths, steps=min(steps, len(data.samples)), batch_tokens=room, seed=0
+    )
+    collate, total = Collator(processor, training.image_root, training.forms), 0.0
+    for numbers in batches.batches:
+        batch = collate([[data.samples[number] for number in numbers]])
+        labels, _ = batch.pop("labels"), batch.pop("forms")
+        batch["pixel_values"] = batch["pixel_values"].to(next(model.parameters()).dtype)
+        inputs = {name: tensor.to(training.device) for name, tensor in batch.items()}
+        supervised = functional.pad(labels[:, 1:] != IGNORED, (0, 1)).to(training.device)
+        logits = model(**inputs, logits_to_keep=supervised, use_cache=False).logits.float()
+        targets = labels[:, 1:][labels[:, 1:] != IGNORED].to(logits.device)
+        total += functional.cross_entropy(logits.flatten(0, -2), targets, reduction="sum").item()
+    return total / data.supervised_tokens

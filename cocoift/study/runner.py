@@ -3,7 +3,6 @@
 `dodo.py` decides which notebooks need to run; this module runs one and reports on all.
 """
 
-import ast
 import json
 import os
 import platform
@@ -14,16 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import papermill
-import yaml
-from papermill.exceptions import PapermillExecutionError
+import msgspec
 
 from cocoift.core.files import DataError, write_text
 from cocoift.report.html import notebook_page, without_widgets
+from cocoift.study.preset import Preset
 
-Parameters = dict[str, Any]
+if TYPE_CHECKING:
+    from papermill.exceptions import PapermillExecutionError
 
 PACKAGES = (
     "cocoift", "torch", "transformers", "peft", "bitsandbytes", "pycocotools", "openai", "ray",
@@ -35,100 +34,24 @@ class NotebookFailed(RuntimeError):
     """A notebook stopped at an error; the message names notebook, cell and cause."""
 
 
-def project_root() -> Path:
-    """Return the folder that holds `notebooks/presets`, from any folder below it.
-
-    Raises `DataError` when there is none.
-    """
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
-        if (folder / "notebooks" / "presets").is_dir():
-            return folder
-    raise DataError("no folder `notebooks/presets` above this one; start in the project's folder")
-
-
-def at(path: str | Path) -> Path:
-    """Return a path of a parameter, relative ones starting at the project root."""
-    return project_root() / path
-
-
 def notebooks(root: Path) -> list[Path]:
     """Return the numbered notebooks in order."""
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
-def known_parameters(root: Path) -> dict[str, Parameters]:
-    """Return what each notebook declares: its parameters with their default values, by name."""
-    return {path.stem: declared_parameters(path) for path in notebooks(root)}
-
-
-def named_preset(preset: str, *, known: Mapping[str, Parameters]) -> Parameters:
-    """Read the preset of this name, or in this file, and check it; raises as `read_preset`."""
-    is_file = preset.endswith((".yaml", ".json"))
-    path = Path(preset) if is_file else project_root() / f"notebooks/presets/{preset}.yaml"
-    return read_preset(path, known=known)
-
-
-def read_preset(path: Path, *, known: Mapping[str, Parameters]) -> Parameters:
-    """Read a preset, `{parameter: value}`, as `papermill -f` would, or that of a `run.json`.
-
-    `known` maps notebook names to their declared parameters.  Raises `DataError` for a file that
-    is no preset, a parameter that no notebook declares, one whose type differs from the declared
-    default's, and one that is not there: another preset's value would stand in for it.
-    """
-    try:
-        preset = yaml.safe_load(path.read_text(encoding="utf-8"))
-        preset = preset["parameters"] if path.suffix == ".json" else preset
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        presets = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise DataError(f"preset {path}: {error}; there are {presets}") from error
-    if not isinstance(preset, dict) or not preset:
-        raise DataError(
-            f"preset {path} is {'empty' if not preset else 'no mapping'}; it holds "
-            "`parameter: value` lines, start from a copy of notebooks/presets/mini.yaml"
-        )
-    names = {name for declared in known.values() for name in declared}
-    for name, value in preset.items():
-        defaults = [declared[name] for declared in known.values() if name in declared]
-        if not defaults:
-            told = ", ".join(sorted(names))
-            raise DataError(
-                f"preset {path}: no notebook has a parameter {name!r}; it may be {told}"
-            )
-        for default in defaults:
-            _check_type(path, name, value, default)
-    if missing := sorted(names - set(preset)):
-        raise DataError(
-            f"preset {path} lacks {', '.join(missing)}; copy them from notebooks/presets/mini.yaml"
-        )
-    return preset
-
-
-def _check_type(path: Path, name: str, value: Any, default: Any) -> None:
-    kinds = (int, float) if isinstance(default, float) else type(default)
-    if value is None or default is None:
-        return
-    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-        raise DataError(
-            f"preset {path}: parameter {name!r} is {value!r}, a {type(value).__name__}; "
-            f"the notebook declares {default!r}, a {type(default).__name__}"
-        )
-
-
-def declared_parameters(notebook: Path) -> Parameters:
-    """Return the parameters of a notebook's `parameters` cell with their default values."""
-    inspected = papermill.inspect_notebook(notebook)
-    return {name: ast.literal_eval(found["default"]) for name, found in inspected.items()}
-
-
-def run_notebook(notebook: Path, *, parameters: Parameters, reports: Path) -> float:
-    """Execute a notebook into `reports`, as notebook and as page; return its seconds.
+def run_notebook(
+    notebook: Path, *, preset: str, reports: Path, changes: Mapping[str, Any] | None = None
+) -> float:
+    """Execute a notebook of a preset into `reports`, as notebook and as page; return its seconds.
 
     Raises `NotebookFailed`; what ran until then is left as `<name>.failed.ipynb` and an earlier
     result under the notebook's own name stays as it was.  Raises `DataError` when `reports` cannot
     be written.
     """
-    own = declared_parameters(notebook)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    parameters = {"preset": preset} | ({"changes": dict(changes)} if changes else {})
     failed = reports / f"{notebook.stem}.failed.ipynb"
     unfinished = reports / f".{notebook.stem}.running.ipynb"
     try:
@@ -137,7 +60,7 @@ def run_notebook(notebook: Path, *, parameters: Parameters, reports: Path) -> fl
             executed = papermill.execute_notebook(
                 notebook,
                 unfinished,
-                {n: v for n, v in parameters.items() if n in own and v != own[n]},
+                parameters,
                 kernel_name="python3",
                 cwd=notebook.parent,
                 progress_bar=False,
@@ -161,7 +84,7 @@ def run_notebook(notebook: Path, *, parameters: Parameters, reports: Path) -> fl
     return float(executed.metadata.papermill.duration)
 
 
-def describe_failure(notebook: Path, error: PapermillExecutionError, failed: Path) -> str:
+def describe_failure(notebook: Path, error: "PapermillExecutionError", failed: Path) -> str:
     """Return the one sentence a reader needs: notebook, cell, its first line, the cause."""
     first_line = next(iter(error.source.strip().splitlines()), "")
     return (
@@ -208,7 +131,7 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run_facts(*, preset: str, parameters: Parameters, reports: Path, root: Path) -> dict[str, Any]:
+def run_facts(preset: Preset, *, reports: Path, root: Path) -> dict[str, Any]:
     """Return what `run.json` says: preset, parameters, versions, commit, device, seconds.
 
     Seconds are read from the executed notebooks, so a run that skipped some tells of all.
@@ -219,23 +142,14 @@ def run_facts(*, preset: str, parameters: Parameters, reports: Path, root: Path)
             notebook = json.loads(path.read_text(encoding="utf-8"))
             seconds[path.stem] = round(notebook["metadata"]["papermill"]["duration"], 1)
     return {
-        "preset": preset,
-        "parameters": parameters,
-        "seeds": _seeds(parameters),
+        "preset": preset.name,
+        "parameters": msgspec.to_builtins(preset),
+        "seeds": preset.seeds,
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(root),
         "device": device(),
         "seconds": seconds,
     }
-
-
-def _seeds(parameters: Parameters) -> Parameters:
-    """Return the seeds among the parameters and inside those that are mappings."""
-    found = {name: value for name, value in parameters.items() if "seed" in name}
-    for name, value in parameters.items():
-        if isinstance(value, dict) and "seed" in value:
-            found[f"{name}.seed"] = value["seed"]
-    return found
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The engine of the merge: images in parts, several parts at once, written in order of image id.
+"""The merge over all images: in parts, several parts at once, written in order of image id.
 
 No rule lives here.  A part is a range of image ids with about as many turns as every other, so
 that memory does not grow with the corpus; images are independent, so parts may be merged anywhere
@@ -7,7 +7,7 @@ and give the same bytes.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +53,27 @@ class MergeReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeInputs:
+    """What a merge goes by besides the turns.
+
+    `tokenizer_file` counts tokens (`None`: estimated); `curated` are the turns that a person took
+    out, by image.
+    """
+
+    rules: Rules
+    scope: Scope = field(default_factory=Scope)
+    tokenizer_file: str | None = None
+    curated: Mapping[int, Collection[TurnKey]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Part:
-    """What merging one part needs: the images `first` to `last` of the tables, and the rules."""
+    """One part of a merge: the images `first` to `last` of the tables."""
 
     tables: Sequence[Path]
     first: int
     last: int
-    rules: Rules
-    scope: Scope
-    tokenizer_file: str | None
-    curated: Mapping[int, Collection[TurnKey]]
+    inputs: MergeInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +91,15 @@ def merge_tables(
     tables: Sequence[Path],
     *,
     out: Path,
-    rules: Rules,
-    scope: Scope,
-    tokenizer_file: str | None = None,
+    inputs: MergeInputs,
     runner: Runner = "native",
-    curated: Mapping[int, Collection[TurnKey]] | None = None,
     part_turns: int = PART_TURNS,
 ) -> MergeReport:
     """Merge turn tables into `out`, a Parquet file of `KEPT_SCHEMA` sorted by image and record.
 
     One row group per part, so an image never lies in two.  `dropped.parquet` beside it holds the
-    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  `curated` are the
-    turns that a person took out, by image.  Asserts that, per source, turns in equal turns kept
-    plus drops.  Raises `DataError` when there is nothing to merge or the output cannot be
+    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  Asserts that,
+    per source, turns in equal turns kept plus drops.  Raises `DataError` when there is nothing to merge or the output cannot be
     written; `out` is then left as it was.
     """
     if not tables:
@@ -104,10 +111,10 @@ def merge_tables(
             tables=tables,
             first=first,
             last=last,
-            rules=rules,
-            scope=scope,
-            tokenizer_file=tokenizer_file,
-            curated={i: keys for i, keys in (curated or {}).items() if first <= i <= last},
+            inputs=replace(
+                inputs,
+                curated={i: keys for i, keys in inputs.curated.items() if first <= i <= last},
+            ),
         )
         for first, last in image_ranges(tables, turns=part_turns)
     ]
@@ -134,7 +141,7 @@ def image_ranges(tables: Sequence[Path], *, turns: int) -> list[tuple[int, int]]
 
 def merge_part(part: Part) -> MergedPart:
     """Merge the images of one part, in order of id."""
-    count_tokens = token_counter(part.tokenizer_file)
+    inputs, count_tokens = part.inputs, token_counter(part.inputs.tokenizer_file)
     kept: list[tuple] = []
     dropped: list[tuple] = []
     drops: Counter[tuple[str, str]] = Counter()
@@ -145,16 +152,16 @@ def merge_part(part: Part) -> MergedPart:
             merged = merge_image(
                 image_id,
                 turns,
-                rules=part.rules,
-                scope=part.scope,
+                rules=inputs.rules,
+                scope=inputs.scope,
                 count_tokens=count_tokens,
-                curated=part.curated.get(image_id, ()),
+                curated=inputs.curated.get(image_id, ()),
             )
             kept += _kept_rows(merged)
             dropped += ((*turn, reason) for turn, reason in merged.dropped)
             drops.update({(source, why): count for source, why, count in merged.drops})
             conflicts += merged.conflicts
-            if reason := part.scope.refusal(image_id):
+            if reason := inputs.scope.refusal(image_id):
                 refused[image_id] = reason
         return MergedPart(
             kept=row_table(kept, KEPT_SCHEMA),

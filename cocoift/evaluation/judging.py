@@ -1,0 +1,187 @@
+"""Judging: who gives the verdicts of a run, what that costs, and one table of them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from cocoift.core.files import DataError
+from cocoift.evaluation import judge_api
+from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.judge_api import JudgeSettings, OpenAiJudge
+from cocoift.evaluation.judges import Claims, Verdict, reference_verdict
+from cocoift.evaluation.rollout import Rollout
+
+BILL_COLUMNS = ("benchmark", "model", "protocol", "calls", "tokens", "cost")
+
+
+class Judge(Protocol):
+    """Gives answers their verdicts; `label` says in tables who it is."""
+
+    label: str
+
+    def verdicts(
+        self,
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        answers: Sequence[str],
+        protocol: str,
+    ) -> list[list[Verdict]]:
+        """Return the verdicts of every answer, in order: several where it is judged repeatedly."""
+
+    def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
+        """Return what judging each run will take at most, in `BILL_COLUMNS`."""
+
+    def whole_cost(
+        self, benchmarks: Sequence[Benchmark], protocols: Sequence[str], *, models: int
+    ) -> float:
+        """Estimate what judging everything costs, before anything is trained or answered."""
+
+
+class OfflineJudge:
+    """The reference judge; `claims(image, answer)` counts right and wrong statements."""
+
+    label = "reference"
+
+    def __init__(self, claims: Callable[[str, str], Claims | None] | None = None):
+        self.claims = claims
+
+    def verdicts(
+        self,
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        answers: Sequence[str],
+        protocol: str,
+    ) -> list[list[Verdict]]:
+        """Return one verdict per answer."""
+        found = []
+        for question, answer in zip(questions, answers, strict=True):
+            # Statements about several pictures cannot be told apart.
+            known = self.claims is not None and len(question.images) == 1
+            claims = self.claims(question.images[0], answer) if known else None
+            found.append([reference_verdict(question, answer, claims=claims)])
+        return found
+
+    def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
+        """Return no rows: this judge costs nothing."""
+        return pd.DataFrame(columns=list(BILL_COLUMNS))
+
+    def whole_cost(
+        self, benchmarks: Sequence[Benchmark], protocols: Sequence[str], *, models: int
+    ) -> float:
+        """Return 0."""
+        return 0.0
+
+
+class EndpointJudge:
+    """A judge behind an endpoint; prompts are below `root`, replies are kept in `cache`."""
+
+    def __init__(self, settings: OpenAiJudge, *, root: Path, cache: Path):
+        self.cache, self.limit = cache, settings.max_cost
+        self.settings = {
+            kind: settings.with_prompt(read_prompt(root / path))
+            for kind, path in settings.prompts.items()
+        }
+        prompts = ", ".join(one.prompt_hash for one in self.settings.values())
+        self.label = (
+            f"{settings.endpoint.model}, prompt {prompts}, {settings.repeats} repeats, "
+            f"temperature {settings.temperature:g}"
+        )
+
+    def _under(self, benchmark: Benchmark, protocol: str) -> JudgeSettings:
+        if benchmark.kind not in self.settings:
+            raise DataError(f"judge: no prompt for benchmarks of format {benchmark.kind}")
+        return self.settings[benchmark.kind].under(protocol)
+
+    def verdicts(
+        self,
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        answers: Sequence[str],
+        protocol: str,
+    ) -> list[list[Verdict]]:
+        """Return the verdicts of every answer; raises `DataError` as `judge_api.judge` does."""
+        settings = self._under(benchmark, protocol)
+        return judge_api.judge(settings, questions, answers, cache=self.cache)
+
+    def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
+        """Return calls, tokens and cost of each run, at most."""
+        rows = []
+        for run in runs:
+            settings = self._under(run.benchmark, run.protocol)
+            due = judge_api.bill(settings, *run.answered(), self.cache)
+            names = run.benchmark.name, run.model, run.protocol
+            rows.append((*names, due.calls, due.tokens_in + due.tokens_out, due.cost))
+        return pd.DataFrame(rows, columns=list(BILL_COLUMNS))
+
+    def whole_cost(
+        self, benchmarks: Sequence[Benchmark], protocols: Sequence[str], *, models: int
+    ) -> float:
+        """Estimate the cost of a whole run; `models` counts models and seeds.
+
+        Answers are taken to be as long as the right ones, at least 100 tokens.  Raises
+        `DataError` when that exceeds what the judge may cost.
+        """
+        cost = 0.0
+        for benchmark in (one for one in benchmarks if one.kind in self.settings):
+            judge = self.settings[benchmark.kind]
+            repeats = sum(judge.under(name).repeats for name in protocols)
+            cost += models * repeats * judge_api.cost_of_a_run(judge, benchmark.questions)
+        if cost > self.limit:
+            raise DataError(
+                f"judging the whole run costs about {cost:.0f}, max_cost is {self.limit:.0f}; "
+                "raise it, or lower judge.repeats, or ask fewer models or protocols"
+            )
+        return cost
+
+
+def read_prompt(path: Path) -> str:
+    """Return a judge's prompt; raises `DataError` when the file is missing or empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"judge prompt {path}: {error}; name a text file") from error
+    if not text.strip():
+        raise DataError(f"judge prompt {path} is empty")
+    return text
+
+
+def verdict_table(runs: Sequence[Run], judge: Judge) -> pd.DataFrame:
+    """Judge every answer; return one row per answer and judge repeat.
+
+    Columns: benchmark, model, seed, protocol, question_id, image, wording, question,
+    opening_reply, answer, words, score, reason, repeat.  Dialogs that failed have no score and
+    say why.
+    """
+    rows = []
+    for run in runs:
+        by_id = {question.id: question for question in run.benchmark.questions}
+        questions, answers = run.answered()
+        verdicts = judge.verdicts(run.benchmark, questions, answers, run.protocol)
+        judged = dict(zip((question.id for question in questions), verdicts, strict=True))
+        for one in run.rollouts:
+            for verdict in judged.get(one.question_id, [Verdict(None, one.failure)]):
+                rows.append(_row(run, one, by_id[one.question_id], verdict))
+    return pd.DataFrame(rows)
+
+
+def _row(run: Run, one: Rollout, question: Question, verdict: Verdict) -> dict[str, Any]:
+    opening = one.rounds[-2].answer if len(one.rounds) > 1 and not one.failure else ""
+    return {
+        "benchmark": run.benchmark.name,
+        "model": run.model,
+        "seed": run.seed,
+        "protocol": run.protocol,
+        "question_id": one.question_id,
+        "image": question.images[0],
+        "wording": question.wording,
+        "question": question.text,
+        "opening_reply": opening,
+        "answer": one.answer,
+        "words": None if one.answer is None else len(one.answer.split()),
+        "score": verdict.score,
+        "reason": verdict.reason,
+        "repeat": verdict.repeat,
+    }

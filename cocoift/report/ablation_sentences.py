@@ -1,0 +1,120 @@
+"""A sentence for each ablation of notebook 07, decided by its tables."""
+
+import pandas as pd
+
+from cocoift.evaluation import gates
+from cocoift.evaluation.effects import describe, sign
+from cocoift.evaluation.protocols import AFTER
+from cocoift.evaluation.score import COLLAPSE
+from cocoift.report.ablations import CHANGE, OBEYS
+
+
+def _of(table: pd.DataFrame, protocol: str, metric: str) -> pd.DataFrame:
+    """Return value, low and high by setting, in the order of settings, all seeds together."""
+    rows = table[(table.seed == "all") & (table.protocol == protocol) & (table.metric == metric)]
+    return rows.set_index("setting")[["value", "low", "high"]]
+
+
+def _percent(row: pd.Series) -> str:
+    return f"{row.value:.1f} % [{row.low:.1f}, {row.high:.1f}]"
+
+
+def dose_sentence(table: pd.DataFrame, ends: pd.DataFrame, metric: str) -> str:
+    """Say how collapse and the change of the score go with the share of images as in `mix`.
+
+    `ends` is the effect on collapse of the last dose against the first.
+    """
+    collapse, score = _of(table, AFTER, COLLAPSE), _of(table, CHANGE, metric).value
+    first, last = collapse.iloc[0], collapse.iloc[-1]
+    text = (
+        f"With {collapse.index[0]} to {collapse.index[-1]} of the images laid out as in the "
+        f"baseline, multi-round collapse goes from {_percent(first)} to {_percent(last)}, the "
+        f"change of the score from {score.iloc[0]:+.1f} to {score.iloc[-1]:+.1f} points. "
+        f"The ends differ by {describe(ends)}."
+    )
+    if sign(ends) <= 0:
+        return f"{text} No dose-response is shown."
+    half = collapse.index[collapse.value >= (first.value + last.value) / 2][0]
+    return f"{text} Half of the rise is reached at {half}."
+
+
+def factor_sentence(collapse: pd.DataFrame) -> str:
+    """Say which factor of the 2 x 2 matters more for collapse, or that neither does.
+
+    `collapse` holds the effects of `ablations.factor_contrasts` on the collapse rate.
+    """
+    by = dict(iter(collapse.groupby("contrast")))
+    text = (
+        "To the rise of collapse from single round to multi-round, the prompt standing in the "
+        f"first turn only adds {describe(by['prompts'])}, keeping the sources apart "
+        f"{describe(by['sources'])}; their interaction is {describe(by['interaction'])}."
+    )
+    if sign(by["interaction"]) > 0:
+        text += " Together they do more than the sum of each alone."
+    if not (sign(by["prompts"]) or sign(by["sources"])):
+        return f"{text} Neither effect is shown."
+    more = {
+        1: "More of it comes from where the prompt stands.",
+        -1: "More of it comes from keeping the sources apart.",
+        0: "Which of the two matters more is not shown.",
+    }
+    return f"{text} {more[sign(by['prompts - sources'])]}"
+
+
+def answers_sentence(table: pd.DataFrame, effect: pd.DataFrame, metric: str) -> str:
+    """Say whether full sentences as training answers prevent the collapse.
+
+    `effect` is that of sentences against phrases on collapse.
+    """
+    collapse, score = _of(table, AFTER, COLLAPSE), _of(table, CHANGE, metric).value
+    text = (
+        "With the same questions of GQA answered in a phrase, multi-round collapse is "
+        f"{_percent(collapse.loc['short'])} and the score changes by {score['short']:+.1f} "
+        f"points; "
+        f"answered in a sentence, {_percent(collapse.loc['sentence'])} and "
+        f"{score['sentence']:+.1f}. The difference is {describe(effect)}."
+    )
+    verdict = {
+        -1: "Short answers, not the layout alone, make the collapse.",
+        1: "Full sentences do not prevent it.",
+        0: "It is not shown.",
+    }
+    return f"{text} {verdict[sign(effect)]}"
+
+
+def images_sentence(table: pd.DataFrame, effects: pd.DataFrame, metric: str) -> str:
+    """Say from how many images on a model is short when asked and scores as with all of them.
+
+    `effects` holds those on the score of every number of images against all.
+    """
+    scores, obeys = _of(table, AFTER, metric), _of(table, AFTER, OBEYS).value
+    numbers = "; ".join(
+        f"{name}: {row.value:.1f} and {obeys[name]:.0f} %" for name, row in scores.iterrows()
+    )
+    text = (
+        "Multi-round score, and share of opening rounds answered as shortly as they ask, by number "
+        f"of images, one pass each: {numbers}."
+    )
+    least = 100 * gates.OPENING
+    lower = {name for name, rows in effects.groupby("contrast") if sign(rows) < 0}
+    enough = scores[~scores.index.isin(lower) & (obeys >= least)]
+    if enough.empty:
+        return f"{text} None is both as good as all images and short when asked."
+    return (
+        f"{text} The smallest number that is short when asked (at least {least:.0f} %) and is not "
+        f"shown to score lower than all images is {enough.index[0]}."
+    )
+
+
+def openings_sentence(table: pd.DataFrame) -> str:
+    """Say what each kind of opening does to each model, at one round and at the most."""
+    rows = table[(table.seed == "all") & (table.metric == COLLAPSE)]
+    parts = []
+    for model, own in rows.groupby("model", sort=False):
+        by = own.set_index("setting")
+        ends = {}  # the first and the last setting of each kind; `none` is a kind of its own
+        for name in by.index:
+            ends.setdefault(name.split(" x ")[0], [name, name])[1] = name
+        names = dict.fromkeys(name for both in ends.values() for name in both)
+        parts.append(f"**{model}** " + ", ".join(f"{n} {_percent(by.loc[n])}" for n in names))
+    return f"Collapse by kind and number of opening rounds: {'; '.join(parts)}."

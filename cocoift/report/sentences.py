@@ -1,0 +1,189 @@
+"""Sentences that tables decide: the finding, and the answers of notebooks 05 and 06."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cocoift.evaluation import gates
+from cocoift.evaluation.effects import ASKED_ALONE, LAYOUT, change, describe, rows_of, sign
+from cocoift.evaluation.lengths import SHORT_WORDS
+from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import COLLAPSE
+
+
+def conclusion(effects: pd.DataFrame, metric: str) -> str:
+    """Say what one short round does to both tuned models and how they compare asked alone.
+
+    `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where one of the
+    two models is missing.
+    """
+    layout, alone = (rows_of(effects, one.name, metric) for one in (LAYOUT, ASKED_ALONE))
+    if layout.empty:
+        return ""
+    effect = describe(layout)
+    text = {
+        -1: "One short round costs the model tuned on the baseline mixture more than the one tuned "
+        f"on the same annotations in merged conversations (difference of the changes {effect}): "
+        "layout decides.",
+        1: "One short round costs the model tuned on the merged mixture more, the opposite of the "
+        f"paper (difference of the changes {effect}).",
+        0: f"The changes of the two tuned models do not clearly differ ({effect}): that layout "
+        "decides is not shown.",
+    }[sign(layout)]
+    better = {1: "better than", -1: "worse than", 0: "not shown to differ from"}[sign(alone)]
+    return (
+        f"{text} Asked alone, the merged mixture is {better} the baseline mixture "
+        f"({describe(alone)})."
+    )
+
+
+def evaluation_answer(
+    scores: pd.DataFrame, effects: pd.DataFrame, *, metric: str, labels: Mapping[str, str]
+) -> str:
+    """Return what each model scored and lost on one benchmark, and what follows from it.
+
+    `scores` are of that benchmark, all seeds together, `effects` is `effect_table` of it;
+    `metric` is its headline.
+    """
+    value = scores.set_index(["model", "metric", "protocol"]).value
+    parts, caveats = [], []
+    for name in labels:
+        changes = rows_of(effects, change(name).name, metric)
+        if changes.empty:
+            continue
+        score, collapse = (
+            [value[name, one, protocol] for protocol in (ALONE, AFTER)]
+            for one in (metric, COLLAPSE)
+        )
+        parts.append(
+            f"{labels[name]}: score {score[0]:.0f} → {score[1]:.0f} ({describe(changes)}), "
+            f"collapsed answers {collapse[0]:.0f} → {collapse[1]:.0f} %"
+        )
+        if name in ("mix", "merged") and collapse[0] > 100 * gates.COLLAPSE:
+            caveats.append(
+                f" Asked alone, the {labels[name]} already collapses in {collapse[0]:.0f} % of "
+                "these answers, so its difference says less."
+            )
+    return f"{'; '.join(parts)}. {conclusion(effects, metric)}{''.join(caveats)}"
+
+
+def finding(
+    scores: pd.DataFrame, effects: pd.DataFrame, *, labels: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Return the study's finding on its first benchmark: conclusion, sentence, table.
+
+    `scores` and `effects` are `scores.csv` and `effects.csv` of notebook 05.  `None` where they
+    hold no model under both protocols.
+    """
+    first = scores.benchmark.iloc[0]
+    own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
+    metric = [name for name in own.metric.unique() if name != COLLAPSE][-1]
+    value = own.set_index(["model", "metric", "protocol"]).value
+    effects = effects[effects.benchmark == first]
+    rows = []
+    for name in labels:
+        changes = rows_of(effects, change(name).name, metric)
+        if changes.empty:
+            continue
+        cells = {
+            f"{what}, {when}": f"{value[name, one, protocol]:.0f}{unit}"
+            for one, what, unit in ((metric, "score", ""), (COLLAPSE, "collapsed", " %"))
+            for protocol, when in ((ALONE, "alone"), (AFTER, "after"))
+        }
+        effect = describe(changes, unit="")
+        rows.append({"tuned on": labels[name], **cells, "change of the score": effect})
+    if not rows:
+        return None
+    sentence = (
+        f"Asked alone and after one short round, {int(own.n.max()):,} answers per model and "
+        f"protocol on {first} (judge: {', '.join(sorted(set(own.judge)))}); change with 95 % "
+        f"interval over images. Collapsed: {SHORT_WORDS} words or fewer to an open question."
+    )
+    return {"conclusion": conclusion(effects, metric), "sentence": sentence, "table": rows}
+
+
+def bias_answer(
+    lengths: pd.DataFrame,
+    changes: pd.DataFrame,
+    taught: pd.DataFrame,
+    shifts: pd.DataFrame,
+    faithful: pd.DataFrame,
+    *,
+    labels: Mapping[str, str],
+) -> str:
+    """Return the answer of notebook 06, a line per table; empty tables are passed over.
+
+    `lengths` has protocol, model, median_words and collapse_rate of the benchmark's questions;
+    `changes` is `bias.collapse_changes`, `taught` `merge.after_short_table`, `shifts`
+    `probe.margin_table`, `faithful` `faithfulness_table` per model and protocol.
+    """
+    lines = [_bias(lengths, changes, labels), _origin(taught, labels), _mechanism(shifts, labels)]
+    lines.append(_price(lengths, faithful, labels))
+    return "\n".join(f"- {line}" for line in lines if line) or "There was nothing to compare."
+
+
+def _cells(table: pd.DataFrame, column: str) -> dict[tuple[str, str], Any]:
+    return table.set_index(["model", "protocol"])[column].to_dict()
+
+
+def _bias(lengths: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    rates, medians = _cells(lengths, "collapse_rate"), _cells(lengths, "median_words")
+    both = [name for name in labels if {(name, ALONE), (name, AFTER)} <= rates.keys()]
+    if not both:
+        return ""
+    numbers = "; ".join(
+        f"{labels[n]} {medians[n, ALONE]:.0f} → {medians[n, AFTER]:.0f} words, "
+        f"{rates[n, ALONE]:.0f} → {rates[n, AFTER]:.0f} % collapsed"
+        for n in both
+    )
+    rises = [labels[n] for n in both if sign(rows_of(changes, change(n).name, COLLAPSE)) > 0]
+    found = f"there is one for the {' and the '.join(rises)}" if rises else "none is shown"
+    return (
+        "**Is there a length bias?** Medians and collapse, single round → multi-round: "
+        f"{numbers}. By the paired change of collapse, {found}."
+    )
+
+
+def _origin(taught: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    if taught.empty:
+        return ""
+    rows = taught[taught.context == "after a short answer"].set_index("mixture")
+    shares = "; ".join(
+        f"{labels.get(name, name)}: {row.short_share:.0%} of the answers that follow a short one "
+        f"are short, and {row.prompt_share:.0%} of their questions ask for a form"
+        for name, row in rows.iterrows()
+    )
+    return f"**Where does it come from?** In training, by mixture: {shares}."
+
+
+def _mechanism(shifts: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    if shifts.empty:
+        return ""
+    rows = shifts[shifts.measure == "shift"].set_index("model")
+    moves = ", ".join(
+        f"{labels.get(name, name)} {row.value:+.1f} nats ({row.low:+.1f} to {row.high:+.1f})"
+        for name, row in rows.iterrows()
+    )
+    return (
+        "**How does it work?** The short round shifts the margin of the short answer's first token "
+        f"over the full one's by: {moves}."
+    )
+
+
+def _price(lengths: pd.DataFrame, faithful: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    rates, both = _cells(lengths, "collapse_rate"), ("mix", "merged")
+    if not {(name, AFTER) for name in both} <= rates.keys():
+        return ""
+    after, alone = ([rates.get((name, one)) for name in both] for one in (AFTER, ALONE))
+    text = (
+        f"**Does the merge remove it, and at what price?** Multi-round collapse is {after[0]:.0f} "
+        f"% with the {labels['mix']} and {after[1]:.0f} % with the {labels['merged']}."
+    )
+    if None not in alone:
+        text += f" In single round it is {alone[0]:.0f} and {alone[1]:.0f} %."
+    if len(faithful):
+        shares = _cells(faithful, "absent_share")
+        named = [f"{labels[n]} {shares[n, AFTER]:.0f} %" for n in both if (n, AFTER) in shares]
+        text += f" Categories named in multi-round that are not in the image: {', '.join(named)}."
+    return text + f" (Collapse: an answer of {SHORT_WORDS} words or fewer.)"

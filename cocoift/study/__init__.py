@@ -1,0 +1,18 @@
+"""The study: its presets, what notebooks open, and the runner that executes them."""
+
+from cocoift.study.opened import Study, open_study
+from cocoift.study.preset import Preset, project_root, read_preset
+from cocoift.study.runner import NotebookFailed, environment, notebooks, run_facts, run_notebook
+
+__all__ = [
+    "NotebookFailed",
+    "Preset",
+    "Study",
+    "environment",
+    "notebooks",
+    "open_study",
+    "project_root",
+    "read_preset",
+    "run_facts",
+    "run_notebook",
+]

@@ -1,0 +1,87 @@
+"""The index of a run: its finding, figures and notebooks on one page, its facts in `run.json`."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from cocoift.core.files import write_text
+from cocoift.report.html import index_page
+from cocoift.study.opened import Study
+from cocoift.study.runner import notebooks, run_facts
+
+# File, title, text for those who cannot see it.  The first figure is the finding's.
+FIGURES = (
+    ("finding.png", "Score and collapsed answers, asked alone and after one short round",
+     "Bars: score and share of collapsed answers per model, alone and after a short round"),
+    ("rounds.png", "Collapse in open rounds after one short round",
+     "A line per model: share of answers of three words or fewer in rounds 2 to 5"),
+    ("ablation_dose.png", "How much of the baseline's layout is enough",
+     "Score and collapse by share of images laid out as in the baseline, with intervals"),
+    ("ablation_factors.png", "Where the prompt stands, and whether sources mix",
+     "Score and collapse for prompt in the first or every turn by sources apart or mixed"),
+    ("length_grid.png", "Answer lengths in training, alone, and after a short round",
+     "Histograms of answer lengths: a row per model, a column per protocol"),
+    ("prompt_placement.png", "Where the format prompt stands in multi-round conversations",
+     "Bars: share of first and later turns that state a form of answer, per source"),
+)  # fmt: skip
+QUESTION = "Does a model still answer open questions after one short answer?"
+PURPOSE = (
+    "The same annotations of the same COCO images are laid out in two ways: as in LLaVA's own "
+    "mixture (a conversation per source, the prompt for a short answer in its first turn only), "
+    "and merged into one conversation per image, each turn with its own instruction. One base is "
+    "tuned on each. Every notebook asks one question and answers it at its end."
+)
+MINI = (
+    "Preset {name}: this study draws the pictures and their annotations itself, writes them in the "
+    "upstream formats and reads them with the code that reads the real files; the model is a tiny "
+    "LLaVA trained from scratch. The numbers show the effect and its mechanism, not LLaVA-1.5's "
+    "level. Notebook 05 shows the paper's numbers beside ours."
+)
+REAL = (
+    "Preset {name}: real annotation files and images, and the checkpoint {checkpoint}. Notebook 00 "
+    "lists the sources that were there."
+)
+LABELS = {"base": "nothing (base)", "mix": "baseline mixture", "merged": "merged mixture"}
+
+
+def write_index(study: Study) -> None:
+    """Write `run.json` and `index.html` from what the notebooks left in the report folder."""
+    reports, preset = study.tables.parent, study.preset
+    facts = run_facts(preset, reports=reports, root=study.root)
+    page = index_page(
+        run=facts,
+        notebooks=notebooks(study.root),
+        figures=list(_figures(study)),
+        finding=_finding(study),
+        texts={
+            "question": QUESTION,
+            "purpose": PURPOSE,
+            "provenance": (MINI if preset.mini_coco else REAL).format(
+                name=preset.name, checkpoint=preset.checkpoint
+            ),
+        },
+    )
+    write_text(reports / "run.json", json.dumps(facts, indent=2) + "\n")
+    write_text(reports / "index.html", page)
+    print(f"report: {(reports / 'index.html').relative_to(study.root)}")
+
+
+def _figures(study: Study) -> Iterator[dict[str, str]]:
+    for name, title, alt in FIGURES:
+        path = study.figures / name
+        if path.is_file():
+            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            yield {"title": title, "alt": alt, "data": data}
+
+
+def _finding(study: Study) -> dict[str, Any] | None:
+    files = [study.tables / name for name in ("scores.csv", "effects.csv")]
+    if not (all(path.is_file() for path in files) and (study.figures / "finding.png").is_file()):
+        return None
+    from cocoift.report import sentences  # imports torch, which most runs can do without
+
+    scores, effects = (pd.read_csv(path, dtype={"seed": str}) for path in files)
+    return sentences.finding(scores, effects, labels=LABELS)

@@ -1,0 +1,258 @@
+"""What a notebook opens first: its preset, the folders of the run, and what follows from both."""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cocoift.core.files import DataError
+from cocoift.core.schema import Settings
+from cocoift.evaluation.benchmarks import Benchmark, benchmarks_for, read_benchmarks
+from cocoift.evaluation.judges import ReferenceJudge
+from cocoift.evaluation.protocols import Protocol, read_protocols
+from cocoift.report.tables import save_table
+from cocoift.sources import Entry, read_catalogue, without_optional
+from cocoift.sources.coco import Scope, read_scope
+from cocoift.study.preset import Preset, project_root, read_preset
+from cocoift.tuning.data import count_records, split_images
+from cocoift.tuning.recipe import Training, base_of
+
+# Modules that load torch are imported by the methods that need them.
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from matplotlib.figure import Figure
+
+    from cocoift.evaluation.candidates import LocalModels
+    from cocoift.evaluation.judging import Judge
+    from cocoift.tuning.model import Device
+
+LABELS = {"base": "untuned", "mix": "baseline mixture", "merged": "merged mixture"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """An opened preset: its folders, its sources, and how its models are trained and asked."""
+
+    root: Path
+    preset: Preset
+
+    @property
+    def raw(self) -> Path:
+        """The folder of the upstream files."""
+        return self.root / self.preset.raw_dir
+
+    @property
+    def images(self) -> Path:
+        """The folder that holds `train2017`."""
+        return self.root / self.preset.image_dir
+
+    @property
+    def work(self) -> Path:
+        """The folder of everything the study makes but its report."""
+        return self.root / self.preset.work_dir
+
+    @property
+    def turn_tables(self) -> Path:
+        """The folder of the turn tables, one file per source."""
+        return self.work / "interim" / "turns"
+
+    @property
+    def merged(self) -> Path:
+        """The folder of the merged set and the mixtures."""
+        return self.work / "merged"
+
+    @property
+    def tables(self) -> Path:
+        """The folder of the report's tables."""
+        return self.root / self.preset.report_dir / "tables"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the report's figures."""
+        return self.root / self.preset.report_dir / "figures"
+
+    @property
+    def curation(self) -> Path:
+        """The file of a person's decisions on turns."""
+        return self.root / self.preset.curation
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """The tokenizer that counts tokens, if the preset names one."""
+        name = self.preset.tokenizer_file
+        return self.root / name if name else None
+
+    @cached_property
+    def sources(self) -> dict[str, Entry]:
+        """The catalogue's sources, optional ones where the preset names them."""
+        catalogue = read_catalogue(self.root / self.preset.catalogue)
+        return without_optional(catalogue, self.preset.optional_sources)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The titles of the sources by name."""
+        return {name: entry.title for name, entry in self.sources.items()}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """How tables and figures call each model."""
+        return LABELS | {one.name: one.name for one in self.preset.evaluation.endpoints}
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all models to evaluate, local ones first."""
+        evaluation = self.preset.evaluation
+        return [*evaluation.models, *(one.name for one in evaluation.endpoints)]
+
+    @property
+    def device(self) -> "Device":
+        """Where models are trained and asked; raises `DataError` for a GPU that is not there."""
+        from cocoift.tuning.model import pick_device
+
+        return pick_device(self.preset.device)
+
+    def scope(self) -> Scope:
+        """Return which images may train; raises `DataError` for a listed file that is absent."""
+        lists = [self.raw / name for name in self.preset.image_lists]
+        return read_scope(lists, [self.raw / name for name in self.preset.evaluation_sets])
+
+    def benchmarks(self) -> list[Benchmark]:
+        """Return the benchmarks that are on disk."""
+        return read_benchmarks(self.preset.evaluation.benchmarks, self.raw)
+
+    def benchmarks_to_ask(self) -> list[Benchmark]:
+        """Return the benchmarks on disk; raises `DataError` if models have none to answer."""
+        return benchmarks_for(self.models, self.preset.evaluation.benchmarks, self.raw)
+
+    def protocols(self) -> dict[str, Protocol]:
+        """Return the protocols by name."""
+        return read_protocols(self.preset.evaluation.protocols, self.raw)
+
+    def base(self, seed: int) -> str:
+        """Return the untuned checkpoint of a seed: a folder, or a name on the model hub."""
+        return base_of(self.preset.checkpoint, seed, self.root)
+
+    def adapter(self, mixture: str, seed: int) -> Path:
+        """Return the folder of the adapter trained on a mixture with a seed."""
+        return self.work / "adapters" / f"{mixture}-{seed}"
+
+    def forms(self) -> dict[str, str]:
+        """Return the form of answer that each source asks for."""
+        return {name: entry.form for name, entry in self.sources.items() if entry.form}
+
+    def training(self, mixture: str, seed: int, *, images: int | None = None) -> Training:
+        """Return the training on a mixture (`merged`, `mix`) with a seed.
+
+        Images and steps come from the merged mixture, so that all mixtures train on the same
+        images for the same number of steps; `images` trains on fewer than the preset says.
+        Raises `DataError` when a mixture is absent.
+        """
+        preset, merged = self.preset, self.merged / "merged.json"
+        count = images or preset.train_images
+        split = split_images(merged, held_out=preset.held_out_images, train=count)
+        return Training(
+            mixture=self.merged / f"{mixture}.json",
+            images=split.train,
+            image_root=self.images,
+            checkpoint=self.base(seed),
+            adapter=self.adapter(mixture, seed),
+            steps=preset.tuning.steps(count_records(merged, split.train)),
+            seed=seed,
+            recipe=preset.tuning,
+            image_tokens=preset.merge.image_tokens,
+            context_tokens=preset.merge.context_tokens,
+            system=preset.system_prompt,
+            device=self.device,
+            forms=self.forms(),
+        )
+
+    def local_models(self, seed: int, adapters: Mapping[str, Path] | None = None) -> "LocalModels":
+        """Return the local models of a seed, with notebook 04's adapters if none are given."""
+        from cocoift.evaluation.candidates import LocalModels
+
+        tuned = [name for name in self.preset.evaluation.models if name != "base"]
+        return LocalModels(
+            base=self.base(seed),
+            adapters=adapters or {name: self.adapter(name, seed) for name in tuned},
+            seed=seed,
+            device=self.device,
+            system=self.preset.system_prompt,
+            new_tokens=self.preset.evaluation.new_tokens,
+            batch=self.preset.evaluation.answer_batch,
+        )
+
+    def judge(self) -> "Judge":
+        """Return the preset's judge; raises `DataError` for a prompt that cannot be read."""
+        from cocoift.evaluation.judging import EndpointJudge, OfflineJudge
+        from cocoift.mini.claims import claims_by_image
+
+        settings, world = self.preset.evaluation.judge, self.preset.mini_coco
+        if not isinstance(settings, ReferenceJudge):
+            return EndpointJudge(settings, root=self.root, cache=self.work / "judge.sqlite")
+        return OfflineJudge(claims_by_image(world.seed, pixels=world.pixels) if world else None)
+
+    def save(self, table: pd.DataFrame, name: str, *, packed: bool = False) -> None:
+        """Save a table in the report as CSV."""
+        save_table(table, self.tables / f"{name}.csv{'.gz' if packed else ''}")
+
+    def show(self, figure: "Figure", name: str, *, alt: str) -> "HTML":
+        """Save a figure in the report and return it for display; `alt` says what it shows."""
+        from cocoift.report.figures import show
+
+        return show(figure, self.figures / f"{name}.png", alt=alt)
+
+    def values(self, *names: str) -> pd.DataFrame:
+        """Return values of the preset for display; names may be dotted: `tuning.rank`."""
+        rows = []
+        for name in names:
+            value: Any = self.preset
+            for part in name.split("."):
+                value = getattr(value, part)
+            rows.append((name, _in_words(value)))
+        return pd.DataFrame(rows, columns=["this run", self.preset.name])
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Settings):
+        pairs = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        return ", ".join(f"{name} {_in_words(one)}" for name, one in pairs) or "reference"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_in_words(one)}" for name, one in value.items()) or "none"
+    return "none" if value is None else str(value)
+
+
+def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> Study:
+    """Open a preset for a notebook, whose `parameters` cell sets these two names.
+
+    Raises `DataError` as `read_preset` does, and for a parameter that papermill was given and no
+    notebook has.
+    """
+    strange = sorted(set(_injected()) - {"preset", "changes"})
+    if strange:
+        raise DataError(
+            f"papermill was given {', '.join(strange)}; notebooks have the parameters `preset` "
+            f"and `changes`, so write -y 'changes: {{{strange[0]}: ...}}'"
+        )
+    return Study(project_root(), read_preset(preset, changes))
+
+
+def _injected() -> Sequence[str]:
+    """Return the names that papermill's own cell of this session sets, if there is one."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return []
+    shell = get_ipython()
+    for cell in reversed(shell.user_ns.get("In", []) if shell else []):
+        if cell.startswith("# Parameters"):
+            targets = (
+                one.targets[0] for one in ast.parse(cell).body if isinstance(one, ast.Assign)
+            )
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+    return []

@@ -1,0 +1,213 @@
+"""What notebooks do with an opened study: draw, build, train, ask, gather."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from msgspec import structs
+
+from cocoift.core.files import read_manifest, write_manifest
+from cocoift.core.text import token_counter
+from cocoift.evaluation.benchmarks import Benchmark
+from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
+from cocoift.merge.curation import curated_turns, read_decisions
+from cocoift.merge.partitioned import MergeInputs
+from cocoift.study.opened import Study
+from cocoift.tuning.recipe import Training
+
+# Modules that load torch are imported by the functions that need them.
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    from cocoift.evaluation.ablations import Variant
+    from cocoift.evaluation.evaluate import Run
+    from cocoift.mini.world import World
+    from cocoift.tuning.data import TrainingSet
+
+
+def draw_world(study: Study) -> "World | None":
+    """Draw the preset's mini-COCO in place of an older one; `None` where the data is real."""
+    from cocoift.mini.annotate import replace_mini_coco
+
+    mini = study.preset.mini_coco
+    return replace_mini_coco(study.raw, **structs.asdict(mini)) if mini else None
+
+
+def build_bases(
+    study: Study,
+) -> tuple[list[tuple["LlavaForConditionalGeneration", "LlavaProcessor"]], dict[int, dict]]:
+    """Build or copy each seed's tiny LLaVA; return the models, and their final losses by seed.
+
+    Nothing where the preset tunes a published checkpoint.
+    """
+    recipe, losses = study.preset.tiny_llava, {}
+    if recipe is None:
+        return [], losses
+    from cocoift.mini.build import build_tiny_llava
+    from cocoift.tuning.model import load_model, load_processor
+
+    for seed in study.preset.seeds:
+        own, shipped = structs.replace(recipe, seed=seed), study.root / "data/mini_llava"
+        losses[seed] = build_tiny_llava(Path(study.base(seed)), own, shipped=shipped)
+    bases = [study.base(seed) for seed in study.preset.seeds]
+    return [(load_model(one, four_bit=False), load_processor(one)) for one in bases], losses
+
+
+def write_inputs(study: Study) -> Path:
+    """List what later notebooks read: turn tables, image lists, the bases' files."""
+    preset = study.preset
+    listed = [*preset.image_lists, *preset.evaluation_sets, preset.mix_file]
+    files = [*study.turn_tables.glob("*.parquet"), *(study.raw / name for name in listed)]
+    for seed in preset.seeds:
+        base = Path(study.base(seed))
+        files += [base / name for name in ("model.safetensors", "tokenizer.json")]
+    return write_manifest(study.work / "interim" / "manifest.json", files, root=study.work)
+
+
+def merge_inputs(study: Study) -> MergeInputs:
+    """Return the rules, images, tokenizer and decisions that the merge goes by."""
+    return MergeInputs(
+        rules=study.preset.merge,
+        scope=study.scope(),
+        tokenizer_file=study.tokenizer_file and str(study.tokenizer_file),
+        curated=curated_turns(read_decisions(study.curation)),
+    )
+
+
+def held_out_set(study: Study, mixture: str, processor: "LlavaProcessor") -> "TrainingSet":
+    """Return the samples of a mixture on the images that no training sees."""
+    from cocoift.tuning.data import split_images
+    from cocoift.tuning.train import training_set
+
+    merged, count = study.merged / "merged.json", study.preset.held_out_images
+    images = split_images(merged, held_out=count).held_out
+    training = study.training(mixture, study.preset.seeds[0])
+    return training_set(replace(training, images=images), processor)
+
+
+def measure_gates(study: Study) -> pd.DataFrame:
+    """Return the gates of every local model (`gates.gate_table`) with model and seed.
+
+    Empty where no local model is evaluated or nothing was merged to hold out.
+    """
+    from cocoift.evaluation.candidates import local_candidates
+    from cocoift.evaluation.gates import gate_table, read_held_out
+
+    models, merged = study.preset.evaluation.models, study.merged / "merged.json"
+    if not (models and merged.is_file()):
+        return pd.DataFrame()
+    count, opening = study.preset.held_out_images, study.protocols()[AFTER].opening
+    rounds = read_held_out(merged, forms=study.forms(), held_out=count)
+    parts = []
+    for seed in study.preset.seeds:
+        for one in local_candidates(study.local_models(seed), models):
+            table = gate_table(one.answer, rounds, opening=opening, image_root=study.images)
+            parts.append(table.assign(model=one.name, seed=one.seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def roll_out(study: Study, benchmarks: Sequence[Benchmark]) -> "list[Run]":
+    """Put every question to every model under every protocol; list the rollouts for later."""
+    from cocoift.evaluation.candidates import endpoint_candidates
+    from cocoift.evaluation.evaluate import LocalRun, evaluate, evaluate_local
+
+    preset, folder = study.preset, study.work / "rollouts"
+    protocols = list(study.protocols().values())
+    asked = [
+        LocalRun(study.local_models(seed), name, protocols)
+        for seed in (preset.seeds if preset.evaluation.models else ())
+        for name in preset.evaluation.models
+    ]
+    runs = evaluate_local(asked, benchmarks, folder=folder, processes=preset.processes)
+    settings = {"system": preset.system_prompt, "new_tokens": preset.evaluation.new_tokens}
+    for candidate in endpoint_candidates(preset.evaluation.endpoints, **settings):
+        runs += evaluate(candidate, benchmarks, protocols, folder=folder)
+    files = [run.file for run in runs if run.file]
+    write_manifest(folder / "manifest.json", files, root=study.work)
+    return runs
+
+
+def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
+    """Return the answers that notebook 06 reads, with their words and tokens."""
+    from cocoift.report.bias import gather, with_tokens
+
+    bias = study.preset.bias
+    answers = gather(
+        benchmarks,
+        rollouts=read_manifest(study.work / "rollouts" / "manifest.json", root=study.work),
+        datasets={name: study.work / path for name, path in bias.datasets.items()},
+        files=bias.answer_files,
+        raw=study.raw,
+    )
+    return with_tokens(answers, token_counter(study.tokenizer_file))
+
+
+def probe_margins(study: Study) -> tuple[pd.DataFrame, str]:
+    """Return `probe.probe` of every local model, and what was probed or why nothing was."""
+    from cocoift.evaluation.candidates import local_candidates
+    from cocoift.evaluation.probe import probe, read_pairs
+
+    asked, models = study.preset.bias.probe, study.preset.evaluation.models
+    if not (asked and models and (study.raw / asked.file).is_file()):
+        return pd.DataFrame(), "Nothing is probed: no local models, or no questions on disk."
+    images, protocols = study.raw / asked.images, study.protocols()
+    pairs = read_pairs(study.raw / asked.file, count=asked.count, image_root=images)
+    if not pairs:
+        return pd.DataFrame(), f"Nothing is probed: {asked.images} holds no image of the questions."
+    both = [protocols[ALONE], protocols[AFTER]]
+    parts = [
+        probe(candidate, pairs, both, image_root=images)
+        for seed in study.preset.seeds
+        for candidate in local_candidates(study.local_models(seed), models)
+    ]
+    return pd.concat(parts, ignore_index=True), f"{len(pairs)} questions are probed."
+
+
+def variant_trainings(
+    study: Study, variants: "Mapping[str, Variant]", *, sentences: Mapping[str, str]
+) -> dict[tuple[str, int], Training]:
+    """Return the training of every arm and seed, those of notebook 04 first.
+
+    Writes the mixtures that arms have of their own.  `sentences` maps GQA's question ids to full
+    answers.
+    """
+    from cocoift.evaluation.ablations import WHOLE, write_variant
+
+    folder, found = study.work / "ablations", {}
+    turns, budget = study.merged / "turns.parquet", study.preset.merge.budget
+    for name in sorted(variants, key=lambda name: name not in WHOLE):
+        variant, mixture = variants[name], None
+        if name not in WHOLE and variant.images is None:
+            mixture = write_variant(variant, turns, folder, budget=budget, sentences=sentences)
+        for seed in study.preset.seeds:
+            plain = study.training(name if name in WHOLE else "merged", seed, images=variant.images)
+            adapter = plain.adapter if name in WHOLE else folder / "adapters" / f"{name}-{seed}"
+            own = replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
+            found[name, seed] = own
+    return found
+
+
+def roll_out_variants(
+    study: Study,
+    benchmark: Benchmark,
+    adapters: Mapping[tuple[str, int], Path],
+    openings: Sequence[Protocol],
+) -> "list[Run]":
+    """Ask every arm, and the untuned model, alone and after the short round.
+
+    The models of notebook 04 are asked under `openings` too.
+    """
+    from cocoift.evaluation.ablations import WHOLE
+    from cocoift.evaluation.evaluate import LocalRun, evaluate_local
+
+    protocols = study.protocols()
+    names, asked = list(dict.fromkeys(name for name, _ in adapters)), []
+    for seed in study.preset.seeds:
+        local = study.local_models(seed, {name: adapters[name, seed] for name in names})
+        for name in ("base", *names):
+            own = [protocols[ALONE], protocols[AFTER], *(openings if name in WHOLE else ())]
+            asked.append(LocalRun(local, name, list({one.name: one for one in own}.values())))
+    folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
+    return evaluate_local(asked, [benchmark], folder=folder, processes=processes)
