@@ -9,14 +9,13 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
-import yaml
 from loopback import serving
 from no_bfloat16 import NoBfloat16
 
 from cocoift import study
 from cocoift.core.text import has_format_prompt
 
-LONGEST_CELL = 22
+LONGEST_CELL = 15
 
 
 NOTEBOOKS = sorted(Path(__file__).resolve().parents[1].glob("notebooks/[0-9][0-9]_*.ipynb"))
@@ -45,15 +44,19 @@ def test_a_notebook_opens_with_its_question_and_ends_with_an_answer(source):
     assert any("**Answer.**" in cell.source for cell in source.cells[-3:])
 
 
+def moved(folder):
+    """Return the changes that move a preset's folders below this one."""
+    names = {"raw_dir": "raw", "image_dir": "raw/images", "work_dir": "work"}
+    names |= {"report_dir": "reports", "checkpoint": "checkpoint", "curation": "curation.jsonl"}
+    names |= {"tokenizer_file": "checkpoint/tokenizer.json"}
+    return {name: str(folder / below) for name, below in names.items()}
+
+
 @pytest.fixture(scope="module")
 def smoke(root, tmp_path_factory):
     """Run every notebook with preset smoke, its folders moved aside; return those folders."""
     folder = tmp_path_factory.mktemp("smoke")
-    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
-    preset |= {"raw_dir": str(folder / "raw"), "image_dir": str(folder / "raw/images")}
-    preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
-    preset |= {"checkpoint": str(folder / "checkpoint")}
-    preset |= {"tokenizer_file": str(folder / "checkpoint/tokenizer.json")}
+    changes = moved(folder)
     start, watched = folder / "ipython/profile_default/startup", folder / "watched"
     start.mkdir(parents=True)
     watched.mkdir()
@@ -61,7 +64,9 @@ def smoke(root, tmp_path_factory):
     told = {"IPYTHONDIR": str(folder / "ipython"), "WATCHED_OPERATIONS": str(watched)}
     with study.environment(**told):
         for notebook in study.notebooks(root):
-            study.run_notebook(notebook, parameters=preset, reports=folder / "reports")
+            study.run_notebook(
+                notebook, preset="smoke", changes=changes, reports=folder / "reports"
+            )
     yield folder / "work", folder / "reports"
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -133,16 +138,14 @@ def test_notebooks_print_no_warnings_and_no_errors(smoke, root):
 
 @pytest.mark.slow
 def test_an_empty_raw_folder_is_shown_as_absent_and_then_stops_with_one_error(root, tmp_path):
-    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
-    preset |= {"mini_coco": None, "image_lists": [], "evaluation_sets": [], "tiny_llava": None}
-    preset |= {"models": [], "benchmarks": {}}
-    preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw")}
-    preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
+    changes = moved(tmp_path) | {"mini_coco": None, "tiny_llava": None, "image_lists": []}
+    changes |= {"evaluation_sets": [], "evaluation": {"models": []}}
+    options = {"preset": "smoke", "changes": changes, "reports": tmp_path / "reports"}
     setup, analysis, *_ = study.notebooks(root)
-    study.run_notebook(setup, parameters=preset, reports=tmp_path / "reports")
+    study.run_notebook(setup, **options)
     assert "0 of 21 sources can be read" in (tmp_path / "reports/00_setup.html").read_text()
     with pytest.raises(study.NotebookFailed, match=r"no turn tables in .*; run notebook 00_setup"):
-        study.run_notebook(analysis, parameters=preset, reports=tmp_path / "reports")
+        study.run_notebook(analysis, **options)
 
 
 def test_scores_are_tidy_and_gates_do_not_look_at_multi_round(smoke):
@@ -179,12 +182,12 @@ def test_bias_is_analysed_on_real_answer_files_alone(root, real, tmp_path):
         {"model": "gpt-4", "file": "llava/qa90_gpt4_answer.jsonl", "format": "llava_bench",
          "questions": "llava/qa90_questions.jsonl"},
     ]  # fmt: skip
-    preset = {"raw_dir": str(real), "work_dir": str(tmp_path), "report_dir": str(tmp_path),
-              "answer_files": files, "benchmarks": {}, "protocols": {}, "models": [],
-              "probe_questions": None, "tokenizer_file": None,
-              "instances": ["coco_instances/instances_train2017.json"]}  # fmt: skip
-    notebook = root / "notebooks/06_bias_analysis.ipynb"
-    study.run_notebook(notebook, parameters=preset, reports=tmp_path / "out")
+    (tmp_path / "p.yaml").write_text("checkpoint: none")
+    changes = {"raw_dir": str(real), "work_dir": str(tmp_path), "report_dir": str(tmp_path),
+               "bias": {"answer_files": files},
+               "instances": ["coco_instances/instances_train2017.json"]}  # fmt: skip
+    notebook, own = root / "notebooks/06_bias_analysis.ipynb", str(tmp_path / "p.yaml")
+    study.run_notebook(notebook, preset=own, changes=changes, reports=tmp_path / "out")
     read = pd.read_csv(tmp_path / "tables/answers_read.csv").set_index("model")
     assert read.answers.to_dict() == {"llava-v1.5-13b": 60, "gpt-4": 42}
     lengths = pd.read_csv(tmp_path / "tables/lengths.csv").set_index(["model", "seed"])
@@ -208,17 +211,16 @@ def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(
         assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
         return "beach" if len(body["messages"]) == 1 else "The picture was taken at the beach."
 
-    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
-    preset |= {"raw_dir": str(work.parent / "raw"), "image_dir": "absent", "models": []}
-    preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
-    preset["protocols"] = {k: preset["protocols"][k] for k in ("single_round", "multi_round")}
+    changes = moved(tmp_path) | {"raw_dir": str(work.parent / "raw"), "image_dir": "absent"}
     with serving(reply) as server:
         where = {"base_url": server.url, "model": "served", "key_variable": "LOOPBACK_KEY"}
-        preset["endpoints"] = [{"name": "served", **where}]
         prompts = {"mm_vet": "data/judges/mm_vet.txt", "infimm_eval": "data/judges/infimm_eval.txt"}
-        preset["judge"] = {"kind": "openai", "prompts": prompts, "prices": [1.0, 1.0], **where}
+        judge = {"kind": "openai", "prompts": prompts, "prices": [1.0, 1.0], "endpoint": where}
+        changes["evaluation"] = {"models": [], "endpoints": [{"name": "served", **where}]}
+        changes["evaluation"]["judge"] = judge
         notebook = root / "notebooks/05_multi_round_eval.ipynb"
-        study.run_notebook(notebook, parameters=preset, reports=tmp_path / "reports")
+        reports = tmp_path / "reports"
+        study.run_notebook(notebook, preset="smoke", changes=changes, reports=reports)
     scores = pd.read_csv(tmp_path / "reports/tables/scores.csv")
     assert set(scores.model) == {"served"} and scores.judge.str.startswith("served, prompt ").all()
     total = scores[(scores.metric == "total") & (scores.seed == "all")].set_index("protocol")

@@ -1,7 +1,5 @@
 """What the README says is what the project does: its code is run, its tables are computed."""
 
-import ast
-import inspect
 import json
 import re
 import shlex
@@ -9,13 +7,11 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from accelerate.commands import launch
 
-from cocoift.evaluation.candidates import endpoint_candidates
-from cocoift.evaluation.evaluate import openai_judge
+from cocoift import __main__
 from cocoift.sources import Entry, read_catalogue, read_source
-from cocoift.tuning import checkpoints
+from cocoift.study import read_preset
 
 
 @pytest.fixture(scope="module")
@@ -84,30 +80,33 @@ def test_its_own_dataset_is_read(readme, tmp_path, monkeypatch):
     assert turn["instruction"] == "What is it? Answer the question with a short phrase."
 
 
-def test_its_yaml_is_accepted(root, readme, tmp_path):
-    settings = {}
-    for block in blocks(readme, "yaml"):
-        settings.setdefault("endpoints", [])
-        read = yaml.safe_load(block)
-        settings["endpoints"] += read.get("endpoints", [])
-        settings |= {name: value for name, value in read.items() if name == "judge"}
-    judges, _ = openai_judge(settings["judge"], root=root, cache=tmp_path / "c.sqlite")
-    assert judges["mm_vet"].repeats == 5 and judges["mm_vet"].max_cost == 250.0
-    found = list(endpoint_candidates(settings["endpoints"], system="", new_tokens=8))
-    assert sorted(one.name for one in found) == ["merged", "mine"]
+def test_its_yaml_is_accepted(readme, tmp_path):
+    names = []
+    for number, block in enumerate(blocks(readme, "yaml")):
+        if "evaluation:" in block:
+            path = tmp_path / f"p{number}.yaml"
+            path.write_text(f"extends: llava-1.5-7b\n{block}")
+            evaluation = read_preset(path).evaluation
+            names += [one.name for one in evaluation.endpoints]
+            assert evaluation.judge.repeats == 5 and evaluation.judge.max_cost == 250.0
+    assert sorted(names) == ["merged", "mine"]
 
 
-def test_its_python_calls_what_there_is(readme):
-    (assembling,) = (block for block in blocks(readme, "python") if "assemble(" in block)
-    call = ast.parse(assembling).body[-1].value
-    inspect.signature(checkpoints.assemble).bind(
-        *call.args, **{word.arg: word.value for word in call.keywords}
-    )
-    (exporting,) = re.findall(r'python -c "(.*?checkpoints import export.*?)"$', readme, re.M)
-    call = ast.parse(exporting).body[-1].value
-    inspect.signature(checkpoints.export).bind(
-        *call.args, **{word.arg: word.value for word in call.keywords}
-    )
+def test_its_commands_are_understood(readme, monkeypatch):
+    found = re.findall(r"\.venv/bin/cocoift ([a-z]+[^\n`|]*)", readme)
+    assert {line.split()[0] for line in found} >= {"download", "assemble", "export"}
+    for name in ("_download", "_assemble", "_export", "_train", "_study"):
+        monkeypatch.setattr(__main__, name, named(name))
+    for line in found:
+        __main__.main(shlex.split(line, comments=True))
+
+
+def named(name):
+    def run(chosen):
+        assert chosen
+
+    run.__name__ = name
+    return run
 
 
 def test_its_launches_are_understood_by_accelerate(root, readme, monkeypatch):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -119,17 +118,13 @@ def test_masks_lie_in_their_boxes_and_crowds_are_run_lengths(real):
 def run(real, root, tmp_path_factory):
     """Run notebooks 00 to 03 on the sample; return the folders of work and reports."""
     folder = tmp_path_factory.mktemp("real")
-    mini = yaml.safe_load((HERE.parents[1] / "notebooks/presets/mini.yaml").read_text())
-    preset = mini | yaml.safe_load((HERE / "preset.yaml").read_text())
-    preset |= {"raw_dir": str(real), "image_dir": str(real / "images")}
-    preset |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
-    preset |= {"curation": str(folder / "work/curation.jsonl")}
-    (folder / "preset.yaml").write_text(yaml.safe_dump(preset))
-    known = {path.stem: study.declared_parameters(path) for path in study.notebooks(root)}
-    parameters = study.read_preset(folder / "preset.yaml", known=known)
+    changes = {"raw_dir": str(real), "image_dir": str(real / "images")}
+    changes |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
+    changes |= {"curation": str(folder / "work/curation.jsonl")}
+    options = {"preset": str(HERE / "preset.yaml"), "changes": changes}
     with study.environment(PYTHONPATH=str(HERE)):
         for notebook in study.notebooks(root)[:4]:
-            study.run_notebook(notebook, parameters=parameters, reports=folder / "reports")
+            study.run_notebook(notebook, **options, reports=folder / "reports")
     return folder / "work", folder / "reports"
 
 

@@ -98,9 +98,9 @@ def merge_tables(
     """Merge turn tables into `out`, a Parquet file of `KEPT_SCHEMA` sorted by image and record.
 
     One row group per part, so an image never lies in two.  `dropped.parquet` beside it holds the
-    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  Asserts that,
-    per source, turns in equal turns kept plus drops.  Raises `DataError` when there is nothing to merge or the output cannot be
-    written; `out` is then left as it was.
+    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  Asserts that, per
+    source, turns in equal turns kept plus drops.  Raises `DataError` when there is nothing to merge
+    or the output cannot be written; `out` is then left as it was.
     """
     if not tables:
         raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")

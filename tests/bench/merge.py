@@ -44,14 +44,14 @@ def ours(raw, out):
     """Merge by the study's own readers and engine."""
     from cocoift.merge.export import export_mixture
     from cocoift.merge.layouts import MERGED
-    from cocoift.merge.partitioned import merge_tables
+    from cocoift.merge.partitioned import MergeInputs, merge_tables
     from cocoift.sources import read_all, read_catalogue
 
     chosen, scope = rules()
     catalogue = read_catalogue(ROOT / "data/sources.yaml")
     read_all({name: catalogue[name] for name in SOURCES}, raw, out / "turns")
     tables = sorted((out / "turns").glob("*.parquet"))
-    merge_tables(tables, out=out / "turns.parquet", rules=chosen, scope=scope)
+    merge_tables(tables, out=out / "turns.parquet", inputs=MergeInputs(rules=chosen, scope=scope))
     export_mixture(out / "turns.parquet", out, name="merged", layout=MERGED, budget=chosen.budget,
                    image_dir="train2017")  # fmt: skip
 

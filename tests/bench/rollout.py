@@ -9,20 +9,18 @@ between them.  Notebooks 00, 02 and 04 must have run.
 """
 
 import argparse
-import inspect
 import time
 from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 from tqdm.auto import tqdm
 
 from cocoift.core.images import open_image, pixel_values, side_by_side
 from cocoift.core.schema import IMAGE_MARKER, Message
-from cocoift.evaluation.evaluate import evaluate as evaluation
 from cocoift.evaluation.generation import generate
-from cocoift.evaluation.protocols import Prompt, read_protocols
+from cocoift.evaluation.protocols import Prompt
+from cocoift.study import Study, read_preset
 from cocoift.tuning.chat import prompt_ids
 from cocoift.tuning.model import (
     dense,
@@ -30,9 +28,7 @@ from cocoift.tuning.model import (
     load_adapters,
     load_model,
     load_processor,
-    pick_device,
 )
-from cocoift.tuning.recipe import plan_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,17 +73,13 @@ def dialogs(answer, questions, opening, images):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    default = ROOT / "notebooks/presets/mini.yaml"
-    parser.add_argument("preset", type=Path, nargs="?", default=default)
+    parser.add_argument("preset", nargs="?", default="mini")
     parser.add_argument("--questions", type=int, default=240)
     chosen = parser.parse_args()
-    preset = yaml.safe_load(chosen.preset.read_text())
-    known = inspect.signature(plan_training).parameters
-    values = {name: value for name, value in preset.items() if name in known}
-    values["device"] = pick_device(values["device"])
-    training = plan_training("merged", 0, root=ROOT, **values)
-    benchmark, *_ = evaluation.read_benchmarks(preset["benchmarks"], ROOT / preset["raw_dir"])
-    protocols = read_protocols(preset["protocols"], ROOT / preset["raw_dir"])
+    study = Study(ROOT, read_preset(chosen.preset))
+    training = study.training("merged", 0)
+    benchmark, *_ = study.benchmarks()
+    protocols = study.protocols()
     (opening,) = protocols["multi_round"].opening
     questions = benchmark.questions[: chosen.questions]
     processor = load_processor(training.checkpoint)
@@ -98,8 +90,12 @@ def main():
         )
         return load_adapters(make(base), {"merged": training.adapter})
 
-    system, new_tokens = preset["system_prompt"], preset["new_tokens"]
-    options = {"system": system, "new_tokens": new_tokens, "batch": preset["answer_batch"]}
+    system, new_tokens = study.preset.system_prompt, study.preset.evaluation.new_tokens
+    options = {
+        "system": system,
+        "new_tokens": new_tokens,
+        "batch": study.preset.evaluation.answer_batch,
+    }
     packed = loaded(lambda base: base)
     ways = {
         "dense weights": partial(generate, loaded(dense), processor, **options),

@@ -9,7 +9,6 @@ The preset's notebooks 00 and 02 must have run.  Tokens are real ones: padding d
 """
 
 import argparse
-import inspect
 import json
 import resource
 import subprocess
@@ -21,11 +20,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-import yaml
 
+from cocoift.study import Study, read_preset
 from cocoift.tuning import train
-from cocoift.tuning.model import add_adapter, load_model, load_processor, pick_device
-from cocoift.tuning.recipe import plan_training
+from cocoift.tuning.model import add_adapter, load_model, load_processor
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPS = ("ours", "trl")
@@ -33,11 +31,7 @@ LOOPS = ("ours", "trl")
 
 def training_of(preset, mixture, steps):
     """Return the preset's training, cut to `steps`, and the records it trains on per step."""
-    values = yaml.safe_load(preset.read_text())
-    known = inspect.signature(plan_training).parameters
-    values = {name: value for name, value in values.items() if name in known}
-    values["device"] = pick_device(values["device"])
-    whole = plan_training(mixture, 0, root=ROOT, **values)
+    whole = Study(ROOT, read_preset(preset)).training(mixture, 0)
     data = train.training_set(whole, load_processor(whole.checkpoint))
     per_step = round(len(data.samples) / whole.steps)
     images = dict.fromkeys(sample.image for sample in data.samples[: per_step * steps])

@@ -16,14 +16,16 @@ from cocoift.evaluation.ablations import (
     full_answers,
     opening_protocols,
     variant_records,
-    variant_training,
     write_variant,
 )
 from cocoift.evaluation.effects import effect_table
 from cocoift.evaluation.score import COLLAPSE, Metric
 from cocoift.merge.layouts import MERGED, MIX, Layout, records
+from cocoift.merge.rules import Rules
 from cocoift.report import ablation_sentences as sentences
 from cocoift.report import ablations as report
+from cocoift.study import Preset, Study, steps
+from cocoift.tuning.recipe import TuningRecipe
 
 BUDGET = {"budget": 1000, "image_dir": "train2017"}
 
@@ -133,46 +135,37 @@ def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_pat
 
 
 @pytest.fixture
-def settings(mixture, checkpoint, tmp_path):
+def study(mixture, checkpoint, tmp_path):
     merged = tmp_path / "work" / "merged"
     merged.parent.mkdir()
     merged.symlink_to(mixture)
     (tmp_path / "sources.yaml").write_text("{}")
-    return {
-        "root": tmp_path,
-        "catalogue": "sources.yaml",
-        "work_dir": "work",
-        "image_dir": str(mixture),
-        "checkpoint": str(checkpoint),
-        "tuning": {"records_per_step": 4},
-        "held_out_images": 5,
-        "image_tokens": 16,
-        "context_tokens": 512,
-        "system_prompt": "",
-        "device": "cpu",
-    }
-
-
-def training(variant, settings, mixture=None):
-    folder = settings["root"] / "adapters"
-    return variant_training(
-        variant, 1, mixture=mixture, folder=folder, train_images=None, settings=settings
+    preset = Preset(
+        name="p",
+        checkpoint=str(checkpoint),
+        catalogue="sources.yaml",
+        work_dir="work",
+        image_dir=str(mixture),
+        seeds=[1],
+        device="cpu",
+        held_out_images=5,
+        merge=Rules(image_tokens=16, context_tokens=512),
+        tuning=TuningRecipe(records_per_step=4),
     )
+    return Study(tmp_path, preset)
 
 
-def test_an_arm_trains_as_merged_does_but_for_its_mixture(settings, tmp_path):
-    plain = training(WHOLE["merged"], settings)
-    arm = training(Variant(name="dose-50", layout=MIX), settings, tmp_path / "dose-50.json")
-    assert arm == dataclasses.replace(
-        plain, mixture=tmp_path / "dose-50.json", adapter=tmp_path / "adapters/dose-50-1"
-    )
-    assert plain.adapter == tmp_path / "work/adapters/merged-1"
+def test_an_arm_trains_as_merged_does_but_for_its_images(study, tmp_path):
+    variants = {"merged": WHOLE["merged"], "few": Variant(name="few", images=8)}
+    found = steps.variant_trainings(study, variants, sentences={})
+    plain, arm = found["merged", 1], found["few", 1]
+    adapter = tmp_path / "work/ablations/adapters/few-1"
+    assert arm == dataclasses.replace(study.training("merged", 1, images=8), adapter=adapter)
+    assert plain.adapter == tmp_path / "work/adapters/merged-1" and arm.mixture == plain.mixture
 
 
-def test_fewer_images_are_some_of_more_images_with_fewer_steps(settings):
-    few, more, every = (
-        training(Variant(name="i", images=count), settings) for count in (8, 16, None)
-    )
+def test_fewer_images_are_some_of_more_images_with_fewer_steps(study):
+    few, more, every = (study.training("merged", 1, images=count) for count in (8, 16, None))
     assert set(few.images) < set(more.images) < set(every.images)
     assert (few.steps, more.steps, every.steps) == (2, 4, 8)
 

@@ -4,13 +4,14 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
-import yaml
 
+from cocoift.evaluation.benchmarks import read_benchmarks
 from cocoift.evaluation.candidates import LocalModels, local_candidates
-from cocoift.evaluation.evaluate import Asked, evaluate_local, read_benchmarks
+from cocoift.evaluation.evaluate import LocalRun, evaluate_local
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import read_protocols
 from cocoift.evaluation.rollout import roll_out
+from cocoift.study import read_preset
 from cocoift.tuning.model import load_adapters, load_model, load_processor, quantised_modules, using
 from cocoift.tuning.recipe import Training, TuningRecipe
 from cocoift.tuning.train import train_all
@@ -39,10 +40,10 @@ def local(mixture, checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(root, mini):
     """Mini's first benchmark, shortened, and all protocols of preset smoke."""
-    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
-    (benchmark, *_) = read_benchmarks(preset["benchmarks"], mini[0])
+    settings = read_preset("smoke").evaluation
+    (benchmark, *_) = read_benchmarks(settings.benchmarks, mini[0])
     del benchmark.questions[20:]
-    return benchmark, list(read_protocols(preset["protocols"], mini[0]).values())
+    return benchmark, list(read_protocols(settings.protocols, mini[0]).values())
 
 
 def answers_from_four_bits(local, name, asked, folder):
@@ -72,7 +73,7 @@ def test_dense_answers_are_those_of_four_bits_under_every_protocol(
     benchmark, protocols = asked
     names = ("base", "mix", "merged")
     runs = evaluate_local(
-        [Asked(local, name, protocols) for name in names],
+        [LocalRun(local, name, protocols) for name in names],
         [benchmark], folder=tmp_path / "rollouts", processes=processes,
     )  # fmt: skip
     assert [(run.model, run.protocol) for run in runs] == [
@@ -88,7 +89,7 @@ def test_dense_answers_are_those_of_four_bits_under_every_protocol(
 def test_seeds_that_share_a_base_are_not_taken_for_one(local, asked, tmp_path):
     benchmark, protocols = asked
     other = replace(local, seed=1, adapters={"mix": local.adapters["merged"]})
-    todo = [Asked(one, "mix", protocols[:1]) for one in (local, other)]
+    todo = [LocalRun(one, "mix", protocols[:1]) for one in (local, other)]
     runs = evaluate_local(todo, [benchmark], folder=tmp_path)
     assert [(run.model, run.seed) for run in runs] == [("mix", 0), ("mix", 1)]
     assert runs[0].rollouts != runs[1].rollouts
@@ -96,7 +97,7 @@ def test_seeds_that_share_a_base_are_not_taken_for_one(local, asked, tmp_path):
 
 def test_answers_of_one_process_are_read_and_not_asked_again_by_several(local, asked, tmp_path):
     benchmark, protocols = asked
-    todo = [Asked(local, name, protocols[:1]) for name in ("base", "mix")]
+    todo = [LocalRun(local, name, protocols[:1]) for name in ("base", "mix")]
     first = evaluate_local(todo, [benchmark], folder=tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jsonl")}
     assert evaluate_local(todo, [benchmark], folder=tmp_path, processes=2) == first
@@ -116,7 +117,7 @@ def test_an_untuned_checkpoint_is_measured_alone_and_not_in_four_bits(checkpoint
     alone = LocalModels(
         base=str(checkpoint), adapters={}, seed=0, device="cpu", system="", new_tokens=8
     )
-    (run,) = evaluate_local([Asked(alone, "base", protocols[:1])], [benchmark], folder=tmp_path)
+    (run,) = evaluate_local([LocalRun(alone, "base", protocols[:1])], [benchmark], folder=tmp_path)
     whole, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
 
     def answer(asks):

@@ -4,20 +4,19 @@ import pandas as pd
 import pytest
 
 from cocoift.core.files import DataError
-from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.endpoint import Endpoint
-from cocoift.evaluation.evaluate import (
+from cocoift.evaluation.benchmarks import (
     Benchmark,
-    Run,
-    benchmarks_to_ask,
+    BenchmarkFiles,
+    Question,
+    benchmarks_for,
     read_benchmarks,
-    reference_judge,
-    verdict_table,
-    whole_bill,
 )
+from cocoift.evaluation.endpoint import Endpoint
+from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.gates import HeldOutRound, gate_table
-from cocoift.evaluation.judge_api import JudgeSettings
-from cocoift.evaluation.judges import Claims, Verdict
+from cocoift.evaluation.judge_api import OpenAiJudge
+from cocoift.evaluation.judges import Claims
+from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_table
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.report import evaluation as report
@@ -44,7 +43,7 @@ def run(bench, protocol, *answers, model="mix"):
 
 def test_every_dialog_gets_a_row_and_those_that_failed_say_why(tmp_path):
     table = verdict_table(
-        [run(benchmark(tmp_path), "single_round", "A red car.", None, "blue")], reference_judge()
+        [run(benchmark(tmp_path), "single_round", "A red car.", None, "blue")], OfflineJudge()
     )
     assert list(table.question_id) == ["q0", "q1", "q2"]
     assert table.score.tolist()[0] == 1.0 and table.score.tolist()[2] == 0.0
@@ -53,14 +52,14 @@ def test_every_dialog_gets_a_row_and_those_that_failed_say_why(tmp_path):
 
 
 def test_wrong_claims_about_a_picture_take_off(tmp_path):
-    judge = reference_judge(lambda image, answer: Claims(1, 1))
+    judge = OfflineJudge(lambda image, answer: Claims(1, 1))
     table = verdict_table([run(benchmark(tmp_path), "p", *["red"] * 3)], judge)
     assert table.score.tolist() == pytest.approx([2 * 0.5 / 1.5] * 3)
 
 
 def test_too_many_unscored_answers_stop_and_few_are_listed(tmp_path):
     runs = [run(benchmark(tmp_path), "single_round", "red", None, "red")]
-    table = verdict_table(runs, reference_judge())
+    table = verdict_table(runs, OfflineJudge())
     assert report.check_scored(table, most_unscored=0.5).values.tolist() == [
         ["mm_vet", "HTTP 500", 1]
     ]
@@ -72,12 +71,10 @@ def test_the_dialogs_that_fell_most_come_first_one_a_picture(tmp_path):
     bench = benchmark(tmp_path)
     runs = [run(bench, "single_round", "red", "red", "blue"),
             run(bench, "multi_round", "red", "a", "red")]  # fmt: skip
-    verdicts = verdict_table(runs, reference_judge())
-    found = report.changed_most(
-        runs, verdicts, model="mix", one="single_round", other="multi_round", count=2
-    )
-    assert [name for name, _, _ in found] == ["q1", "q0"]
-    assert found[0][2].answer == "a"
+    verdicts = verdict_table(runs, OfflineJudge())
+    found = report.changed_most(runs, verdicts, model="mix", count=2)
+    assert [name for name, _ in found] == ["q1", "q0"]
+    assert found[0][1]["multi-round"].answer == "a"
 
 
 def test_the_papers_tables_are_as_printed(root):
@@ -91,49 +88,52 @@ def test_the_papers_tables_are_as_printed(root):
 
 
 def test_hand_given_scores_stand_beside_the_judges(root, tmp_path):
-    table = report.trust_table(
-        root / "data/judge_trust.json", benchmark(tmp_path), reference_judge()
-    )
+    table = report.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), OfflineJudge())
     assert len(table) == 30 and table.hand.between(0, 1).all()
     assert table.judge[0] == 1.0 and (table.spread == 0).all()
 
 
 def test_models_without_any_benchmark_are_told_before_anything_is_trained(tmp_path):
-    settings = {"x": {"format": "mm_vet", "questions": "mm-vet/q.json", "images": "b"}}
-    with pytest.raises(DataError, match=r"no benchmark to ask base: there is no .*mm-vet/q\.json"):
-        benchmarks_to_ask(settings, tmp_path, ["base"])
-    assert benchmarks_to_ask(settings, tmp_path, []) == []
+    files = BenchmarkFiles(format="mm_vet", questions="mm-vet/q.json", images="b")
+    with pytest.raises(DataError, match=r"no benchmark for base: there is no .*mm-vet/q\.json"):
+        benchmarks_for(["base"], {"x": files}, tmp_path)
+    assert benchmarks_for([], {"x": files}, tmp_path) == []
 
 
 def test_the_whole_bill_counts_the_headline_as_often_as_it_is_judged(tmp_path):
     where = Endpoint(base_url="http://127.0.0.1:9/v1", model="m")
     bench = benchmark(tmp_path)
-    options = {"endpoint": where, "prompt": "{question}", "prices": (10.0, 0.0)}
-    judges = {"mm_vet": JudgeSettings(**options, repeats=5, max_cost=1.0)}
-    once = {"mm_vet": JudgeSettings(**options, repeats=1, max_cost=1.0)}
+    (tmp_path / "prompt.txt").write_text("{question}")
+    options = {"endpoint": where, "prompts": {"mm_vet": "prompt.txt"}, "prices": (10.0, 0.0)}
+
+    def cost(repeats, models=3):
+        settings = OpenAiJudge(**options, repeats=repeats, max_cost=1.0)
+        judge = EndpointJudge(settings, root=tmp_path, cache=tmp_path / "c.sqlite")
+        return judge.whole_cost([bench], protocols, models=models)
+
     protocols = ["single_round", "multi_round", "after_long", "blank_picture"]
-    five = whole_bill(judges, [bench], protocols, models=3)
-    assert five == pytest.approx(whole_bill(once, [bench], protocols, models=3) * 12 / 4)
+    five = cost(5)
+    assert five == pytest.approx(cost(1) * 12 / 4)
     # Each question is about 4 tokens and its answer counts as 100: 10 per million.
     assert five == pytest.approx(3 * 12 * 3 * 104 * 10 / 1e6, rel=0.05)
     with pytest.raises(DataError, match=r"judging the whole run costs about \d+, max_cost is 1;"):
-        whole_bill(judges, [bench], protocols, models=3000)
+        cost(5, models=3000)
 
 
 def test_only_the_headline_is_judged_repeatedly(tmp_path):
-    bench, asked = benchmark(tmp_path), []
-
-    def judge(benchmark, questions, answers, *, repeated=True):
-        asked.append(repeated)
-        return [[Verdict(1.0)] for _ in questions]
-
-    runs = [run(bench, name, "red", "red", "blue") for name in ("single_round", "after_long")]
-    verdict_table(runs, judge)
-    assert asked == [True, False]
+    where = Endpoint(base_url="http://127.0.0.1:9/v1", model="m")
+    (tmp_path / "prompt.txt").write_text("{question}")
+    settings = OpenAiJudge(endpoint=where, prompts={"mm_vet": "prompt.txt"}, repeats=5)
+    judge = EndpointJudge(settings, root=tmp_path, cache=tmp_path / "c.sqlite")
+    bench = benchmark(tmp_path)
+    runs = [run(bench, name, "red", "red", "red") for name in ("single_round", "after_long")]
+    # The three answers are judged by one text, so each repeat is one call.
+    assert list(judge.bill(runs).calls) == [5, 1]
+    assert judge.label.startswith("m, prompt ")
 
 
 def test_absent_benchmarks_are_left_out(tmp_path):
-    assert read_benchmarks({"x": {"format": "mm_vet", "questions": "a", "images": "b"}},
+    assert read_benchmarks({"x": BenchmarkFiles(format="mm_vet", questions="a", images="b")},
                            tmp_path) == []  # fmt: skip
 
 

@@ -14,12 +14,13 @@ def merge(folder):
     """Merge the turn tables in many parts and export both mixtures."""
     from cocoift.merge.export import export_mixture
     from cocoift.merge.layouts import MERGED, MIX
-    from cocoift.merge.partitioned import merge_tables
+    from cocoift.merge.partitioned import MergeInputs, merge_tables
     from cocoift.merge.rules import Rules
-    from cocoift.sources.coco import Scope
 
     tables, out = sorted((folder / "turns").glob("*.parquet")), folder / "out"
-    merge_tables(tables, out=out / "turns.parquet", rules=Rules(), scope=Scope(), part_turns=500)
+    merge_tables(
+        tables, out=out / "turns.parquet", inputs=MergeInputs(rules=Rules()), part_turns=500
+    )
     for name, layout in (("merged", MERGED), ("mix", MIX)):
         export_mixture(out / "turns.parquet", out, name=name, layout=layout, budget=500,
                        image_dir="train2017")  # fmt: skip

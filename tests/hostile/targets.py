@@ -211,7 +211,7 @@ def html(scratch, content):
         record_card(record, image_root=scratch, names=names),
         inspect_cards.raw_card(record.id, record.image),
         inspect_cards.image_card(title=record.id, overlay="", parts=[]),
-        dialog_card(scratch / "none.jpg", title=record.id, dialogs={record.id: pairs}),
+        dialog_card(scratch, "none.jpg", title=record.id, dialogs={record.id: pairs}),
     ]
     for page in shown:
         parsed = Elements()

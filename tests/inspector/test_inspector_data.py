@@ -12,10 +12,9 @@ from pycocotools.coco import COCO
 from cocoift.core.files import DataError
 from cocoift.inspector.data import ByImage, Filter, open_inspection
 from cocoift.inspector.raw_annotations import raw_annotations
-from cocoift.merge.partitioned import merge_tables
+from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
-from cocoift.sources.coco import Scope
 from cocoift.sources.instances import write_instances
 
 
@@ -27,7 +26,7 @@ def folder(mini, catalogue, tmp_path_factory):
     read_all(catalogue, raw, work / "turns")
     tables = sorted((work / "turns").glob("*.parquet"))
     rules = Rules(context_tokens=600, image_tokens=16)
-    merge_tables(tables, out=work / "merged/turns.parquet", rules=rules, scope=Scope())
+    merge_tables(tables, out=work / "merged/turns.parquet", inputs=MergeInputs(rules=rules))
     write_instances(raw / "annotations/instances_train2017.json", work / "instances.parquet")
     return work
 

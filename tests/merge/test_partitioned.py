@@ -13,7 +13,7 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import KEPT_SCHEMA, kept_by_image
 from cocoift.merge.export import export_mixture, write_mixture
 from cocoift.merge.layouts import MERGED, MIX, records
-from cocoift.merge.partitioned import image_ranges, merge_tables
+from cocoift.merge.partitioned import MergeInputs, image_ranges, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
 from cocoift.sources.coco import read_scope
@@ -46,7 +46,8 @@ if __name__ == "__main__":
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2
     partitioned.tqdm = killing if kill else partitioned.tqdm
     rules = Rules(context_tokens=300, image_tokens=16)
-    options = {"rules": rules, "scope": Scope(), "runner": "ray", "part_turns": 500}
+    inputs = partitioned.MergeInputs(rules=rules)
+    options = {"inputs": inputs, "runner": "ray", "part_turns": 500}
     partitioned.merge_tables(tables, out=out, **options)
     ray.shutdown()
     cluster.shutdown()
@@ -70,7 +71,9 @@ def as_json(turns, folder, layout=MERGED):
 
 def merged(tables, out, **changes):
     scope = changes.pop("scope", read_scope([], []))
-    return merge_tables(tables, out=out, rules=RULES, scope=scope, **changes)
+    options = {name: changes.pop(name) for name in ("runner", "part_turns") if name in changes}
+    inputs = MergeInputs(rules=RULES, scope=scope, **changes)
+    return merge_tables(tables, out=out, inputs=inputs, **options)
 
 
 def test_the_merge_is_sorted_and_counts_every_turn(tables, tmp_path, mini):
@@ -130,7 +133,10 @@ def test_neither_the_size_of_parts_nor_the_number_of_processes_shows(tables, tmp
     scope = read_scope([], [])
     merged(tables, tmp_path / "one.parquet")
     one = merge_tables(
-        tables, out=tmp_path / "many.parquet", rules=RULES, scope=scope, part_turns=2_000
+        tables,
+        out=tmp_path / "many.parquet",
+        inputs=MergeInputs(rules=RULES, scope=scope),
+        part_turns=2_000,
     )
     assert pq.read_metadata(tmp_path / "many.parquet").num_row_groups > 3
     whole = pq.read_table(tmp_path / "one.parquet")
@@ -150,7 +156,7 @@ def test_neither_the_size_of_parts_nor_the_number_of_processes_shows(tables, tmp
 @pytest.mark.parametrize("fate", ["spare", "kill"])
 def test_a_ray_cluster_gives_the_same_bytes_even_when_a_node_dies(tables, tmp_path, fate):
     merge_tables(
-        tables, out=tmp_path / "native.parquet", rules=RULES, scope=read_scope([], []),
+        tables, out=tmp_path / "native.parquet", inputs=MergeInputs(rules=RULES),
         part_turns=500,
     )  # fmt: skip
     out, script = tmp_path / "ray" / "turns.parquet", tmp_path / "on_ray.py"

@@ -46,11 +46,9 @@ turns = st.builds(
 unique_turns = st.lists(turns, max_size=12, unique_by=lambda t: (t.source, t.dialog_id, t.round))
 
 
-@given(
-    unique_turns, st.sampled_from(["split", "sample"]), st.sampled_from(["same_form", "any_form"])
-)
-def test_turns_in_equal_turns_kept_plus_drops(made, overflow, duplicates):
-    rules = Rules(context_tokens=120, image_tokens=16, overflow=overflow, duplicates=duplicates)
+@given(unique_turns)
+def test_turns_in_equal_turns_kept_plus_drops(made):
+    rules = Rules(context_tokens=120, image_tokens=16)
     merged = merge(*made, rules=rules)
     assert len(made) == len(kept(merged)) + sum(reasons(merged).values())
 
@@ -61,14 +59,12 @@ def test_the_order_of_turns_does_not_matter(made, rng):
     assert merge(*shuffled) == merge(*made)
 
 
-@given(unique_turns, st.sampled_from(["split", "sample"]))
-def test_no_record_passes_the_budget_and_rounds_keep_their_order(made, overflow):
-    rules = Rules(context_tokens=120, image_tokens=16, overflow=overflow)
+@given(unique_turns)
+def test_no_record_passes_the_budget_and_rounds_keep_their_order(made):
+    rules = Rules(context_tokens=120, image_tokens=16)
     merged = merge(*made, rules=rules)
     for record in merged.records:
         assert 0 < sum(tokens for _, tokens in record) <= rules.budget
-    if overflow == "sample":
-        assert len(merged.records) <= 1
     places = {}
     for item in kept(merged):
         places.setdefault((item.source, item.dialog_id), []).append(item.round)
@@ -136,14 +132,12 @@ def test_two_descriptions_are_no_contradiction():
     assert merged.conflicts == []
 
 
-def test_a_question_for_another_form_is_no_duplicate_unless_the_rule_says_so():
+def test_a_question_for_another_form_is_no_duplicate():
     both = (
         turn("What is it?", "cat"),
         turn("What is it?", "It is a cat.", source="l", form="free"),
     )
     assert len(kept(merge(*both))) == 2
-    any_form = Rules(context_tokens=400, image_tokens=16, duplicates="any_form")
-    assert len(kept(merge(*both, rules=any_form))) == 1
 
 
 @pytest.mark.parametrize(
@@ -192,15 +186,6 @@ def test_a_dialog_is_cut_only_when_it_is_longer_than_a_record():
     short, long = [(turn(), 30)], [(turn(at=n), 30) for n in range(3)]
     assert [len(r) for r in pack([short, long], budget=100)] == [1, 3]
     assert [len(r) for r in pack([short, [*long, *long]], budget=100)] == [3, 3, 1]
-
-
-def test_sampling_takes_every_source_in_turn():
-    many = [turn(f"q{n}?", f"a{n}", dialog=str(n)) for n in range(40)]
-    one = turn("Only this?", "yes", source="vsr", dialog="x")
-    rules = Rules(context_tokens=200, image_tokens=16, overflow="sample")
-    merged = merge(*many, one, rules=rules)
-    assert "vsr" in {item.source for item in kept(merged)}
-    assert set(reasons(merged)) == {("vqav2", "over_budget")}
 
 
 def test_the_estimate_is_never_below_the_count_of_a_real_tokenizer(tmp_path):

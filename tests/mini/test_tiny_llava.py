@@ -1,6 +1,5 @@
 import json
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,7 +121,7 @@ def test_a_shipped_checkpoint_is_copied_and_any_other_recipe_is_built(tmp_path, 
     names = sorted(path.name for path in shipped.iterdir())
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == names
     with pytest.raises(pytest.fail.Exception, match=r"builds Recipe\(seed=5"):
-        build_tiny_llava(tmp_path / "other", replace(SMALL, seed=5), shipped=shipped)
+        build_tiny_llava(tmp_path / "other", structs.replace(SMALL, seed=5), shipped=shipped)
 
 
 def test_only_what_a_module_computes_counts_for_its_digest(tmp_path):

@@ -6,11 +6,11 @@ from PIL import Image
 
 from cocoift.core.files import DataError, read_manifest, write_manifest
 from cocoift.evaluation.answers import answer_table
-from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.evaluate import Benchmark
+from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.rollout import roll_out
 from cocoift.report import bias as report
+from cocoift.report import sentences
 
 LABELS = {"mix": "baseline mixture", "merged": "merged mixture"}
 
@@ -108,10 +108,8 @@ def changes(after):
     ],
 )
 def test_the_answer_says_what_the_intervals_say(after, said):
-    text = report.answer(
-        lengths=lengths(after), changes=changes(after), taught=pd.DataFrame(),
-        shifts=pd.DataFrame(), faithful=pd.DataFrame(), labels=LABELS,
-    )  # fmt: skip
+    nothing = [pd.DataFrame()] * 3
+    text = sentences.bias_answer(lengths(after), changes(after), *nothing, labels=LABELS)
     assert said in text.splitlines()[0]
     assert "Multi-round collapse is" in text.splitlines()[-1]
 
@@ -119,6 +117,5 @@ def test_the_answer_says_what_the_intervals_say(after, said):
 def test_without_any_table_the_answer_says_so():
     empty = pd.DataFrame(columns=["model", "protocol", "collapse_rate", "median_words", "low",
                                   "high"])  # fmt: skip
-    tables = dict.fromkeys(("lengths", "changes", "taught", "shifts", "faithful"), empty)
-    text = report.answer(**tables, labels=LABELS)
-    assert text == "Nothing was there to compare."
+    text = sentences.bias_answer(*[empty] * 5, labels=LABELS)
+    assert text == "There was nothing to compare."

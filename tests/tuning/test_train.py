@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,15 +15,18 @@ import yaml
 from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.commands import launch
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
+from msgspec import structs
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from cocoift.core.files import DataError
+from cocoift.study import Preset, Study
 from cocoift.tuning import batches, memory, train
+from cocoift.tuning.batches import Collator
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import split_images
-from cocoift.tuning.loss import Collator, LossByForm, last_whole
+from cocoift.tuning.loss import LossByForm, last_whole
 from cocoift.tuning.model import (
     add_adapter,
     load_adapters,
@@ -32,7 +34,7 @@ from cocoift.tuning.model import (
     load_processor,
     trainable_parameters,
 )
-from cocoift.tuning.recipe import Training, TuningRecipe, base_of, plan_training
+from cocoift.tuning.recipe import Training, TuningRecipe, base_of
 
 FORMS = {"vqav2": "phrase", "llava_instruct": "free"}
 RECIPE = TuningRecipe(
@@ -198,16 +200,15 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter(make, tmp_path, mon
 
 def preset_of(training, folder):
     """Write a preset that describes `training` for the command line; return its path."""
-    recipe = dataclasses.asdict(training.recipe) | {"records_per_step": 5}
+    recipe = structs.asdict(training.recipe) | {"records_per_step": 5}
     (folder / "work").mkdir(exist_ok=True)
     if not (folder / "work" / "merged").exists():
         (folder / "work" / "merged").symlink_to(training.image_root)
     values = {"catalogue": "sources.yaml", "work_dir": "work", "image_dir": "work/merged"}
     values |= {"checkpoint": training.checkpoint, "tuning": recipe, "train_images": None}
-    values |= {"held_out_images": 10, "image_tokens": 16, "context_tokens": 512}
+    values |= {"held_out_images": 10, "merge": {"image_tokens": 16, "context_tokens": 512}}
     values |= {"system_prompt": "", "device": "cpu"}
-    mini = Path(__file__).resolve().parents[2] / "notebooks/presets/mini.yaml"
-    values = yaml.safe_load(mini.read_text()) | values
+    (folder / "notebooks/presets").mkdir(parents=True, exist_ok=True)  # makes it a project
     (folder / "preset.yaml").write_text(yaml.safe_dump(values))
     (folder / "sources.yaml").write_text("{}")
     return folder / "preset.yaml"
@@ -263,7 +264,7 @@ torch.distributed.destroy_process_group()
 @pytest.mark.parametrize("sharding", ["MULTI_CPU", "FSDP"])
 def test_two_processes_train_the_same_adapter_as_one(make, tmp_path, root, sharding):
     # Batches so small that one process accumulates two where two processes take one each.
-    recipe = dataclasses.replace(RECIPE, dropout=0.0, batch_tokens=620, four_bit=sharding != "FSDP")
+    recipe = structs.replace(RECIPE, dropout=0.0, batch_tokens=620, four_bit=sharding != "FSDP")
     for name in ("two", "one"):
         (tmp_path / name).mkdir()
         preset_of(make(recipe=recipe), tmp_path / name)
@@ -360,14 +361,12 @@ def test_missing_pictures_are_told_before_training(make, tmp_path):
         quietly(make(image_root=tmp_path))
 
 
-def test_an_absent_mixture_is_told(make, mixture):
-    preset = {
-        "catalogue": "x", "work_dir": "absent", "image_dir": "", "checkpoint": "", "tuning": {},
-        "train_images": None, "held_out_images": 1, "image_tokens": 16, "context_tokens": 512,
-        "system_prompt": "", "device": "cpu",
-    }  # fmt: skip
+def test_an_absent_mixture_is_told(mixture):
+    study = Study(
+        mixture, Preset(name="p", checkpoint="", catalogue="x", work_dir="absent", device="cpu")
+    )
     with pytest.raises(DataError, match=r"absent/merged/merged\.json: .*run notebook 02_merge"):
-        plan_training("merged", 0, root=mixture, **preset)
+        study.training("merged", 0)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -417,7 +416,7 @@ def test_what_torch_holds_in_reserve_counts_as_free(monkeypatch):
 def test_how_a_training_is_run_does_not_make_it_another_one(make):
     def with_recipe(**changes):
         plain = make()
-        return dataclasses.replace(plain, recipe=dataclasses.replace(plain.recipe, **changes))
+        return dataclasses.replace(plain, recipe=structs.replace(plain.recipe, **changes))
 
     assert with_recipe(workers=3, save_steps=77).key() == make().key()
     assert with_recipe(rank=5).key() != make().key()
