@@ -16,7 +16,7 @@ from cocoift.study import read_preset
 
 @pytest.fixture(scope="module")
 def readme(root):
-    return (root / "README.md").read_text()
+    return "\n".join((root / name).read_text() for name in ("README.md", "SCALING.md"))
 
 
 def blocks(readme, language):

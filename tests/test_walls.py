@@ -32,7 +32,6 @@ ALLOWED = {
     "tuning.batches": {"torch", "transformers"},
     "tuning.train": {"torch", "transformers"},
     "evaluation.generation": {"torch", "transformers"},
-    "evaluation.rollout": {"transformers"},
     "evaluation.candidates": {"transformers", "peft"},
     "evaluation.endpoint": {"openai"},
     "inspector.controls": {"ipywidgets"},

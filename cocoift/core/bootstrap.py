@@ -1,4 +1,4 @@
-"""The bootstrap over images: answers about one picture hang together, so pictures are resampled."""
+"""The bootstrap over images: answers about one image are correlated, so images are resampled."""
 
 from collections.abc import Iterable
 

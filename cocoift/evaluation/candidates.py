@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cocoift.core.files import digest, sha256
-from cocoift.evaluation.endpoint import NamedEndpoint
-from cocoift.evaluation.protocols import Answerer, Prompt
-from cocoift.evaluation.rollout import endpoint_answers, local_answers, local_margins
+from cocoift.evaluation.endpoint import Endpoint, NamedEndpoint
+from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.memory import available, dense_fits
 from cocoift.tuning.model import (
     WEIGHTS,
@@ -25,7 +25,7 @@ from cocoift.tuning.train import training_log
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,6 +67,51 @@ class LocalModels:
     system: str
     new_tokens: int
     batch: int = 64
+
+
+def local_answers(
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
+    *,
+    system: str,
+    new_tokens: int,
+    batch: int = 64,
+) -> Answerer:
+    """Return an answerer that asks a loaded model."""
+    from cocoift.evaluation.generation import generate
+
+    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str]]:
+        yield from enumerate(
+            generate(model, processor, asked, system=system, new_tokens=new_tokens, batch=batch)
+        )
+
+    return answer
+
+
+def local_margins(
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
+    *,
+    system: str,
+    batch: int = 64,
+) -> Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]:
+    """Return a function that compares how two answers begin, by a loaded model, in nats."""
+    from cocoift.evaluation.generation import margins
+
+    return partial(margins, model, processor, system=system, batch=batch)
+
+
+def endpoint_answers(endpoint: Endpoint, *, system: str, new_tokens: int) -> Answerer:
+    """Return an answerer that asks a model behind an OpenAI-compatible endpoint."""
+    from cocoift.evaluation.endpoint import ask_endpoint, to_openai
+
+    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str | Failure]]:
+        chats = [
+            partial(to_openai, prompt.messages, prompt.pictures, system=system) for prompt in asked
+        ]
+        yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens)
+
+    return answer
 
 
 def endpoint_candidates(

@@ -110,7 +110,7 @@ def complete(
     new_tokens: int,
     temperature: float,
 ) -> tuple[str | Failure, int, int]:
-    """Prompt once; return the reply and the tokens paid for, in and out (0 where not told)."""
+    """Ask once; return the reply and its tokens, in and out (0 if the server reports none)."""
     from openai import OpenAIError
 
     def told(error: Exception) -> str:

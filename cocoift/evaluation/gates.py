@@ -1,6 +1,6 @@
 """The tuning split: rounds of images that never trained, to choose settings and to check gates.
 
-The gates tell whether the instrument is fit before it measures: short when asked to be short, long
+The gates check whether the models follow length instructions: short when asked to be short, long
 when asked an open question, and a short reply to the opening round.  None looks at what comes
 after a short answer: that is what notebook 05 measures, on other pictures.
 """

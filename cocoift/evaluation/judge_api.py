@@ -5,11 +5,9 @@ that is stopped, or repeated with more questions, asks only for what it has not 
 """
 
 import re
-import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint, complete
 from cocoift.evaluation.judges import Verdict
 from cocoift.evaluation.protocols import AFTER, ALONE, Failure
+from cocoift.evaluation.reply_cache import ReplyCache
 
 _GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IGNORECASE)
 _REPLY_TOKENS = 16
@@ -119,65 +118,6 @@ def prompt_text(prompt: str, question: Question, answer: str) -> str:
     return re.sub(r"\{(question|ground_truth|steps|answer)\}", lambda m: values[m[1]], prompt)
 
 
-class _Cache:
-    """Replies by digest, in SQLite; every reply is on disk before its call counts as made.
-
-    Raises `DataError` when the file cannot be read or written.
-    """
-
-    def __init__(self, path: Path):
-        self.path, self.lock = path, threading.Lock()
-        with self._telling():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self.base.execute("PRAGMA journal_mode=WAL")
-            self.base.execute(
-                "CREATE TABLE IF NOT EXISTS replies "
-                "(key TEXT PRIMARY KEY, reply TEXT, tokens_in INTEGER, tokens_out INTEGER)"
-            )
-            # Replies without a text are billed too, but there is nothing to keep of them.
-            self.base.execute(
-                "CREATE TABLE IF NOT EXISTS unusable (tokens_in INTEGER, tokens_out INTEGER)"
-            )
-            sums = (
-                "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM "
-                "(SELECT tokens_in, tokens_out FROM replies UNION ALL SELECT * FROM unusable)"
-            )
-            # The tokens of all replies, in and out.
-            self.paid: tuple[int, int] = self.base.execute(sums).fetchone()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            raise DataError(
-                f"{self.path}: {error}; mend that and run again, the replies in it are kept"
-            ) from error
-
-    def get(self, key: str) -> str | None:
-        with self.lock:
-            row = self.base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def put(self, key: str, reply: str, tokens: tuple[int, int]) -> None:
-        with self.lock, self._telling():
-            self.base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
-                              (key, reply, *tokens))  # fmt: skip
-            self._pay(tokens)
-
-    def put_unusable(self, tokens: tuple[int, int]) -> None:
-        with self.lock, self._telling():
-            self.base.execute("INSERT INTO unusable VALUES (?, ?)", tokens)
-            self._pay(tokens)
-
-    def _pay(self, tokens: tuple[int, int]) -> None:
-        self.paid = (self.paid[0] + tokens[0], self.paid[1] + tokens[1])
-
-    def close(self) -> None:
-        self.base.close()
-
-
 def _key(settings: JudgeSettings, call: _Call, attempt: int) -> str:
     return digest(
         [settings.endpoint.base_url, settings.endpoint.model, call.text, settings.temperature,
@@ -201,7 +141,7 @@ def bill(
     settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str], cache: Path
 ) -> Bill:
     """Return what judging these answers will take at most, if every first reply can be used."""
-    with closing(_Cache(cache)) as known:
+    with closing(ReplyCache(cache)) as known:
         texts = {
             _key(settings, call, 0): call.text for call in _calls(settings, questions, answers)
         }
@@ -238,7 +178,7 @@ def judge(
     cost, exceeds `max_cost`: before the first call, or as soon as what was paid reaches it.
     """
     expected = bill(settings, questions, answers, cache)
-    with closing(_Cache(cache)) as known:
+    with closing(ReplyCache(cache)) as known:
         spent = _cost(settings, *known.paid)
     if expected.cost + spent > settings.max_cost:
         raise DataError(
@@ -253,7 +193,7 @@ def judge(
         [] if question.answer else [Verdict(None, "upstream gives no answer to compare with")]
         for question in questions
     ]
-    with closing(_Cache(cache)) as known:
+    with closing(ReplyCache(cache)) as known:
         for same, verdict in _graded(settings, list(by_text.values()), known):
             for call in same:
                 verdicts[call.place].append(verdict)
@@ -261,7 +201,7 @@ def judge(
 
 
 def _graded(
-    settings: JudgeSettings, groups: list[list[_Call]], known: _Cache
+    settings: JudgeSettings, groups: list[list[_Call]], known: ReplyCache
 ) -> Iterator[tuple[list[_Call], Verdict]]:
     client = settings.endpoint.client()
 

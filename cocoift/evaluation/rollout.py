@@ -1,13 +1,11 @@
 """Rollouts: every question of a benchmark put to a model under a protocol, every round saved.
 
-A rollout file is JSON, one line a dialog, and only ever grows: a run that is killed goes on where
-it was and asks nothing twice.
+A rollout file is JSON, one line a dialog, and only ever grows: a run that was
+killed resumes and asks nothing twice.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from PIL import Image
@@ -19,11 +17,6 @@ from cocoift.core.log import append_lines, whole_lines
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt, Protocol
-
-if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
-
-    from cocoift.evaluation.endpoint import Endpoint
 
 _GREY = (122, 116, 104)
 
@@ -62,51 +55,6 @@ class Head(msgspec.Struct, frozen=True):
     key: str
     model: str
     protocol: str
-
-
-def local_answers(
-    model: "LlavaForConditionalGeneration",
-    processor: "LlavaProcessor",
-    *,
-    system: str,
-    new_tokens: int,
-    batch: int = 64,
-) -> Answerer:
-    """Return an answerer that asks a loaded model."""
-    from cocoift.evaluation.generation import generate
-
-    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str]]:
-        yield from enumerate(
-            generate(model, processor, asked, system=system, new_tokens=new_tokens, batch=batch)
-        )
-
-    return answer
-
-
-def local_margins(
-    model: "LlavaForConditionalGeneration",
-    processor: "LlavaProcessor",
-    *,
-    system: str,
-    batch: int = 64,
-) -> Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]:
-    """Return a function that compares how two answers begin, by a loaded model, in nats."""
-    from cocoift.evaluation.generation import margins
-
-    return partial(margins, model, processor, system=system, batch=batch)
-
-
-def endpoint_answers(endpoint: "Endpoint", *, system: str, new_tokens: int) -> Answerer:
-    """Return an answerer that asks a model behind an OpenAI-compatible endpoint."""
-    from cocoift.evaluation.endpoint import ask_endpoint, to_openai
-
-    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str | Failure]]:
-        chats = [
-            partial(to_openai, prompt.messages, prompt.pictures, system=system) for prompt in asked
-        ]
-        yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens)
-
-    return answer
 
 
 def roll_out(

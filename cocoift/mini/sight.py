@@ -70,7 +70,7 @@ def sight_table(
 
     Conditions: the scene's own picture (`shown`), the next scene's (`other`), and a blank one.
     Columns: image, fact, accuracy, low, high, n; intervals resample scenes, since the facts of
-    one scene hang together.
+    one scene are correlated.
     """
     drawn = [draw(scene) for scene in scenes]
     blank = Image.new("RGB", drawn[0].size, mean_colour(models[0][1].image_processor.image_mean))

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
@@ -213,8 +213,11 @@ def bars(
     """Show horizontal bars of column `x` by `y`, and by `hue` side by side, their values beside."""
     shown = table[y].nunique() * (table[hue].nunique() if hue else 1)
     figure, (ax,) = new_axes(9, 1.2 + 0.36 * shown, title=title)
-    colours = {"palette": [MODEL_COLOURS["mix"], MODEL_COLOURS["merged"]]} if hue else {}
-    sns.barplot(table, x=x, y=y, hue=hue, ax=ax, color=None if hue else PLAIN, **colours)
+    look: dict[str, Any] = {"color": PLAIN}
+    if hue:  # the two mixtures, the baseline's label first
+        look = {"palette": [MODEL_COLOURS["mix"], MODEL_COLOURS["merged"]]}
+        look |= {"hue": hue, "hue_order": sorted(table[hue].unique())}
+    sns.barplot(table, x=x, y=y, ax=ax, **look)
     for drawn in ax.containers:
         labels = [pattern.format(value) for value in drawn.datavalues]
         ax.bar_label(drawn, labels, padding=4, fontsize=9)

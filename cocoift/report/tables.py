@@ -1,13 +1,15 @@
 """Tables: saved whole as CSV, and shown so that text reads left and numbers line up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 from cocoift.core.files import replacing
+from cocoift.core.schema import Settings
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
@@ -45,3 +47,25 @@ def show_table(
     for name, pattern in chosen.items():
         styler = styler.format(pattern, subset=[names.get(name, name)], na_rep="")
     return styler.set_table_styles([*left, {"selector": "td, th", "props": "vertical-align: top"}])
+
+
+def settings_table(settings: Settings, names: Sequence[str], *, title: str) -> pd.DataFrame:
+    """Return values of a preset in words, a row per name; names may be dotted: `tuning.rank`."""
+    rows = []
+    for name in names:
+        value: Any = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        rows.append((name, _in_words(value)))
+    return pd.DataFrame(rows, columns=["this run", title])
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Settings):
+        pairs = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        return ", ".join(f"{name} {_in_words(one)}" for name, one in pairs) or "reference"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_in_words(one)}" for name, one in value.items()) or "none"
+    return "none" if value is None else str(value)

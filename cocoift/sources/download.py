@@ -28,7 +28,7 @@ _LARGEST_TOTAL = 100 * 10**9
 def download(url: str, path: Path) -> Path:
     """Download `url` to `path`, which appears only when whole; return it.
 
-    A broken download leaves `<path>.part`; the next call goes on from there if the server still has
+    A broken download leaves `<path>.part`; the next call resumes from it if the server still has
     the same file (ETag or Last-Modified).  Raises `DataError` when the address fails, the file
     ends early, or the disk has no room for it.
     """
@@ -39,7 +39,7 @@ def download(url: str, path: Path) -> Path:
     try:
         _fetch(url, part, tag)
     except (requests.RequestException, OSError) as error:
-        raise DataError(f"{url}: {error}; call again to go on where it broke") from error
+        raise DataError(f"{url}: {error}; call again to resume") from error
     part.replace(path)
     tag.unlink(missing_ok=True)
     return path
@@ -79,7 +79,7 @@ def unpack(archive: Path, folder: Path, *, wanted: Sequence[str] = ()) -> list[P
 
     `wanted` are paths below `folder`; only those are unpacked, wherever they lie in the archive.
     Refuses, before anything is written, members that climb out of the folder, links, devices,
-    and archives that swell beyond reason.  Files that exist already are left as they are.
+    and decompression bombs.  Files that exist already are left as they are.
     Raises `DataError` for what it refuses, for a damaged archive and for a wanted file that is
     not in it.
     """
@@ -93,7 +93,9 @@ def unpack(archive: Path, folder: Path, *, wanted: Sequence[str] = ()) -> list[P
             )
             total = sum(size for _, size, _ in members)
             if total > min(_LARGEST_TOTAL, max(1 << 20, archive.stat().st_size * _LARGEST_RATIO)):
-                raise DataError(f"{archive}: swells to {total} bytes; it looks like a bomb")
+                raise DataError(
+                    f"{archive}: unpacks to {total} bytes; it looks like a decompression bomb"
+                )
             targets = [(inside(folder, name), member) for name, _, member in members]
             if wanted:
                 targets = _chosen(archive, folder, targets, wanted)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import Settings
 from cocoift.evaluation.benchmarks import Benchmark, benchmarks_for, read_benchmarks
 from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.evaluation.protocols import Protocol, read_protocols
-from cocoift.report.tables import save_table
+from cocoift.report.tables import save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.coco import Scope, read_scope
 from cocoift.study.preset import Preset, project_root, read_preset
@@ -207,24 +206,7 @@ class Study:
 
     def values(self, *names: str) -> pd.DataFrame:
         """Return values of the preset for display; names may be dotted: `tuning.rank`."""
-        rows = []
-        for name in names:
-            value: Any = self.preset
-            for part in name.split("."):
-                value = getattr(value, part)
-            rows.append((name, _in_words(value)))
-        return pd.DataFrame(rows, columns=["this run", self.preset.name])
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, Settings):
-        pairs = ((name, getattr(value, name)) for name in value.__struct_fields__)
-        return ", ".join(f"{name} {_in_words(one)}" for name, one in pairs) or "reference"
-    if isinstance(value, list):
-        return ", ".join(map(_in_words, value)) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_in_words(one)}" for name, one in value.items()) or "none"
-    return "none" if value is None else str(value)
+        return settings_table(self.preset, names, title=self.preset.name)
 
 
 def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> Study:

@@ -103,7 +103,7 @@ class LossByForm(Trainer):
         except Exception as error:  # each of torch, safetensors and json has an error of its own
             shutil.rmtree(folder, ignore_errors=True)
             raise DataError(
-                f"cannot save {folder}: {error}; free space and run again: training goes on from "
+                f"cannot save {folder}: {error}; free space and run again: training resumes from "
                 f"{last_whole(folder.parent) or 'the start'}"
             ) from error
 

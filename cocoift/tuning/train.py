@@ -91,7 +91,7 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
 
     An adapter that the same training left is kept.  `training.json` in its folder holds the log.
     Raises `DataError` for input that cannot train, a GPU that is not there, too little memory,
-    and a full disk; the last whole checkpoint then stays, and a rerun goes on from it.
+    and a full disk; the last whole checkpoint then stays, and a rerun resumes from it.
     """
     key = training.key()
     if _notes(training.adapter).get("key") == key:
@@ -137,7 +137,7 @@ def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[
     With several `processes` each computes with one thread, with more only if there are fewer
     trainings than processes: small models gain more from two trainings at once than from two
     threads, and results do not depend on the number of cores.  A GPU holds one training, so take
-    one process there.  What is finished is kept; an interrupted run goes on.  Raises what
+    one process there.  What is finished is kept; an interrupted run resumes.  Raises what
     `train` raises, for the first training that fails.
     """
     if processes == 1:

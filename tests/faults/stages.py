@@ -55,8 +55,9 @@ def questions(folder):
 
 def rollout(folder):
     """Prompt a model every question after one opening round."""
+    from cocoift.evaluation.candidates import local_answers
     from cocoift.evaluation.protocols import Protocol
-    from cocoift.evaluation.rollout import local_answers, roll_out
+    from cocoift.evaluation.rollout import roll_out
     from cocoift.tuning.model import load_model, load_processor
 
     path = folder / "checkpoint"

@@ -328,7 +328,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_a_rerun_goes_on(make, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(PeftModel, "save_pretrained", full)
-        with pytest.raises(DataError, match=r"No space left.*goes on from .*checkpoint-2"):
+        with pytest.raises(DataError, match=r"No space left.*resumes from .*checkpoint-2"):
             quietly(make())
     (run,) = make().adapter.parent.glob(".merged-0.run-*")
     assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-2"]
