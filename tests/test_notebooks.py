@@ -224,7 +224,7 @@ def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(
     scores = pd.read_csv(tmp_path / "reports/tables/scores.csv")
     assert set(scores.model) == {"served"} and scores.judge.str.startswith("served, prompt ").all()
     total = scores[(scores.metric == "total") & (scores.seed == "all")].set_index("protocol")
-    assert total.value.to_dict() == {"single_round": 50.0, "multi_round": 50.0}
+    assert set(total.value) == {50.0} and {"single_round", "multi_round"} <= set(total.index)
     told = scores[(scores.metric == "collapse") & (scores.seed == "all")].set_index(
         ["benchmark", "protocol"]
     )

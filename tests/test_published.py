@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import yaml
 from published_checkpoint import write_published_checkpoint
 
 from cocoift import study
@@ -22,15 +21,15 @@ def test_a_published_checkpoint_tunes_with_its_preset_and_other_paths_only(
     root, published, tmp_path
 ):
     write_mini_coco(tmp_path / "raw", train=130, held_out=5, seed=5)
-    preset = yaml.safe_load((root / "notebooks/presets/llava-1.5-7b.yaml").read_text())
-    preset |= {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw/images")}
-    preset |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
-    preset |= {"checkpoint": str(published)}
-    where = {"format": "mm_vet", "questions": "mm_vet/mm-vet.json", "images": "mm_vet/images"}
-    preset |= {"benchmarks": {"mm_vet": where}, "judge": {"kind": "reference"}}
+    changes = {"raw_dir": str(tmp_path / "raw"), "image_dir": str(tmp_path / "raw/images")}
+    changes |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
+    changes |= {"checkpoint": str(published)}
+    questions = {"questions": "mm_vet/mm-vet.json", "images": "mm_vet/images"}
+    changes["evaluation"] = {"benchmarks": {"mm_vet": questions}, "judge": {"kind": "reference"}}
+    options = {"preset": "llava-1.5-7b", "changes": changes, "reports": tmp_path / "reports"}
     for notebook in study.notebooks(root):
         if notebook.stem in ("00_setup", "02_merge", "04_finetune_qlora"):
-            study.run_notebook(notebook, parameters=preset, reports=tmp_path / "reports")
+            study.run_notebook(notebook, **options)
     page = (tmp_path / "reports/04_finetune_qlora.html").read_text()
     assert "Both train for 1 steps" in page and "× 576" in page
     adapter = json.loads((tmp_path / "work/adapters/merged-0/adapter_config.json").read_text())

@@ -14,6 +14,7 @@ import yaml
 from cocoift import study
 from cocoift.__main__ import main
 from cocoift.core.files import DataError
+from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.report.html import headline, index_page, notebook_page
 
 
@@ -66,6 +67,13 @@ def test_changes_win_over_the_preset_and_may_be_the_text_that_papermill_passes(p
     mapping = study.read_preset(path, {"tuning": {"rank": 3}, "seeds": [4]})
     assert mapping.tuning.rank == 3 and mapping.seeds == [4] and mapping.tuning.alpha == 32
     assert study.read_preset(path, "{tuning: {rank: 3}, seeds: [4]}") == mapping
+
+
+def test_a_judge_of_another_kind_replaces_the_one_before(preset):
+    judge = {"evaluation": {"judge": {"kind": "reference"}}}
+    assert study.read_preset("llava-1.5-7b", judge).evaluation.judge == ReferenceJudge()
+    cheaper = {"evaluation": {"judge": {"repeats": 1}}}
+    assert study.read_preset("llava-1.5-7b", cheaper).evaluation.judge.max_cost == 250
 
 
 @pytest.mark.parametrize(

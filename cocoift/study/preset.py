@@ -209,11 +209,14 @@ def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes`: mappings are merged, everything else is replaced."""
+    """Return `base` with `changes`: mappings of one kind are merged, all else is replaced."""
     merged = dict(base)
     for name, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
-        merged[name] = _merged(merged[name], value) if both else value
+        present = merged.get(name)
+        if isinstance(value, Mapping) and isinstance(present, Mapping):
+            same_kind = value.get("kind", present.get("kind")) == present.get("kind")
+            value = _merged(present if same_kind else {}, value)
+        merged[name] = value
     return merged
 
 

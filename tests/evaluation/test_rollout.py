@@ -215,7 +215,7 @@ def as_settings(values):
 
 
 @pytest.fixture(scope="module")
-def opened_prompts():
+def prompts():
     """Questions of different lengths on five pictures, some after an opening round."""
     made = []
     for number, scene in enumerate(sample_scenes(5, seed=9)):

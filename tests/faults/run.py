@@ -61,8 +61,8 @@ def prepare(folder):
             return folder / name
 
     conftest.mixture.__wrapped__(Factory())
-    preset = yaml.safe_load((root / "notebooks/presets/smoke.yaml").read_text())
-    preset |= {"raw_dir": str(folder / "raw"), "image_dir": str(folder / "raw/images"),
+    preset = {"extends": "smoke", "raw_dir": str(folder / "raw"),
+               "image_dir": str(folder / "raw/images"),
                "work_dir": str(folder / "out/work"), "report_dir": str(folder / "out/reports"),
                "curation": str(folder / "none.jsonl"), "tokenizer_file": None}  # fmt: skip
     (folder / "preset.yaml").write_text(yaml.safe_dump(preset))

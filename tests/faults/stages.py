@@ -97,13 +97,11 @@ def curate(folder):
 
 def notebook(folder):
     """Execute the merge notebook."""
-    import yaml
 
     from cocoift.study import run_notebook
 
     root = Path(__file__).resolve().parents[2]
-    parameters = yaml.safe_load((folder / "preset.yaml").read_text())
-    run_notebook(root / "notebooks/02_merge.ipynb", parameters=parameters,
+    run_notebook(root / "notebooks/02_merge.ipynb", preset=str(folder / "preset.yaml"),
                  reports=folder / "out" / "reports")  # fmt: skip
 
 

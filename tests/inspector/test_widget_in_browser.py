@@ -40,9 +40,11 @@ def project(folder, mini, root, tmp_path_factory):  # noqa: F811
     (work / "interim").mkdir(parents=True)
     shutil.copytree(folder / "merged", work / "merged")
     shutil.copy(folder / "instances.parquet", work / "interim")
-    parameters = {"catalogue": str(root / "data/sources.yaml"), "raw_dir": str(raw),
-                  "image_dir": str(raw / "images"), "work_dir": "work", "report_dir": "reports",
-                  "curation": "work/curation.jsonl"}  # fmt: skip
+    preset = {"checkpoint": "none", "catalogue": str(root / "data/sources.yaml"),
+              "raw_dir": str(raw), "image_dir": str(raw / "images"), "work_dir": "work",
+              "report_dir": "reports", "curation": "work/curation.jsonl"}  # fmt: skip
+    (place / "notebooks/presets/p.yaml").write_text(json.dumps(preset))
+    parameters = {"preset": "p"}
     source, out = root / "notebooks/03_inspect.ipynb", place / "notebooks/03_inspect.ipynb"
     papermill.execute_notebook(source, out, parameters, prepare_only=True, progress_bar=False)
     for name, setting in SETTINGS.items():
