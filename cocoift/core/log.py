@@ -4,6 +4,7 @@ What a kill or a full disk cut short was never confirmed: readers pass over it, 
 removes it.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ def append_lines(path: Path, lines: Iterable[bytes], *, lost: str, sync: bool = 
         with path.open("ab+", buffering=0) as file:
             _remove_cut_line(file)
             if file.write(content) != len(content):
-                raise OSError(0, "the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if sync:
                 os.fsync(file.fileno())
     except OSError as error:
