@@ -112,11 +112,11 @@ def task_notebook():
     """Execute one notebook of the study."""
     package = [*(ROOT / "cocoift").rglob("*.py"), *small_files()]
     package += (ROOT / "cocoift").rglob("*.html")
-    before, upstream = None, []
+    before, upstream, raw = None, [], raw_files()
     for notebook in study.notebooks(ROOT):
         name = notebook.stem
         products = [STUDY.work / PRODUCTS[name]] if name in PRODUCTS else []
-        inputs = {"preset": settings_of(name), "raw": raw_files(), "curation": decisions(name)}
+        inputs = {"preset": settings_of(name), "raw": raw, "curation": decisions(name)}
         yield {
             "name": name,
             "actions": [(run, [notebook])],

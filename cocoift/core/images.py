@@ -1,10 +1,12 @@
 """Pictures on their way into a model: opened safely, padded to a square, processed as CLIP does."""
 
+import base64
+import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -73,6 +75,18 @@ def pad_to_square(picture: Image.Image, colour: tuple[int, int, int]) -> Image.I
     square = Image.new("RGB", (side, side), colour)
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return square
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """Return an image file's content as a `data:` address; `kind` is `png` or `jpeg`."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def image_address(picture: Image.Image, kind: str, **options: Any) -> str:
+    """Return an image as a `data:` address; `options` are those of Pillow's writer."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return data_address(buffer.getvalue(), kind)
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:

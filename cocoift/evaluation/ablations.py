@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -22,7 +22,8 @@ from cocoift.sources.base import decode
 
 # Mixtures written by code that lays them out differently are not reused; raise it with a change.
 _VERSION = 1
-ABLATIONS = ("dose", "factors", "answers", "images", "openings")
+Ablation = Literal["dose", "factors", "answers", "images", "openings"]
+ABLATIONS: tuple[str, ...] = get_args(Ablation)
 # The source whose upstream file answers every question twice, in a phrase and in a sentence.
 _TWICE = "gqa"
 _FULL_SENTENCE = "Answer the question in a full sentence."

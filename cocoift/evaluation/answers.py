@@ -14,14 +14,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cocoift.core.files import DataError
+from cocoift.core.schema import Settings
 from cocoift.core.text import has_format_prompt, tidy
-from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.benchmarks import Format, Question
 from cocoift.evaluation.rollout import read_log
 from cocoift.sources.base import QA, decode_lines
 from cocoift.sources.dialogs import LlavaRecord, llava_records, rounds
 
 COLUMNS = ("model", "seed", "protocol", "round", "last", "question_id", "image", "question",
            "answer", "words", "free")  # fmt: skip
+
+
+class AnswerFile(Settings):
+    """A LLaVA answer file below `raw_dir`; `questions` and `format` name the benchmark behind it.
+
+    `model` replaces the name in the file.
+    """
+
+    file: str
+    model: str = ""
+    questions: str | None = None
+    format: Format | None = None
 
 
 class _Answer(msgspec.Struct):

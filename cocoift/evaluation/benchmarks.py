@@ -15,6 +15,7 @@ from cocoift.core.files import DataError, sha256
 from cocoift.core.schema import Settings
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
+Format = Literal["mm_vet", "infimm_eval", "llava_bench"]
 CATEGORIES = ("deductive", "abductive", "analogical")
 
 
@@ -42,7 +43,7 @@ class Question:
 class BenchmarkFiles(Settings):
     """A benchmark as a preset states it: its format, its file and image folder in `raw_dir`."""
 
-    format: Literal["mm_vet", "infimm_eval", "llava_bench"]
+    format: Format
     questions: str
     images: str
 

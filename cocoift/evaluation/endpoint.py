@@ -1,7 +1,5 @@
 """Models behind an OpenAI-compatible endpoint: OpenAI itself, vLLM, llama.cpp and their like."""
 
-import base64
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from cocoift.core.files import DataError
+from cocoift.core.images import image_address
 from cocoift.core.schema import IMAGE_MARKER, Message, Settings
 from cocoift.evaluation.protocols import Failure
 
@@ -68,10 +67,7 @@ def to_openai(
 
 
 def _picture_part(picture: Image.Image) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    address = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"type": "image_url", "image_url": {"url": address}}
+    return {"type": "image_url", "image_url": {"url": image_address(picture, "png")}}
 
 
 def ask_endpoint(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -17,30 +17,32 @@ from cocoift.evaluation.rollout import Rollout
 BILL_COLUMNS = ("benchmark", "model", "protocol", "calls", "tokens", "cost")
 
 
-class Judge(Protocol):
-    """Gives answers their verdicts; `label` says in tables who it is."""
+class Judge:
+    """Gives answers their verdicts; `label` says in tables who it is.  Free unless it says so."""
 
     label: str
 
     def verdicts(
-        self,
-        benchmark: Benchmark,
-        questions: Sequence[Question],
-        answers: Sequence[str],
-        protocol: str,
+        self, kind: str, questions: Sequence[Question], answers: Sequence[str], protocol: str
     ) -> list[list[Verdict]]:
-        """Return the verdicts of every answer, in order: several where it is judged repeatedly."""
+        """Return the verdicts of every answer, in order: several where it is judged repeatedly.
+
+        `kind` is the format of the benchmark, `protocol` the one it was answered under.
+        """
+        raise NotImplementedError
 
     def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
-        """Return what judging each run will take at most, in `BILL_COLUMNS`."""
+        """Return what judging each run will take at most, in `BILL_COLUMNS`; no rows: nothing."""
+        return pd.DataFrame(columns=list(BILL_COLUMNS))
 
     def whole_cost(
         self, benchmarks: Sequence[Benchmark], protocols: Sequence[str], *, models: int
     ) -> float:
         """Estimate what judging everything costs, before anything is trained or answered."""
+        return 0.0
 
 
-class OfflineJudge:
+class OfflineJudge(Judge):
     """The reference judge; `claims(image, answer)` counts right and wrong statements."""
 
     label = "reference"
@@ -49,11 +51,7 @@ class OfflineJudge:
         self.claims = claims
 
     def verdicts(
-        self,
-        benchmark: Benchmark,
-        questions: Sequence[Question],
-        answers: Sequence[str],
-        protocol: str,
+        self, kind: str, questions: Sequence[Question], answers: Sequence[str], protocol: str
     ) -> list[list[Verdict]]:
         """Return one verdict per answer."""
         found = []
@@ -64,18 +62,8 @@ class OfflineJudge:
             found.append([reference_verdict(question, answer, claims=claims)])
         return found
 
-    def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
-        """Return no rows: this judge costs nothing."""
-        return pd.DataFrame(columns=list(BILL_COLUMNS))
 
-    def whole_cost(
-        self, benchmarks: Sequence[Benchmark], protocols: Sequence[str], *, models: int
-    ) -> float:
-        """Return 0."""
-        return 0.0
-
-
-class EndpointJudge:
+class EndpointJudge(Judge):
     """A judge behind an endpoint; prompts are below `root`, replies are kept in `cache`."""
 
     def __init__(self, settings: OpenAiJudge, *, root: Path, cache: Path):
@@ -90,27 +78,23 @@ class EndpointJudge:
             f"temperature {settings.temperature:g}"
         )
 
-    def _under(self, benchmark: Benchmark, protocol: str) -> JudgeSettings:
-        if benchmark.kind not in self.settings:
-            raise DataError(f"judge: no prompt for benchmarks of format {benchmark.kind}")
-        return self.settings[benchmark.kind].under(protocol)
+    def _under(self, kind: str, protocol: str) -> JudgeSettings:
+        if kind not in self.settings:
+            raise DataError(f"judge: no prompt for benchmarks of format {kind}")
+        return self.settings[kind].under(protocol)
 
     def verdicts(
-        self,
-        benchmark: Benchmark,
-        questions: Sequence[Question],
-        answers: Sequence[str],
-        protocol: str,
+        self, kind: str, questions: Sequence[Question], answers: Sequence[str], protocol: str
     ) -> list[list[Verdict]]:
         """Return the verdicts of every answer; raises `DataError` as `judge_api.judge` does."""
-        settings = self._under(benchmark, protocol)
+        settings = self._under(kind, protocol)
         return judge_api.judge(settings, questions, answers, cache=self.cache)
 
     def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
         """Return calls, tokens and cost of each run, at most."""
         rows = []
         for run in runs:
-            settings = self._under(run.benchmark, run.protocol)
+            settings = self._under(run.benchmark.kind, run.protocol)
             due = judge_api.bill(settings, *run.answered(), self.cache)
             names = run.benchmark.name, run.model, run.protocol
             rows.append((*names, due.calls, due.tokens_in + due.tokens_out, due.cost))
@@ -159,7 +143,7 @@ def verdict_table(runs: Sequence[Run], judge: Judge) -> pd.DataFrame:
     for run in runs:
         by_id = {question.id: question for question in run.benchmark.questions}
         questions, answers = run.answered()
-        verdicts = judge.verdicts(run.benchmark, questions, answers, run.protocol)
+        verdicts = judge.verdicts(run.benchmark.kind, questions, answers, run.protocol)
         judged = dict(zip((question.id for question in questions), verdicts, strict=True))
         for one in run.rollouts:
             for verdict in judged.get(one.question_id, [Verdict(None, one.failure)]):

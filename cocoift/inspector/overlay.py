@@ -1,7 +1,5 @@
 """A picture with its instances drawn over it, as one SVG that carries everything it shows."""
 
-import base64
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from PIL import Image
 
 from cocoift.core.files import DataError, inside
 from cocoift.core.html import render_part
-from cocoift.core.images import open_image
+from cocoift.core.images import image_address, open_image
 
 # Colours that colour-blind readers tell apart (Okabe and Ito); names stand beside the boxes too.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -40,14 +38,8 @@ def overlay(
         return Markup('<p role="img" aria-label="{}">{}</p>').format(alt, error)
     chosen = [row for row in instances if categories is None or row["category"] in categories]
     shapes = [_shape(row, opened.size, layers) for row in chosen]
-    data = _data(opened, "JPEG", quality=90, subsampling=0)
+    data = image_address(opened, "jpeg", quality=90, subsampling=0)
     return render_part("inspector.html", "overlay", data, *opened.size, alt, shapes)
-
-
-def _data(image: Image.Image, kind: str, **options: Any) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def colour_of(category: str) -> str:
@@ -89,4 +81,4 @@ def _mask(rle: dict[str, Any], colour: str) -> str:
     inside_mask = coco_mask.decode(rle) > 0
     drawn = np.zeros((*inside_mask.shape, 4), np.uint8)
     drawn[inside_mask] = (*bytes.fromhex(colour[1:]), 90)
-    return _data(Image.fromarray(drawn), "PNG")
+    return image_address(Image.fromarray(drawn), "png")

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
-from cocoift.evaluation.answers import COLUMNS, dataset_answers, file_answers, rollout_answers
+from cocoift.evaluation.answers import (
+    COLUMNS,
+    AnswerFile,
+    dataset_answers,
+    file_answers,
+    rollout_answers,
+)
 from cocoift.evaluation.benchmarks import Benchmark, Question, read_benchmark
 from cocoift.evaluation.effects import change, effect_table
 from cocoift.evaluation.lengths import collapse_intervals
@@ -15,21 +20,12 @@ from cocoift.evaluation.score import COLLAPSE, Metric
 TRAINING = "training"
 
 
-class AnswerSource(Protocol):
-    """A LLaVA answer file as a preset names it (`study.preset.AnswerFile`)."""
-
-    file: str
-    model: str
-    questions: str | None
-    format: str | None
-
-
 def gather(
     benchmarks: Sequence[Benchmark],
     *,
     rollouts: Sequence[Path],
     datasets: Mapping[str, Path],
-    files: Sequence[AnswerSource],
+    files: Sequence[AnswerFile],
     raw: Path,
     wanted: int = 50_000,
 ) -> pd.DataFrame:
@@ -59,7 +55,7 @@ def gather(
     )
 
 
-def _questions(entry: AnswerSource, raw: Path) -> list[Question]:
+def _questions(entry: AnswerFile, raw: Path) -> list[Question]:
     known = entry.questions and entry.format
     return read_benchmark(raw / entry.questions, entry.format) if known else []
 

@@ -1,13 +1,11 @@
 """Records, samples and dialogs as HTML cards, every text escaped."""
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cocoift.core.files import DataError, inside
 from cocoift.core.html import render
-from cocoift.core.images import open_image
+from cocoift.core.images import image_address, open_image
 from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.core.text import tidy
 from cocoift.tuning.chat import Sample
@@ -83,6 +81,4 @@ def thumbnail(path: Path) -> str:
     """
     small = open_image(path)
     small.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return image_address(small, "jpeg", quality=88)

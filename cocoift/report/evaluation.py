@@ -158,7 +158,7 @@ def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
     Columns: question, answer, hand, judge (mean over repeats), spread (their deviation).
     """
     questions, replies, labels = read_trust(path)
-    verdicts = judge.verdicts(benchmark, questions, replies, ALONE)
+    verdicts = judge.verdicts(benchmark.kind, questions, replies, ALONE)
     scores = [pd.Series([one.score for one in found], dtype=float) for found in verdicts]
     return pd.DataFrame(
         {

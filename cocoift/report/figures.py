@@ -1,6 +1,5 @@
 """Figures: every one has a title, units, readable names and an alternative text."""
 
-import base64
 import io
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -19,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from cocoift.core.files import replacing
+from cocoift.core.images import data_address
 from cocoift.evaluation.lengths import SHORT_WORDS
 
 P = ParamSpec("P")
@@ -59,9 +59,8 @@ def show(figure: Figure, path: Path, *, alt: str) -> HTML:
     with replacing(path) as temporary, Image.open(drawn) as picture:
         few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         few.save(temporary, format="PNG", optimize=True)
-    data = base64.b64encode(path.read_bytes()).decode()
-    image = Markup('<img alt="{}" style="max-width:100%" src="data:image/png;base64,{}">')
-    return HTML(image.format(alt, data))
+    image = Markup('<img alt="{}" style="max-width:100%" src="{}">')
+    return HTML(image.format(alt, data_address(path.read_bytes(), "png")))
 
 
 def new_axes(

@@ -7,14 +7,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cocoift.core.schema import Record, Turn
-from cocoift.core.text import token_counter
 from cocoift.evaluation.lengths import SHORT_WORDS, record_rounds
-from cocoift.merge.partitioned import MergeInputs
-from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules, merge_image
+from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules
 from cocoift.report.analysis import drop_summary
 from cocoift.sources import saved_counts
 from cocoift.sources.coco import Scope
@@ -33,29 +30,11 @@ def reading_drops(folder: Path) -> pd.DataFrame:
 def busiest_image(tables: Sequence[Path], scope: Scope) -> tuple[int, list[Turn]]:
     """Return the image that most sources annotate, of those that may train, and all its turns."""
     ids = [pq.read_table(path, columns=["image_id"])["image_id"].unique() for path in tables]
-    counts = pd.Series(np.concatenate([one.to_numpy() for one in ids])).value_counts()
-    best = next(
-        i
-        for i in counts.sort_index(kind="stable").sort_values(ascending=False, kind="stable").index
-        if scope.refusal(int(i)) is None
-    )
-    rows = pa.concat_tables(
-        pq.read_table(path, filters=[("image_id", "=", int(best))]).replace_schema_metadata(None)
-        for path in tables
-    )
-    return int(best), [Turn(**row) for row in rows.to_pylist()]
-
-
-def merged_image(image_id: int, turns: Sequence[Turn], inputs: MergeInputs) -> MergedImage:
-    """Return what the merge makes of one image (`rules.merge_image`)."""
-    return merge_image(
-        image_id,
-        turns,
-        rules=inputs.rules,
-        scope=inputs.scope,
-        count_tokens=token_counter(inputs.tokenizer_file),
-        curated=inputs.curated.get(image_id, ()),
-    )
+    images, counts = np.unique(np.concatenate(ids), return_counts=True)
+    ranked = images[np.argsort(-counts, kind="stable")].tolist()
+    best = next(image_id for image_id in ranked if scope.refusal(image_id) is None)
+    rows = (pq.read_table(path, filters=[("image_id", "=", best)]).to_pylist() for path in tables)
+    return best, [Turn(**row) for own in rows for row in own]
 
 
 def before_table(turns: Sequence[Turn], names: Mapping[str, str]) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """The index of a run: its finding, figures and notebooks on one page, its facts in `run.json`."""
 
-import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from cocoift.core.files import write_text
+from cocoift.core.images import data_address
+from cocoift.report import sentences
 from cocoift.report.html import index_page
 from cocoift.study.opened import Study
 from cocoift.study.runner import notebooks, run_facts
@@ -73,15 +74,12 @@ def _figures(study: Study) -> Iterator[dict[str, str]]:
     for name, title, alt in FIGURES:
         path = study.figures / name
         if path.is_file():
-            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-            yield {"title": title, "alt": alt, "data": data}
+            yield {"title": title, "alt": alt, "data": data_address(path.read_bytes(), "png")}
 
 
 def _finding(study: Study) -> dict[str, Any] | None:
     files = [study.tables / name for name in ("scores.csv", "effects.csv")]
     if not (all(path.is_file() for path in files) and (study.figures / "finding.png").is_file()):
         return None
-    from cocoift.report import sentences  # imports torch, which most runs can do without
-
     scores, effects = (pd.read_csv(path, dtype={"seed": str}) for path in files)
     return sentences.finding(scores, effects, labels=LABELS)

@@ -16,6 +16,8 @@ import yaml
 from cocoift.core.files import DataError
 from cocoift.core.parallel import Runner
 from cocoift.core.schema import Settings
+from cocoift.evaluation.ablations import Ablation
+from cocoift.evaluation.answers import AnswerFile
 from cocoift.evaluation.benchmarks import BenchmarkFiles
 from cocoift.evaluation.endpoint import NamedEndpoint
 from cocoift.evaluation.judge_api import OpenAiJudge
@@ -52,18 +54,6 @@ class Evaluation(Settings):
             raise ValueError(f"protocols lack {', '.join(sorted(missing))}")
 
 
-class AnswerFile(Settings):
-    """A LLaVA answer file below `raw_dir`; `questions` and `format` name the benchmark behind it.
-
-    `model` replaces the name in the file.
-    """
-
-    file: str
-    model: str = ""
-    questions: str | None = None
-    format: Literal["mm_vet", "infimm_eval", "llava_bench"] | None = None
-
-
 class ProbeQuestions(Settings):
     """Questions in GQA's format with two answers each: a file and its images below `raw_dir`."""
 
@@ -89,7 +79,7 @@ class Ablations(Settings):
     `doses` are shares of images laid out as in the baseline, `openings` rounds in order by kind.
     """
 
-    run: list[Literal["dose", "factors", "answers", "images", "openings"]] = []
+    run: list[Ablation] = []
     doses: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     image_counts: list[int] = []
     openings: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ def last_whole(run: Path) -> str | None:
     whole = [path.parent for path in run.glob("checkpoint-*/whole")]
     newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     return None if newest is None else str(newest)
+
+
+def token_losses(
+    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor
+) -> tuple[torch.Tensor, Any]:
+    """Return the loss of every supervised token of a batch, and the model's outputs.
+
+    The output layer works on supervised positions only; `labels` has shape (samples, longest).
+    """
+    supervised = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+    outputs = model(**inputs, logits_to_keep=supervised, use_cache=False)
+    targets = labels[:, 1:][supervised[:, :-1]]
+    return functional.cross_entropy(outputs.logits.float(), targets, reduction="none"), outputs
 
 
 class LossByForm(Trainer):
@@ -63,11 +77,8 @@ class LossByForm(Trainer):
     ) -> Any:
         """Return the summed loss of a batch over the supervised tokens of its whole step."""
         labels, forms = inputs.pop("labels"), inputs.pop("forms")
-        supervised = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
-        outputs = model(**inputs, logits_to_keep=supervised, use_cache=False)
-        targets = labels[:, 1:][supervised[:, :-1]]
-        losses = functional.cross_entropy(outputs.logits.float(), targets, reduction="none")
-        kinds = forms[:, 1:][supervised[:, :-1]]
+        losses, outputs = token_losses(model, inputs, labels)
+        kinds = forms[:, 1:][labels[:, 1:] != IGNORED]
         with torch.no_grad():
             self.tally[0].index_add_(0, kinds, losses.detach())
             self.tally[1].index_add_(0, kinds, torch.ones_like(losses))
@@ -142,11 +153,8 @@ def mean_loss(
     collate, total = Collator(processor, training.image_root, training.forms), 0.0
     for numbers in batches.batches:
         batch = collate([[data.samples[number] for number in numbers]])
-        labels, _ = batch.pop("labels"), batch.pop("forms")
-        batch["pixel_values"] = batch["pixel_values"].to(next(model.parameters()).dtype)
         inputs = {name: tensor.to(training.device) for name, tensor in batch.items()}
-        supervised = functional.pad(labels[:, 1:] != IGNORED, (0, 1)).to(training.device)
-        logits = model(**inputs, logits_to_keep=supervised, use_cache=False).logits.float()
-        targets = labels[:, 1:][labels[:, 1:] != IGNORED].to(logits.device)
-        total += functional.cross_entropy(logits.flatten(0, -2), targets, reduction="sum").item()
+        inputs["pixel_values"] = inputs["pixel_values"].to(next(model.parameters()).dtype)
+        labels, _ = inputs.pop("labels"), inputs.pop("forms")
+        total += token_losses(model, inputs, labels)[0].sum().item()
     return total / data.supervised_tokens
