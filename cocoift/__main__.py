@@ -1,6 +1,7 @@
 """The command line: `cocoift COMMAND`, or `python -m cocoift COMMAND`."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,70 +9,69 @@ from pathlib import Path
 
 from cocoift.core.files import DataError
 
+Run = Callable[[argparse.Namespace], None]
 PRESET = "a name in notebooks/presets, or a path to a YAML file or a run.json"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a `DataError` ends it with one line."""
-    parser = argparse.ArgumentParser(prog="cocoift", description="The study, step by step.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(
-        run: Callable[[argparse.Namespace], None], text: str, example: str
-    ) -> argparse.ArgumentParser:
-        own = commands.add_parser(
-            run.__name__.removeprefix("_"), help=text, description=text, epilog=f"e.g. {example}"
-        )
-        own.set_defaults(run=run)
-        return own
-
-    own = command(_study, "run the notebooks that need it, in order", "cocoift study mini")
-    own.add_argument("preset", nargs="?", default="mini", help=PRESET)
-    own = command(
-        _download, "fetch sources, or list what is there", "cocoift download vqav2 coco_captions"
-    )
-    own.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
-    own.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of the raw files")
-    own.add_argument("--catalogue", type=Path, default=Path("data/sources.yaml"))
-    own = command(
-        _train,
-        "train one adapter, on one device or under `accelerate launch`",
-        "accelerate launch --num_processes 8 -m cocoift train llava-1.5-7b",
-    )
-    own.add_argument("preset", help=PRESET)
-    own.add_argument("--mixture", default="merged", help="merged or mix")
-    own.add_argument("--seed", type=int, default=0)
-    own = command(
-        _export,
-        "merge an adapter into its base: a checkpoint for vLLM and transformers",
-        "cocoift export llava-1.5-7b data/served/merged --mixture merged",
-    )
-    own.add_argument("preset", help=PRESET)
-    own.add_argument("out", type=Path, help="folder for the checkpoint")
-    own.add_argument("--mixture", default="merged", help="merged or mix")
-    own.add_argument("--seed", type=int, default=0)
-    own = command(
-        _assemble,
-        "build LLaVA-1.5's base from a Vicuna, a CLIP tower and a stage-1 projector",
-        "cocoift assemble data/base-7b vicuna-7b-v1.5 clip-vit-large-patch14-336 p.safetensors",
-    )
-    own.add_argument("out", type=Path, help="folder for the checkpoint")
-    own.add_argument("language", help="folder, or name on the hub, of the language model")
-    own.add_argument("vision", help="folder, or name on the hub, of the vision tower")
-    own.add_argument("projector", type=Path, help="mm_projector as safetensors")
-    chosen = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     try:
         chosen.run(chosen)
     except (OSError, DataError) as error:
         sys.exit(f"error: {error}")
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cocoift", description="The study, step by step.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Run, text: str, example: str) -> argparse.ArgumentParser:
+        name = run.__name__.removeprefix("_")
+        own = commands.add_parser(name, help=text, description=text, epilog=f"e.g. {example}")
+        own.set_defaults(run=run)
+        return own
+
+    own = command(_study, "run the notebooks that need it, in order", "cocoift study mini")
+    own.add_argument("preset", nargs="?", default="mini", help=PRESET)
+    text = "fetch sources, or list what is there"
+    own = command(_download, text, "cocoift download vqav2 coco_captions")
+    own.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
+    own.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of the raw files")
+    own.add_argument("--catalogue", type=Path, default=Path("data/sources.yaml"))
+    text = "train one adapter, on one device or under `accelerate launch`"
+    example = "accelerate launch --num_processes 8 -m cocoift train llava-1.5-7b"
+    _names_an_adapter(command(_train, text, example))
+    text = "merge an adapter into its base: a checkpoint for vLLM and transformers"
+    example = "cocoift export llava-1.5-7b data/served/merged --mixture merged"
+    own = _names_an_adapter(command(_export, text, example))
+    own.add_argument("out", type=Path, help="folder for the checkpoint")
+    text = "build LLaVA-1.5's base from a Vicuna, a CLIP tower and a stage-1 projector"
+    example = "cocoift assemble data/base-7b vicuna-7b clip-vit-large mm_projector.safetensors"
+    own = command(_assemble, text, example)
+    own.add_argument("out", type=Path, help="folder for the checkpoint")
+    own.add_argument("language", help="folder, or name on the hub, of the language model")
+    own.add_argument("vision", help="folder, or name on the hub, of the vision tower")
+    own.add_argument("projector", type=Path, help="mm_projector as safetensors")
+    return parser
+
+
+def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    own.add_argument("preset", help=PRESET)
+    own.add_argument("--mixture", default="merged", help="merged or mix")
+    own.add_argument("--seed", type=int, default=0)
+    return own
+
+
 def _study(chosen: argparse.Namespace) -> None:
     from cocoift.study import project_root, read_preset
 
-    read_preset(chosen.preset)
-    command = [sys.executable, "-m", "doit", f"preset={chosen.preset}"]
-    sys.exit(subprocess.run(command, cwd=project_root(), check=False).returncode)
+    root, preset = project_root(), chosen.preset
+    read_preset(preset)
+    if Path(preset).is_file():  # doit and the notebooks start in other folders
+        preset = os.path.relpath(preset, root)
+    command = [sys.executable, "-m", "doit", f"preset={preset}"]
+    sys.exit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
 def _download(chosen: argparse.Namespace) -> None:

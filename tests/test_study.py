@@ -102,6 +102,18 @@ def test_the_command_line_checks_a_preset_as_make_does(preset):
             main([command, str(path)])
 
 
+def test_a_preset_of_another_folder_is_found_by_the_notebooks_too(preset, monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: started.append((args, options)))
+    preset("extends: mini")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AttributeError):  # nothing ran, so there is no return code
+        main(["study", "p.yaml"])
+    ((command,), options) = started[0]
+    named = command[-1].removeprefix("preset=")
+    assert (options["cwd"] / named).resolve() == (tmp_path / "p.yaml").resolve()
+
+
 def test_a_missing_preset_names_those_there_are():
     with pytest.raises(DataError, match=r"presets there: llava-1\.5-13b, .*smoke"):
         study.read_preset("absent")

@@ -26,7 +26,7 @@ from cocoift.tuning import batches, memory, train
 from cocoift.tuning.batches import Collator
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import split_images
-from cocoift.tuning.loss import LossByForm, last_whole
+from cocoift.tuning.loss import LossByForm, last_whole, mean_loss
 from cocoift.tuning.model import (
     add_adapter,
     load_adapters,
@@ -440,3 +440,20 @@ def test_checkpointing_changes_no_gradient_and_leaves_the_tower_alone(make, chec
     plain, checkpointed = found
     assert plain.keys() == checkpointed.keys() and any("lora_A" in name for name in plain)
     assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)
+
+
+def test_the_validation_loss_is_that_of_transformers_own_loss(make):
+    training = make()
+    model = load_model(training.checkpoint, four_bit=False)
+    processor = load_processor(training.checkpoint)
+    data = train.training_set(training, processor)
+    total, tokens = 0.0, 0
+    for sample in data.samples:
+        tensors = Collator(processor, training.image_root, FORMS)([[sample]])
+        del tensors["forms"]
+        count = int((tensors["labels"][:, 1:] != IGNORED).sum())
+        with torch.inference_mode():
+            total, tokens = total + model(**tensors).loss.item() * count, tokens + count
+    found = mean_loss(model, processor, data, training=training)
+    assert tokens == data.supervised_tokens
+    assert found == pytest.approx(total / tokens, rel=1e-4)
