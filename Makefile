@@ -17,12 +17,14 @@ study: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
-# Style, clean notebooks, and the tests that neither train nor run a notebook nor need a browser.
+# Style, types, clean notebooks, and the tests that neither train nor run a notebook nor need a browser.
 check: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
 
 # A tenth of the paper's size; IMAGES=118287 is all of it.
@@ -48,4 +50,4 @@ $(INSTALLED): requirements.txt requirements.lock pyproject.toml
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv data/mini data/smoke data/bench reports/mini reports/smoke
+	rm -rf .venv .mypy_cache data/mini data/smoke data/bench reports/mini reports/smoke

@@ -31,7 +31,7 @@ def test_the_commands_without_make_are_those_of_make(root, readme):
     rules = rules.replace(" --quiet", "")
     commands = [part.split("#")[0].strip() for line in plain.splitlines()
                 for part in line.split("&&")]  # fmt: skip
-    assert len(commands) == 9
+    assert len(commands) == 10
     for command in commands:
         assert f"\t{command}\n" in rules, command
 

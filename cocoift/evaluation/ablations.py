@@ -7,7 +7,6 @@ it; `merged` and `mix` are arms themselves and their adapters are those of noteb
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,6 +25,13 @@ Ablation = Literal["dose", "factors", "answers", "images", "openings"]
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 # The source whose upstream file answers every question twice, in a phrase and in a sentence.
 _TWICE = "gqa"
+# Where the prompts stand, times whether a conversation mixes sources.
+FACTORS = (
+    MIX,
+    Layout(prompts="first", sources="mixed"),
+    Layout(prompts="every", sources="apart"),
+    MERGED,
+)
 _FULL_SENTENCE = "Answer the question in a full sentence."
 
 
@@ -74,11 +80,11 @@ def arms(
         whole = {0.0: WHOLE["merged"], 1.0: WHOLE["mix"]}
         found.append(Arm("dose", f"{100 * dose:g} %", whole.get(float(dose), mixed)))
     if "factors" in wanted:
-        for prompts, sources in product(("first", "every"), ("apart", "mixed")):
-            layout = Layout(prompts=prompts, sources=sources)
+        for layout in FACTORS:
             same = [one for one in WHOLE.values() if one.layout == layout]
-            own = Variant(name=f"{prompts}-{sources}", layout=layout)
-            found.append(Arm("factors", f"{prompts} turn, {sources}", (same or [own])[0]))
+            own = Variant(name=f"{layout.prompts}-{layout.sources}", layout=layout)
+            label = f"{layout.prompts} turn, {layout.sources}"
+            found.append(Arm("factors", label, (same or [own])[0]))
     for kind in ("short", "sentence") if "answers" in wanted else ():
         variant = Variant(name=f"gqa-{kind}", layout=MIX, answers=kind)
         found.append(Arm("answers", kind, variant))

@@ -25,7 +25,7 @@ COLUMNS = ("model", "seed", "protocol", "round", "last", "question_id", "image",
            "answer", "words", "free")  # fmt: skip
 
 
-class AnswerFile(Settings):
+class AnswerFile(Settings, frozen=True):
     """A LLaVA answer file below `raw_dir`; `questions` and `format` name the benchmark behind it.
 
     `model` replaces the name in the file.

@@ -40,7 +40,7 @@ class Question:
     wording: str = ""
 
 
-class BenchmarkFiles(Settings):
+class BenchmarkFiles(Settings, frozen=True):
     """A benchmark as a preset states it: its format, its file and image folder in `raw_dir`."""
 
     format: Format

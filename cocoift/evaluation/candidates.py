@@ -134,9 +134,11 @@ def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candi
     four_bit = _in_four_bits(local)
     model, tuned = _loaded(local, names, four_bit=four_bit)
     processor = load_processor(local.base)
-    asking = {"system": local.system, "batch": local.batch}
-    answer = local_answers(tuned or model, processor, new_tokens=local.new_tokens, **asking)
-    compare = local_margins(tuned or model, processor, **asking)
+    asked, system, batch = tuned or model, local.system, local.batch
+    answer = local_answers(
+        asked, processor, system=system, new_tokens=local.new_tokens, batch=batch
+    )
+    compare = local_margins(asked, processor, system=system, batch=batch)
     same = [_VERSION, weights_digest(local.base), four_bit, local.device]
     same += [local.system, local.new_tokens]
     for name in names:
@@ -146,8 +148,8 @@ def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candi
             yield Candidate(name, local.seed, answer, key, compare)
         else:
             adapter = None if name == "base" else name
-            switched = (_switched(tuned, adapter, work) for work in (answer, compare))
-            yield Candidate(name, local.seed, next(switched), key, next(switched))
+            answers, margins = _switched(tuned, adapter, answer), _switched(tuned, adapter, compare)
+            yield Candidate(name, local.seed, answers, key, margins)
 
 
 def _in_four_bits(local: LocalModels) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+import numpy as np
 import pandas as pd
 
 from cocoift.core.bootstrap import interval
@@ -87,7 +88,7 @@ def _difference(
         return float("nan"), float("nan"), float("nan")
     bootstrap = Bootstrap(parts[0].image, resamples=resamples)
     pairs = list(zip(weights, parts, strict=True))
-    drawn = sum(weight * bootstrap.values(part, metric) for weight, part in pairs)
+    drawn = np.sum([weight * bootstrap.values(part, metric) for weight, part in pairs], axis=0)
     return sum(weight * value(part, metric) for weight, part in pairs), *interval(drawn)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 
-class Endpoint(Settings):
+class Endpoint(Settings, frozen=True):
     """Where to prompt: the address ends in `/v1`; the key is read from an environment variable.
 
     `retries` is the client's own, with its growing pauses, for time-outs, 429 and 5xx.
@@ -44,7 +44,7 @@ class Endpoint(Settings):
         )
 
 
-class NamedEndpoint(Endpoint, kw_only=True):
+class NamedEndpoint(Endpoint, frozen=True, kw_only=True):
     """A model behind an endpoint that a preset evaluates, under this name."""
 
     name: str

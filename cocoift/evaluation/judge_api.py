@@ -27,7 +27,7 @@ _GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IG
 _REPLY_TOKENS = 16
 
 
-class JudgeTerms(Settings):
+class JudgeTerms(Settings, frozen=True):
     """Who judges and how often.
 
     `repeats` is how often an answer is judged under the protocols of the headline; under others it
@@ -44,7 +44,7 @@ class JudgeTerms(Settings):
     max_cost: float = 10.0
 
 
-class OpenAiJudge(JudgeTerms, kw_only=True, tag_field="kind", tag="openai"):
+class OpenAiJudge(JudgeTerms, frozen=True, kw_only=True, tag_field="kind", tag="openai"):
     """A preset's judge behind an endpoint: `prompts` names a text file per benchmark format."""
 
     prompts: dict[str, str]
@@ -55,7 +55,7 @@ class OpenAiJudge(JudgeTerms, kw_only=True, tag_field="kind", tag="openai"):
         return JudgeSettings(prompt=prompt, **terms)
 
 
-class JudgeSettings(JudgeTerms, kw_only=True):
+class JudgeSettings(JudgeTerms, frozen=True, kw_only=True):
     """How the answers to one benchmark are judged."""
 
     prompt: str
@@ -228,10 +228,8 @@ def _graded(
                     reason = told.reason
                     continue
                 # Servers that do not count tokens are counted for.
-                counted = (
-                    tokens if any(tokens) else (estimate_tokens(call.text), estimate_tokens(told))
-                )
-                known.put(key, told, tuple(counted))
+                estimated = estimate_tokens(call.text), estimate_tokens(told)
+                known.put(key, told, (tokens[0], tokens[1]) if any(tokens) else estimated)
                 reply = told
             value = grade(reply)
             if value is not None:

@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-class ReferenceJudge(Settings, tag_field="kind", tag="reference"):
+class ReferenceJudge(Settings, frozen=True, tag_field="kind", tag="reference"):
     """A preset's offline judge (`reference_verdict`)."""
 
 

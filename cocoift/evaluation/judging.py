@@ -57,8 +57,9 @@ class OfflineJudge(Judge):
         found = []
         for question, answer in zip(questions, answers, strict=True):
             # Statements about several pictures cannot be told apart.
-            known = self.claims is not None and len(question.images) == 1
-            claims = self.claims(question.images[0], answer) if known else None
+            claims = None
+            if self.claims is not None and len(question.images) == 1:
+                claims = self.claims(question.images[0], answer)
             found.append([reference_verdict(question, answer, claims=claims)])
         return found
 

@@ -68,7 +68,10 @@ def probe(
     behind an endpoint shows no log-probabilities and gives an empty table.
     """
     rows = []
-    for protocol in protocols if candidate.margins else ():
+    columns = ["model", "seed", "protocol", "question_id", "image", "margin"]
+    if candidate.margins is None:
+        return pd.DataFrame(columns=columns)
+    for protocol in protocols:
         asked = opened_prompts(
             [p.question for p in pairs], protocol, candidate.answer, image_root=image_root
         )
@@ -81,7 +84,6 @@ def probe(
             question = pair.question
             rows.append((candidate.name, candidate.seed, protocol.name, question.id,
                          question.images[0], margin))  # fmt: skip
-    columns = ["model", "seed", "protocol", "question_id", "image", "margin"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -59,7 +59,7 @@ class Protocol:
         return len(self.opening) + 1
 
 
-class ProtocolSettings(Settings):
+class ProtocolSettings(Settings, frozen=True):
     """A protocol as a preset states it.
 
     `replies` are those of a reference, one per opening round: a text, or a JSON file

@@ -181,14 +181,12 @@ def _dialogs(
     ]
     for number, reply in answer(asked):
         question = ready[number]
-        failed = isinstance(reply, Failure)
-        last = Round(question.text, "" if failed else reply)
-        yield Rollout(
-            question.id,
-            list(question.images),
-            rounds[question.images] + ([] if failed else [last]),
-            reply.reason if failed else "",
-        )
+        before = rounds[question.images]
+        if isinstance(reply, Failure):
+            yield Rollout(question.id, list(question.images), before, reply.reason)
+        else:
+            said = [*before, Round(question.text, reply)]
+            yield Rollout(question.id, list(question.images), said, "")
 
 
 def _open(

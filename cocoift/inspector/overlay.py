@@ -53,7 +53,7 @@ def _shape(
     """Return one instance, scaled from the annotation's picture size to the picture's."""
     scale = size[0] / max(row["width"], 1), size[1] / max(row["height"], 1)
     box = [round(float(v) * s, 1) for v, s in zip(row["bbox"], (*scale, *scale), strict=True)]
-    outline = json.loads(row["segmentation"]) if "masks" in layers else []
+    outline: Any = json.loads(row["segmentation"]) if "masks" in layers else []
     runs = isinstance(outline, dict)
     colour = colour_of(row["category"])
     return {

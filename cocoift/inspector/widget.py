@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from cocoift.core.files import DataError
 from cocoift.core.text import visible
@@ -111,9 +112,19 @@ class Inspector:
     def decide(self, turns: Turns, decision: str, *, reason: str = "", note: str = "") -> None:
         """Write a decision (`flag` or `keep`) on turns of the image shown, then show it."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        said = {"decision": decision, "reason": reason, "note": note, "at": now}
-        keys = [{name: turn[name] for name in ("source", "dialog_id", "round")} for turn in turns]
-        found = [Decision(image_id=self.image_id, **key, **said) for key in keys]
+        found = [
+            Decision(
+                image_id=self.image_id,
+                source=turn["source"],
+                dialog_id=turn["dialog_id"],
+                round=turn["round"],
+                decision=decision,
+                reason=reason,
+                note=note,
+                at=now,
+            )
+            for turn in turns
+        ]
         try:
             append_decisions(self.curation, found)
         except DataError as error:
@@ -141,7 +152,7 @@ class Inspector:
         for name in ("source", "form", "least_sources", "conflicts", "flagged", "text"):
             c[name].observe(lambda _: self.choose(self._filter()), names="value")
         for name in (*LAYERS, "categories"):
-            c[name].observe(lambda _: self.changing or self._draw_picture(), names="value")
+            c[name].observe(lambda _: self._draw_picture(), names="value")
         c["evaluated"].observe(lambda _: self._draw_answers(), names="value")
 
     def _filter(self) -> Filter:
@@ -179,6 +190,8 @@ class Inspector:
         self._count()
 
     def _draw_picture(self) -> None:
+        if self.changing:
+            return
         layers = [name for name in LAYERS if self.controls[name].value]
         self.controls["picture"].value = picture(
             self.inspection, self.view, layers=layers, categories=self.controls["categories"].value
@@ -190,7 +203,9 @@ class Inspector:
             self.controls["answers"].value = "<p>Notebook 05 has not run.</p>"
             return
         root, name = self.lookups.answer_roots.get(key[0]), key[1]
-        shown = overlay(Path(name), root, [], alt=f"benchmark picture {name}") if root else ""
+        shown = (
+            overlay(Path(name), root, [], alt=f"benchmark picture {name}") if root else Markup("")
+        )
         table = cards.answer_table(
             self.lookups.answers[key], one="single_round", other="multi_round"
         )
@@ -228,7 +243,7 @@ def picture(
     *,
     layers: Sequence[str],
     categories: Sequence[str] | None,
-) -> str:
+) -> Markup:
     """Return an image's picture with its instances, and which categories they are, as HTML."""
     names = sorted({row["category"] for row in view.instances})
     alt = f"image {view.image_id}: {', '.join(names) or 'no instances'}"

@@ -28,7 +28,7 @@ Dropped = list[tuple[Turn, str]]
 TurnKey = tuple[str, str, int]
 
 
-class Rules(Settings):
+class Rules(Settings, frozen=True):
     """The parameters of the merge; the defaults are the paper's setting for LLaVA-1.5.
 
     `image_tokens` is what one image costs (24 x 24 patches of 14 px at 336 px), `record_tokens`

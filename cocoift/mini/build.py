@@ -34,7 +34,7 @@ def build_tiny_llava(
     is then copied instead of built.  The folder appears only when whole.
     """
     wanted = {"recipe": structs.asdict(recipe), "code": code_digest()}
-    for present in (folder, shipped):
+    for present in (folder, shipped or folder):
         losses = _losses(present, wanted)
         if losses is None:
             continue
@@ -51,9 +51,9 @@ def build_tiny_llava(
     return losses
 
 
-def _losses(folder: Path | None, wanted: dict[str, Any]) -> dict[str, float] | None:
+def _losses(folder: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
     """Return the losses of a checkpoint if it was built from what is wanted."""
-    if folder is None or not (folder / _BUILT).is_file():
+    if not (folder / _BUILT).is_file():
         return None
     present = json.loads((folder / _BUILT).read_text(encoding="utf-8"))
     same = {name: present.get(name) for name in wanted} == wanted
@@ -75,7 +75,7 @@ def statements(path: Path) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not _computes_nothing(one)]
+            body[:] = [one for one in body if not _computes_nothing(one)]
     return ast.dump(tree)
 
 

@@ -131,7 +131,7 @@ def _visual7w(world: World) -> dict[str, Any]:
     rng = world.rng("visual7w")
     images = []
     for genome_id, scene in world.some_genome(0.4, rng):
-        pairs = []
+        pairs: list[dict[str, Any]] = []
         for fact in sample_facts(scene, rng, 2, kinds=("category", "use")):
             others = [name for name in CATEGORIES.values() if name not in scene.counts()]
             pairs.append(

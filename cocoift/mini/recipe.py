@@ -3,7 +3,7 @@
 from cocoift.core.schema import Settings
 
 
-class MiniCoco(Settings):
+class MiniCoco(Settings, frozen=True):
     """How many scenes are drawn for training and held out, from which seed, at which size."""
 
     train: int
@@ -12,7 +12,7 @@ class MiniCoco(Settings):
     pixels: int = 64
 
 
-class Recipe(Settings):
+class Recipe(Settings, frozen=True):
     """Everything the tiny LLaVA is built from; the same recipe builds the same kind of model."""
 
     seed: int = 0

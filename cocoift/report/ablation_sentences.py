@@ -112,7 +112,8 @@ def openings_sentence(table: pd.DataFrame) -> str:
     parts = []
     for model, own in rows.groupby("model", sort=False):
         by = own.set_index("setting")
-        ends = {}  # the first and the last setting of each kind; `none` is a kind of its own
+        # The first and the last setting of each kind; `none` is a kind of its own.
+        ends: dict[str, list[str]] = {}
         for name in by.index:
             ends.setdefault(name.split(" x ")[0], [name, name])[1] = name
         names = dict.fromkeys(name for both in ends.values() for name in both)

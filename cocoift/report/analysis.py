@@ -168,16 +168,16 @@ def mixture_turns(conversations: Iterable[LlavaRecord]) -> pd.DataFrame:
         placements.append(prompt_placement(qa.question or "" for qa in pairs))
         words.append([len((qa.answer or "").split()) for qa in pairs])
     sizes = np.array([len(answers) for answers in words], np.int32)
-    record = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    numbers = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     starts = np.cumsum(sizes) - sizes
     return pd.DataFrame(
         {
-            "group": pd.Categorical(groups)[record],
-            "record": record,
-            "round": np.arange(len(record), dtype=np.int32) - starts[record],
-            "rounds": sizes[record],
-            "placement": pd.Categorical(placements)[record],
-            "words": np.fromiter(chain.from_iterable(words), np.int32, len(record)),
+            "group": pd.Categorical(groups)[numbers],
+            "record": numbers,
+            "round": np.arange(len(numbers), dtype=np.int32) - starts[numbers],
+            "rounds": sizes[numbers],
+            "placement": pd.Categorical(placements)[numbers],
+            "words": np.fromiter(chain.from_iterable(words), np.int32, len(numbers)),
         }
     )
 

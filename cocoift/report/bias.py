@@ -56,8 +56,9 @@ def gather(
 
 
 def _questions(entry: AnswerFile, raw: Path) -> list[Question]:
-    known = entry.questions and entry.format
-    return read_benchmark(raw / entry.questions, entry.format) if known else []
+    if not (entry.questions and entry.format):
+        return []
+    return read_benchmark(raw / entry.questions, entry.format)
 
 
 def with_tokens(answers: pd.DataFrame, count: Callable[[str], int]) -> pd.DataFrame:

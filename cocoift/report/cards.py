@@ -41,13 +41,13 @@ def supervision_card(sample: Sample, decode: Callable[[Sequence[int]], str], *, 
 
     `decode` turns ids into text; the run of image tokens, each decoded as `image`, is shortened.
     """
-    parts, place = [], 0
+    ids, parts, place = list(sample.input_ids), [], 0
     for start, end in sample.spans:
-        before = decode(sample.input_ids[place:start])
+        before = decode(ids[place:start])
         count = before.count(image)
         if count > 1:
             before = before.replace(image * count, f"{image} × {count}")
-        parts += [(before, False), (decode(sample.input_ids[start:end]), True)]
+        parts += [(before, False), (decode(ids[start:end]), True)]
         place = end
     return render("supervision.html", parts=parts)
 

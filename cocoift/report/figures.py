@@ -111,7 +111,7 @@ def interval_plot(
             rows = own[own[by] == name].set_index(of).reindex(list(names))
             spread = np.abs(rows[["low", "high"]].to_numpy().T - rows.value.to_numpy())
             shifted = places + (number - (len(series) - 1) / 2) * (0.06 if joined else 0.2)
-            look = {"color": colour_of(name, number), "capsize": 3, "label": named}
+            look: Any = {"color": colour_of(name, number), "capsize": 3, "label": named}
             mark = MARKS[number % 7]
             if joined:
                 ax.errorbar(shifted, rows.value, yerr=spread, fmt=mark + LINES[number % 4], **look)
@@ -156,7 +156,7 @@ def length_panels(panels: Mapping[str, pd.DataFrame], *, title: str, columns: in
             continue
         ax.axis("on")
         weights = np.full(len(table), 100 / len(table))
-        look = {"bins": bins, "weights": weights}
+        look: Any = {"bins": bins, "weights": weights}
         # An empty answer stands beside those of one word: a log scale has no zero.
         ax.hist(table.words.clip(lower=1), color=PLAIN, edgecolor="white", linewidth=0.4, **look)
         for tokens in _tokens(table):
@@ -217,7 +217,8 @@ def bars(
         look = {"palette": [MODEL_COLOURS["mix"], MODEL_COLOURS["merged"]]}
         look |= {"hue": hue, "hue_order": sorted(table[hue].unique())}
     sns.barplot(table, x=x, y=y, ax=ax, **look)
-    for drawn in ax.containers:
+    bars: Any = ax.containers
+    for drawn in bars:
         labels = [pattern.format(value) for value in drawn.datavalues]
         ax.bar_label(drawn, labels, padding=4, fontsize=9)
     ax.set(xlabel=xlabel, ylabel="", xlim=(0, table[x].max() * 1.12))
@@ -233,7 +234,8 @@ def stacked_shares(shares: pd.DataFrame, *, title: str, xlabel: str) -> Figure:
     figure, (ax,) = new_axes(10, 1.6 + 0.36 * len(shares), title=title)
     colours = sns.color_palette("colorblind", len(shares.columns))
     (shares * 100).plot.barh(stacked=True, ax=ax, color=colours, width=0.8)
-    for drawn, colour in zip(ax.containers, colours, strict=True):
+    bars: Any = ax.containers
+    for drawn, colour in zip(bars, colours, strict=True):
         labels = [f"{value:.0f}" if value >= 8 else "" for value in drawn.datavalues]
         ink = "black" if sum(colour) > 1.5 else "white"
         ax.bar_label(drawn, labels, label_type="center", fontsize=9, color=ink)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -82,7 +83,8 @@ def evaluation_image_ids(path: Path) -> set[int]:
     if path.suffix == ".jsonl":
         rows: list[_Named] = list(decode_lines(path, _Named))
     else:
-        content = decode(path, dict[str, _Named] | list[_Named])
+        either: Any = dict[str, _Named] | list[_Named]
+        content = decode(path, either)
         rows = list(content.values() if isinstance(content, dict) else content)
     for number, row in enumerate(rows, start=1):
         if not row.names:

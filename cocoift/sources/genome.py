@@ -136,6 +136,7 @@ def tallyqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
     coco = coco_ids(images)
     for row in decode_array(questions, _Count):
         folder, _, name = row.image.rpartition("/")
+        image: int | None
         if not folder.startswith("VG_100K"):
             image = coco_id(name)
         else:

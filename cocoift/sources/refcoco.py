@@ -2,7 +2,7 @@
 
 import pickle
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def _read_refs(path: Path) -> list[_Ref]:
         raise damaged(path, error) from error
 
 
-def square_box(bbox: list[float], *, width: int, height: int) -> str:
+def square_box(bbox: Sequence[float], *, width: int, height: int) -> str:
     """Return a COCO box (x, y, w, h in pixels) as LLaVA's `[x1, y1, x2, y2]`.
 
     Fractions of the side of the image once it is padded to a square, two decimals: see

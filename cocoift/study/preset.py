@@ -29,7 +29,7 @@ from cocoift.tuning.chat import VICUNA_SYSTEM
 from cocoift.tuning.recipe import TuningRecipe
 
 
-class Evaluation(Settings):
+class Evaluation(Settings, frozen=True):
     """Which models answer what, under which protocols, and who judges (notebooks 05 to 07).
 
     `models` are the local ones.  `new_tokens` is the longest answer, `answer_batch` how many
@@ -54,7 +54,7 @@ class Evaluation(Settings):
             raise ValueError(f"protocols lack {', '.join(sorted(missing))}")
 
 
-class ProbeQuestions(Settings):
+class ProbeQuestions(Settings, frozen=True):
     """Questions in GQA's format with two answers each: a file and its images below `raw_dir`."""
 
     file: str
@@ -62,7 +62,7 @@ class ProbeQuestions(Settings):
     count: int = 1_000
 
 
-class Bias(Settings):
+class Bias(Settings, frozen=True):
     """What notebook 06 reads besides the rollouts; `datasets` are below `work_dir`."""
 
     datasets: dict[str, str] = msgspec.field(
@@ -73,7 +73,7 @@ class Bias(Settings):
     synonyms: str = "data/coco_synonyms.txt"
 
 
-class Ablations(Settings):
+class Ablations(Settings, frozen=True):
     """Which ablations notebook 07 runs; all but `openings` train adapters of their own.
 
     `doses` are shares of images laid out as in the baseline, `openings` rounds in order by kind.
@@ -86,7 +86,7 @@ class Ablations(Settings):
     gqa_questions: str = "gqa/train_balanced_questions.json"
 
 
-class Preset(Settings):
+class Preset(Settings, frozen=True):
     """One run of the study.  Paths start at the project root; files in lists, at `raw_dir`.
 
     `{name}` stands for the preset's name in every text, `{seed}` in `checkpoint` for each seed.

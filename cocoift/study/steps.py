@@ -42,7 +42,8 @@ def build_bases(
 
     Nothing where the preset tunes a published checkpoint.
     """
-    recipe, losses = study.preset.tiny_llava, {}
+    recipe = study.preset.tiny_llava
+    losses: dict[int, dict] = {}
     if recipe is None:
         return [], losses
     from cocoift.mini.build import build_tiny_llava
@@ -71,7 +72,7 @@ def merge_inputs(study: Study) -> MergeInputs:
     return MergeInputs(
         rules=study.preset.merge,
         scope=study.scope(),
-        tokenizer_file=study.tokenizer_file and str(study.tokenizer_file),
+        tokenizer_file=str(study.tokenizer_file) if study.tokenizer_file else None,
         curated=curated_turns(read_decisions(study.curation)),
     )
 
@@ -121,8 +122,12 @@ def roll_out(study: Study, benchmarks: Sequence[Benchmark]) -> "list[Run]":
         for name in preset.evaluation.models
     ]
     runs = evaluate_local(asked, benchmarks, folder=folder, processes=preset.processes)
-    settings = {"system": preset.system_prompt, "new_tokens": preset.evaluation.new_tokens}
-    for candidate in endpoint_candidates(preset.evaluation.endpoints, **settings):
+    served = endpoint_candidates(
+        preset.evaluation.endpoints,
+        system=preset.system_prompt,
+        new_tokens=preset.evaluation.new_tokens,
+    )
+    for candidate in served:
         runs += evaluate(candidate, benchmarks, protocols, folder=folder)
     files = [run.file for run in runs if run.file]
     write_manifest(folder / "manifest.json", files, root=study.work)

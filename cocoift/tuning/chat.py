@@ -60,7 +60,7 @@ class Sample:
 
     record_id: str
     image: str
-    input_ids: Sequence[int]
+    input_ids: Sequence[int] | np.ndarray
     spans: list[tuple[int, int]]
     sources: list[str]
 
@@ -181,7 +181,7 @@ def prompt_ids(
 ) -> list[int]:
     """Return the ids that ask for the next answer: a history ending in a human message."""
     sample = _answered(messages, "", tokenizer, image_tokens, system)
-    return sample.input_ids[: sample.spans[-1][0]]
+    return list(sample.input_ids[: sample.spans[-1][0]])
 
 
 def answered_ids(
@@ -193,7 +193,7 @@ def answered_ids(
     system: str,
 ) -> list[int]:
     """Return the ids of a history ending in a human message, with its answer and `</s>`."""
-    return _answered(messages, answer, tokenizer, image_tokens, system).input_ids
+    return list(_answered(messages, answer, tokenizer, image_tokens, system).input_ids)
 
 
 def _answered(

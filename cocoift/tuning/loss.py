@@ -46,6 +46,8 @@ class LossByForm(Trainer):
     every step logs it by form too, with the tokens and seconds so far.
     """
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(self, *args: Any, projector_learning_rate: float, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.projector_learning_rate = projector_learning_rate

@@ -54,9 +54,11 @@ def pick_device(name: str) -> Device:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise DataError("device 'cuda' was asked for, but there is no GPU; set device to 'cpu'")
-    if name not in ("cpu", "cuda"):
-        raise DataError(f"device {name!r} is not known; it may be auto, cpu or cuda")
-    return name
+    if name == "cuda":
+        return "cuda"
+    if name == "cpu":
+        return "cpu"
+    raise DataError(f"device {name!r} is not known; it may be auto, cpu or cuda")
 
 
 def load_processor(checkpoint: str | Path) -> LlavaProcessor:

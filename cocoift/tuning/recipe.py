@@ -14,7 +14,7 @@ from cocoift.core.schema import Settings
 _VERSION = 2
 
 
-class TuningRecipe(Settings):
+class TuningRecipe(Settings, frozen=True):
     """How to tune; the defaults are LLaVA-1.5's LoRA recipe, in four bits.
 
     Source: `scripts/v1_5/finetune_lora.sh` in haotian-liu/LLaVA.  `records_per_step` is the
