@@ -12,9 +12,9 @@ from pycocotools.coco import COCO
 
 from cocoift import study
 from cocoift.core.text import tidy
+from cocoift.inspector.cards import picture
 from cocoift.inspector.data import open_inspection
 from cocoift.inspector.overlay import LAYERS
-from cocoift.inspector.widget import picture
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.instances import read_instances, write_instances
 

@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from cocoift.core.files import digest, sha256
 from cocoift.evaluation.endpoint import Endpoint, NamedEndpoint
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
+from cocoift.tuning.adapters import WEIGHTS, load_adapters, training_log, using
 from cocoift.tuning.memory import available, dense_fits
-from cocoift.tuning.model import (
-    WEIGHTS,
-    Device,
-    computes_in_float32,
-    dense,
-    load_adapters,
-    load_model,
-    load_processor,
-    using,
-)
+from cocoift.tuning.model import Device, computes_in_float32, dense, load_model, load_processor
 from cocoift.tuning.recipe import weights_digest
-from cocoift.tuning.train import training_log
 
 if TYPE_CHECKING:
     from peft import PeftModel

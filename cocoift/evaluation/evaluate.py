@@ -12,7 +12,7 @@ from cocoift.core.parallel import ordered
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.candidates import Candidate, LocalModels, local_candidates
 from cocoift.evaluation.protocols import Protocol
-from cocoift.evaluation.rollout import Rollout, roll_out
+from cocoift.evaluation.rollout import Head, Rollout, roll_out
 from cocoift.tuning.model import release, use_threads
 
 
@@ -56,13 +56,13 @@ def evaluate(
         for protocol in protocols:
             name = f"{candidate.name}-{candidate.seed}-{protocol.name}.jsonl"
             file = folder / benchmark.name / name
+            key = digest([candidate.key, benchmark.digest, asdict(protocol)])
             rollouts = roll_out(
                 benchmark.questions,
                 protocol,
                 candidate.answer,
                 file=file,
-                key=digest([candidate.key, benchmark.digest, asdict(protocol)]),
-                model=f"{candidate.name}-{candidate.seed}",
+                head=Head(key, f"{candidate.name}-{candidate.seed}", protocol.name),
                 image_root=benchmark.images,
             )
             names = candidate.name, candidate.seed, protocol.name

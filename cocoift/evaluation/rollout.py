@@ -50,7 +50,10 @@ Images = tuple[str, ...]
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The first line of a rollout file: `model` is `<name>-<seed>`."""
+    """The first line of a rollout file: `model` is `<name>-<seed>`, `key` digests all else.
+
+    All else is what the answers depend on: weights, questions, pictures, the protocol's rounds.
+    """
 
     key: str
     model: str
@@ -63,23 +66,21 @@ def roll_out(
     answer: Answerer,
     *,
     file: Path,
-    key: str,
-    model: str,
+    head: Head,
     image_root: Path,
     chunk: int = 256,
 ) -> list[Rollout]:
     """Put every question under a protocol and return the dialogs, in the questions' order.
 
-    `key` digests all that the answers depend on besides the protocol; a file with another key is
-    begun anew.  A dialog that failed is asked again by the next run, and the failed round never
-    enters a history.  Raises `DataError` for a damaged file or a picture that cannot be opened.
+    A file with another head is begun anew.  A dialog that failed is asked again by the next run,
+    and the failed round never enters a history.  Raises `DataError` for a damaged file or a
+    picture that cannot be opened.
     """
-    head = Head(key, model, protocol.name)
     done, opened = _resume(file, head)
     todo = [q for q in questions if q.id not in done or done[q.id].failure]
     # Questions on one picture stay together: they share its cache and its opening rounds.
     todo.sort(key=lambda question: question.images)
-    bar = tqdm(total=len(todo), desc=f"{model}, {protocol.name}", unit=" dialogs", leave=False)
+    bar = tqdm(total=len(todo), desc=f"{head.model}, {protocol.name}", unit=" dialogs", leave=False)
     with bar:
 
         def save(rollout: Rollout) -> None:

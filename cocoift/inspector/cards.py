@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from cocoift.core.html import render_part
-from cocoift.inspector.data import ImageView
+from cocoift.inspector.data import ImageView, Inspection
+from cocoift.inspector.overlay import colour_of
+from cocoift.inspector.overlay import overlay as drawn_over
 from cocoift.merge.curation import Decision
 from cocoift.merge.rules import TurnKey
 
@@ -75,3 +79,30 @@ def image_card(*, title: str, overlay: Markup, parts: Sequence[Markup]) -> Marku
 def raw_card(name: str, text: str) -> Markup:
     """Return an upstream record as text, under the name of its file."""
     return render_part("inspector.html", "raw", name, text)
+
+
+def turn_label(number: int, turn: Mapping[str, Any]) -> str:
+    """Return a turn's name in the list of turns: short, without control characters."""
+    text = "".join(c if c.isprintable() else " " for c in turn["instruction"])
+    return f"{number + 1} {turn['source']}: {text[:60]}"
+
+
+def picture(
+    inspection: Inspection,
+    view: ImageView,
+    *,
+    layers: Sequence[str],
+    categories: Sequence[str] | None,
+) -> Markup:
+    """Return an image's picture with its instances, and which categories they are, as HTML."""
+    names = sorted({row["category"] for row in view.instances})
+    alt = f"image {view.image_id}: {', '.join(names) or 'no instances'}"
+    drawn = drawn_over(
+        Path(view.picture),
+        inspection.image_root,
+        view.instances,
+        layers=layers,
+        categories=categories,
+        alt=alt,
+    )
+    return drawn + legend(view, {name: colour_of(name) for name in names})

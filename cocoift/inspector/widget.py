@@ -14,8 +14,8 @@ from cocoift.core.files import DataError
 from cocoift.core.text import visible
 from cocoift.inspector import cards
 from cocoift.inspector.controls import lay_out, make_controls
-from cocoift.inspector.data import Filter, ImageView, Inspection
-from cocoift.inspector.overlay import LAYERS, colour_of, overlay
+from cocoift.inspector.data import Filter, Inspection
+from cocoift.inspector.overlay import LAYERS, overlay
 from cocoift.inspector.raw_annotations import raw_annotations
 from cocoift.merge.curation import Decision, append_decisions, read_decisions
 from cocoift.sources.catalogue import Entry
@@ -74,7 +74,7 @@ class Inspector:
             return
         self.image_id = image_id
         names = sorted({row["category"] for row in self.view.instances})
-        labels = [(_label(n, turn), n) for n, turn in enumerate(self.view.turns)]
+        labels = [(cards.turn_label(n, turn), n) for n, turn in enumerate(self.view.turns)]
         self.changing = True  # the picture is drawn once, when all controls are set
         self.controls["categories"].options = names
         self.controls["categories"].value = names
@@ -193,7 +193,7 @@ class Inspector:
         if self.changing:
             return
         layers = [name for name in LAYERS if self.controls[name].value]
-        self.controls["picture"].value = picture(
+        self.controls["picture"].value = cards.picture(
             self.inspection, self.view, layers=layers, categories=self.controls["categories"].value
         )
 
@@ -224,7 +224,7 @@ class Inspector:
         """Return the image shown as static HTML: the widget's content with nothing to click."""
         own = self.flags.get(self.image_id, {})
         titles, reasons = self.lookups.titles, self.lookups.reasons
-        shown = picture(self.inspection, self.view, layers=LAYERS, categories=None)
+        shown = cards.picture(self.inspection, self.view, layers=LAYERS, categories=None)
         parts = [cards.turn_table(self.view, titles, own)]
         parts.append(cards.dropped_table(self.view, titles, reasons))
         if self.lookups.answers:
@@ -235,30 +235,3 @@ class Inspector:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = self.widget._repr_mimebundle_(**kwargs) or {}
         return {**bundle, "text/html": self.card()}
-
-
-def picture(
-    inspection: Inspection,
-    view: ImageView,
-    *,
-    layers: Sequence[str],
-    categories: Sequence[str] | None,
-) -> Markup:
-    """Return an image's picture with its instances, and which categories they are, as HTML."""
-    names = sorted({row["category"] for row in view.instances})
-    alt = f"image {view.image_id}: {', '.join(names) or 'no instances'}"
-    drawn = overlay(
-        Path(view.picture),
-        inspection.image_root,
-        view.instances,
-        layers=layers,
-        categories=categories,
-        alt=alt,
-    )
-    return drawn + cards.legend(view, {name: colour_of(name) for name in names})
-
-
-def _label(number: int, turn: Mapping[str, Any]) -> str:
-    """Return a turn's name in the list of turns: short, without control characters."""
-    text = "".join(c if c.isprintable() else " " for c in turn["instruction"])
-    return f"{number + 1} {turn['source']}: {text[:60]}"

@@ -127,6 +127,22 @@ def dataset_info(names: Iterable[str]) -> str:
     return json.dumps(entries, indent=2) + "\n"
 
 
+_CARD = """\
+---
+language: en
+task_categories: [image-text-to-text]
+license: other
+license_name: per-source
+configs:
+{files}
+---
+
+# COCO multi-round instruction data
+
+One conversation per COCO image, merged from many annotation sets by `cocoift` after arXiv \
+2401.08968. Images are not included; paths are relative to the COCO image folder."""
+
+
 def dataset_card(
     catalogue: Mapping[str, Entry],
     drops: pd.DataFrame,
@@ -140,43 +156,20 @@ def dataset_card(
     wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
     wide.insert(0, "in", wide.sum(axis=1))
     wide = wide.astype(int).reset_index()
-    licences = [
-        (entry.title, entry.licence, entry.citation) for entry in (catalogue[n] for n in used)
-    ]
-    lines = [
-        "---",
-        "language: en",
-        "task_categories: [image-text-to-text]",
-        "license: other",
-        "license_name: per-source",
-        "configs:",
-        *(f"- {{config_name: {n}, data_files: {n}.parquet}}" for n in counts),
-        "---",
-        "",
-        "# COCO multi-round instruction data",
-        "",
-        "One conversation per COCO image, merged from many annotation sets by `cocoift` after"
-        " arXiv 2401.08968. Images are not included; paths are relative to the COCO image folder.",
-        "",
-        "## Mixtures",
-        "",
-        *_table(("mixture", "records", "rounds"), ((n, *c.values()) for n, c in counts.items())),
-        "",
-        "## Rules",
-        "",
-        *_table(
-            ("rule", "value"),
-            [*msgspec.structs.asdict(rules).items(), ("tokens counted by", tokens)],
-        ),
-        "",
-        "## Turns in, kept and dropped",
-        "",
-        *_table(tuple(wide.columns), wide.itertuples(index=False)),
-        "",
-        "## Licences of the sources",
-        "",
-        *_table(("source", "licence", "citation"), licences),
-    ]
+    entries = [catalogue[name] for name in used]
+    licences = [(entry.title, entry.licence, entry.citation) for entry in entries]
+    mixtures = [(name, *numbers.values()) for name, numbers in counts.items()]
+    stated = [*msgspec.structs.asdict(rules).items(), ("tokens counted by", tokens)]
+    tables = {
+        "Mixtures": _table(("mixture", "records", "rounds"), mixtures),
+        "Rules": _table(("rule", "value"), stated),
+        "Turns in, kept and dropped": _table(wide.columns, wide.itertuples(index=False)),
+        "Licences of the sources": _table(("source", "licence", "citation"), licences),
+    }
+    files = (f"- {{config_name: {name}, data_files: {name}.parquet}}" for name in counts)
+    lines = [_CARD.format(files="\n".join(files))]
+    for title, table in tables.items():
+        lines += ["", f"## {title}", "", *table]
     return "\n".join(lines) + "\n"
 
 

@@ -4,9 +4,9 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
+from cocoift.mini.crowd import wrong_answer
 from cocoift.mini.draw import outline
 from cocoift.mini.facts import Fact, paragraph
-from cocoift.mini.qa_sets import wrong_answer
 from cocoift.mini.scenes import CATEGORIES, Scene
 from cocoift.mini.world import World, name_2014, name_2017, sample_facts, split_2014
 

@@ -90,25 +90,24 @@ def interval_plot(
     series: Mapping[str, str],
     settings: Mapping[str, str] | None = None,
     by: str = "model",
-    of: str = "setting",
     title: str,
     joined: bool = False,
 ) -> Figure:
     """Show values with their 95 % intervals: a panel per metric, a mark per setting and series.
 
-    `table` has the columns metric, value, low, high, `of` (the settings, in their order of
-    appearance unless `settings` names them) and `by` (the series).  `panels` maps metrics to
-    labels with units.  `joined` draws lines over settings that have an order.
+    `table` has the columns metric, value, low, high, setting (in their order of appearance unless
+    `settings` names them) and `by` (the series).  `panels` maps metrics to labels with units.
+    `joined` draws lines over settings that have an order.
     """
     table = table[table[by].isin(series)]
-    names = settings or {name: name for name in dict.fromkeys(table[of])}
+    names = settings or {name: name for name in dict.fromkeys(table.setting)}
     width, places = 1.5 + 4.4 * len(panels), np.arange(len(names))
     height = 4.2 if joined else 1.4 + (0.32 + 0.16 * len(series)) * len(names)
     figure, axes = new_axes(width, height, title=title, columns=len(panels))
     for ax, (metric, label) in zip(axes, panels.items(), strict=True):
         own = table[table.metric == metric]
         for number, (name, named) in enumerate(series.items()):
-            rows = own[own[by] == name].set_index(of).reindex(list(names))
+            rows = own[own[by] == name].set_index("setting").reindex(list(names))
             spread = np.abs(rows[["low", "high"]].to_numpy().T - rows.value.to_numpy())
             shifted = places + (number - (len(series) - 1) / 2) * (0.06 if joined else 0.2)
             look: Any = {"color": colour_of(name, number), "capsize": 3, "label": named}

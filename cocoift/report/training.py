@@ -10,11 +10,11 @@ from peft import PeftModel
 from transformers import LlavaProcessor
 
 from cocoift.evaluation.gates import HeldOutRound, read_held_out
+from cocoift.tuning.adapters import using
 from cocoift.tuning.batches import Plan
 from cocoift.tuning.chat import Sample
 from cocoift.tuning.data import TrainingSet
 from cocoift.tuning.loss import mean_loss
-from cocoift.tuning.model import using
 from cocoift.tuning.recipe import Training, TuningRecipe
 
 # Which mixture, which seed.

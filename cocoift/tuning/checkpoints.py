@@ -21,8 +21,9 @@ from transformers.utils import cached_file
 
 from cocoift.core.files import DataError, replacing_folder
 from cocoift.core.schema import IMAGE_MARKER
+from cocoift.tuning.adapters import load_adapters
 from cocoift.tuning.chat import VICUNA_SYSTEM, chat_template
-from cocoift.tuning.model import check_files, load_adapters, load_model, load_processor
+from cocoift.tuning.model import check_files, load_model, load_processor
 from cocoift.tuning.vicuna import vicuna_tokenizer
 
 _PROJECTOR_LAYERS = {"0": "linear_1", "2": "linear_2"}
@@ -62,11 +63,32 @@ def assemble(
         raise DataError(f"cannot assemble a LLaVA: {error}") from error
     text.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
     text.config.pad_token_id = tokenizer.pad_token_id
+    image = tokenizer.convert_tokens_to_ids(IMAGE_MARKER)
+    model = _joined(text, tower, image_token=image, dtype=dtype)
+    try:
+        model.model.multi_modal_projector.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"{projector} does not fit tower and language model: {error}") from error
+    processor = LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        patch_size=tower.config.patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template(system),
+    )
+    return _save(model, processor, out)
+
+
+def _joined(
+    text: LlamaForCausalLM, tower: CLIPVisionModel, *, image_token: int, dtype: torch.dtype
+) -> LlavaForConditionalGeneration:
+    """Return a LLaVA of these parts, its projector's weights not set yet."""
     side, patch = tower.config.image_size, tower.config.patch_size
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=text.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        image_token_index=image_token,
         image_seq_length=(side // patch) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -76,21 +98,7 @@ def assemble(
     model.model.language_model, model.lm_head = text.model, text.lm_head
     model.model.vision_tower = tower
     model.model.multi_modal_projector.to_empty(device="cpu").to(dtype)
-    try:
-        model.model.multi_modal_projector.load_state_dict(weights)
-    except RuntimeError as error:
-        raise DataError(
-            f"{projector} does not fit between tower and language model: {error}"
-        ) from error
-    processor = LlavaProcessor(
-        image_processor=pictures,
-        tokenizer=tokenizer,
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=chat_template(system),
-    )
-    return _save(model, processor, out)
+    return model
 
 
 def _tokenizer(language: str | Path) -> PreTrainedTokenizerFast:

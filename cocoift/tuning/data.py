@@ -17,7 +17,8 @@ from cocoift.core.files import DataError, digest, replacing, sha256
 from cocoift.core.images import bad_images
 from cocoift.core.parallel import ordered
 from cocoift.core.schema import Record, read_records
-from cocoift.tuning.chat import Sample, TooLong, samples
+from cocoift.tuning.chat import Sample
+from cocoift.tuning.samples import TooLong, samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

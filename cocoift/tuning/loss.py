@@ -12,10 +12,10 @@ from transformers import LlavaProcessor, Trainer
 from transformers.trainer_callback import ProgressCallback
 
 from cocoift.core.files import DataError
+from cocoift.tuning.adapters import parameter_groups
 from cocoift.tuning.batches import LOSS_FORMS, Collator, plan_batches
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import TrainingSet
-from cocoift.tuning.model import parameter_groups
 from cocoift.tuning.recipe import Training
 
 

@@ -6,15 +6,10 @@ model quantised as in QLoRA (arXiv 2305.14314): NF4 with double quantisation.
 
 import gc
 import os
-import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -28,21 +23,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from cocoift.core.files import DataError, replacing_folder, write_text
+from cocoift.core.files import DataError
 
 Device = Literal["cpu", "cuda"]
 
 # Full module paths: transformers 5 matches whole paths, and would quantise what it cannot find.
 UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
-# The language model's linear layers, and no others: the tower has layers of the same names.
-ADAPTED = (
-    r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\."
-    r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-)
-
-
-# An adapter's file in its folder, as peft names it.
-WEIGHTS = "adapter_model.safetensors"
 
 
 def pick_device(name: str) -> Device:
@@ -196,60 +182,12 @@ def quantised_modules(model: nn.Module) -> dict[str, bool]:
     }
 
 
-def is_adapted(name: str) -> bool:
-    """Tell whether the module of this path is quantised and gets an adapter."""
-    return re.fullmatch(ADAPTED, name) is not None
-
-
 def check_quantised(model: nn.Module) -> None:
     """Raise `DataError` unless exactly the language model's linear layers are quantised."""
     for name, quantised in quantised_modules(model).items():
         if quantised != name.startswith("model.language_model."):
             state = "was" if quantised else "was not"
             raise DataError(f"layer {name} {state} quantised; this architecture is not LLaVA-1.5's")
-
-
-def add_adapter(
-    model: LlavaForConditionalGeneration,
-    *,
-    rank: int = 128,
-    alpha: int = 256,
-    dropout: float = 0.05,
-) -> PeftModel:
-    """Return the model with a fresh adapter: LoRA on its language model, projector in full.
-
-    The defaults are LLaVA-1.5's.  Everything else is frozen, and stays in the precision it was
-    loaded in; what trains is float32.
-    """
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=ADAPTED,
-        modules_to_save=["multi_modal_projector"],
-        task_type="CAUSAL_LM",
-    )
-    with _without_advice():
-        adapted = get_peft_model(model, config)
-    # With checkpointing, transformers lets all embeddings ask for gradients, the tower's too: it
-    # would be differentiated, and run twice, for nothing.
-    tower = model.model.vision_tower
-    tower.forward = torch.no_grad()(tower.forward)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return adapted
-
-
-def parameter_groups(
-    model: nn.Module, *, projector_learning_rate: float
-) -> list[dict[str, list[nn.Parameter] | float]]:
-    """Return what trains as an optimiser's groups: LoRA, and the projector at its own rate."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return [
-        {"params": [p for name, p in named if "projector" not in name]},
-        {"params": [p for name, p in named if "projector" in name], "lr": projector_learning_rate},
-    ]
 
 
 def image_tokens(config: LlavaConfig) -> int:
@@ -268,68 +206,3 @@ def check_image_tokens(config: LlavaConfig, expected: int) -> None:
             f"of {vision.patch_size} px), the parameters say {expected}; "
             f"set image_tokens to {given} and run notebook 02_merge again"
         )
-
-
-def trainable_parameters(model: nn.Module) -> dict[str, int]:
-    """Return how many parameters train: LoRA's, the projector's, and any others."""
-    counts = {"LoRA": 0, "projector": 0, "other": 0}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            part = "LoRA" if "lora_" in name else "projector" if "projector" in name else "other"
-            counts[part] += parameter.numel()
-    return counts
-
-
-def save_adapter(
-    model: PeftModel,
-    folder: Path,
-    *,
-    notes: Mapping[str, str] | None = None,
-    weights: Mapping[str, Any] | None = None,
-) -> Path:
-    """Save adapter and projector together in safetensors; an earlier one stays until this is whole.
-
-    `notes` are texts to save beside them, by file name; `weights` the model's, where it holds only
-    a share of them itself.  Raises `DataError` when the folder cannot be written, e.g. because the
-    disk is full.
-    """
-    with replacing_folder(folder) as unfinished:
-        model.save_pretrained(unfinished, safe_serialization=True, state_dict=weights)
-        for name, text in (notes or {}).items():
-            write_text(unfinished / name, text)
-    return folder
-
-
-def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Path]) -> PeftModel:
-    """Return a base model with several saved adapters, none of them in use yet (`using`).
-
-    Raises `DataError` when one is not there.
-    """
-    for folder in folders.values():
-        if not (folder / WEIGHTS).is_file():
-            raise DataError(f"no adapter in {folder} ({WEIGHTS}); train it first")
-    (name, folder), *others = folders.items()
-    with _without_advice():
-        loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)
-        for name, folder in others:
-            loaded.load_adapter(folder, adapter_name=name)
-    return loaded.eval()
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence what peft says of names that transformers 6 will drop."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
-@contextmanager
-def using(model: PeftModel, adapter: str | None) -> Iterator[PeftModel]:
-    """Answer with one of the loaded adapters, or with the base itself (`None`)."""
-    if adapter is None:
-        with model.disable_adapter():
-            yield model
-    else:
-        model.set_adapter(adapter)
-        yield model

@@ -25,12 +25,12 @@ from transformers.integrations import TensorBoardCallback
 
 from cocoift.core.files import DataError
 from cocoift.core.parallel import stop
+from cocoift.tuning.adapters import NOTES, add_adapter, notes_of, save_adapter
 from cocoift.tuning.batches import Collator, Plan, PlannedBatches, plan_batches
 from cocoift.tuning.data import TrainingSet, check_pictures, read_training_set
 from cocoift.tuning.loss import LossByForm, Progress, last_whole
 from cocoift.tuning.memory import Memory, available, check_fits, estimate
 from cocoift.tuning.model import (
-    add_adapter,
     check_image_tokens,
     dense,
     load_config,
@@ -38,12 +38,10 @@ from cocoift.tuning.model import (
     load_processor,
     pick_device,
     release,
-    save_adapter,
     use_threads,
 )
 from cocoift.tuning.recipe import Training
 
-NOTES = "training.json"
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -94,7 +92,7 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
     and a full disk; the last whole checkpoint then stays, and a rerun resumes from it.
     """
     key = training.key()
-    if _notes(training.adapter).get("key") == key:
+    if notes_of(training.adapter).get("key") == key:
         return training.adapter
     set_seed(training.seed)
     pick_device(training.device)
@@ -128,7 +126,7 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
 
 def is_trained(training: Training) -> bool:
     """Tell whether the adapter is there and is what this training would give."""
-    return _notes(training.adapter).get("key") == training.key()
+    return notes_of(training.adapter).get("key") == training.key()
 
 
 def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[Key, Path]:
@@ -239,16 +237,3 @@ def _callbacks(training: Training, show_progress: bool) -> list[TrainerCallback]
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror}; free space") from error
     return [board, *([Progress(training.adapter.name)] if show_progress else [])]
-
-
-def training_log(adapter: Path) -> dict[str, Any]:
-    """Return what `train` noted beside an adapter; raises `DataError` when there is none."""
-    notes = _notes(adapter)
-    if not notes:
-        raise DataError(f"no adapter in {adapter} ({NOTES}); train it first")
-    return notes
-
-
-def _notes(adapter: Path) -> dict[str, Any]:
-    path = adapter / NOTES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -21,14 +21,9 @@ from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
 from cocoift.study import Study, read_preset
+from cocoift.tuning.adapters import load_adapters
 from cocoift.tuning.chat import prompt_ids
-from cocoift.tuning.model import (
-    dense,
-    image_tokens,
-    load_adapters,
-    load_model,
-    load_processor,
-)
+from cocoift.tuning.model import dense, image_tokens, load_model, load_processor
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,7 +23,8 @@ import torch
 
 from cocoift.study import Study, read_preset
 from cocoift.tuning import train
-from cocoift.tuning.model import add_adapter, load_model, load_processor
+from cocoift.tuning.adapters import add_adapter
+from cocoift.tuning.model import load_model, load_processor
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPS = ("ours", "trl")

@@ -10,9 +10,10 @@ from cocoift.evaluation.candidates import LocalModels, local_candidates
 from cocoift.evaluation.evaluate import LocalRun, evaluate_local
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import read_protocols
-from cocoift.evaluation.rollout import roll_out
+from cocoift.evaluation.rollout import Head, roll_out
 from cocoift.study import read_preset
-from cocoift.tuning.model import load_adapters, load_model, load_processor, quantised_modules, using
+from cocoift.tuning.adapters import load_adapters, using
+from cocoift.tuning.model import load_model, load_processor, quantised_modules
 from cocoift.tuning.recipe import Training, TuningRecipe
 from cocoift.tuning.train import train_all
 
@@ -57,10 +58,14 @@ def answers_from_four_bits(local, name, asked, folder):
         with using(tuned, None if name == "base" else name) as model:
             return enumerate(generate(model, processor, asks, system="", new_tokens=8))
 
-    options = {"key": "k", "model": name, "image_root": benchmark.images}
     return {
         one.name: roll_out(
-            benchmark.questions, one, answer, file=folder / f"{name}-{one.name}", **options
+            benchmark.questions,
+            one,
+            answer,
+            file=folder / f"{name}-{one.name}",
+            head=Head("k", name, one.name),
+            image_root=benchmark.images,
         )
         for one in protocols
     }
@@ -123,9 +128,13 @@ def test_an_untuned_checkpoint_is_measured_alone_and_not_in_four_bits(checkpoint
     def answer(asks):
         return enumerate(generate(whole, processor, asks, system="", new_tokens=8))
 
-    options = {"key": "k", "model": "base", "image_root": benchmark.images}
     expected = roll_out(
-        benchmark.questions, protocols[0], answer, file=tmp_path / "expected", **options
+        benchmark.questions,
+        protocols[0],
+        answer,
+        file=tmp_path / "expected",
+        head=Head("k", "base", protocols[0].name),
+        image_root=benchmark.images,
     )
     assert run.rollouts == expected
 

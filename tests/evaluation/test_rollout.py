@@ -17,7 +17,7 @@ from cocoift.evaluation.protocols import (
     ProtocolSettings,
     read_protocols,
 )
-from cocoift.evaluation.rollout import read_rollouts, roll_out
+from cocoift.evaluation.rollout import Head, read_rollouts, roll_out
 from cocoift.mini.draw import draw
 from cocoift.mini.facts import facts
 from cocoift.mini.scenes import sample_scenes
@@ -57,9 +57,9 @@ class Parrot:
 
 
 def rolled(pictures, tmp_path, answer, protocol=SINGLE, **more):
-    options = {"file": tmp_path / "r" / "x.jsonl", "key": "k", "model": "parrot",
-               "image_root": pictures} | more  # fmt: skip
-    return roll_out(QUESTIONS, protocol, answer, **options)
+    head = Head(more.pop("key", "k"), "parrot", protocol.name)
+    options = {"file": tmp_path / "r" / "x.jsonl", "image_root": pictures} | more
+    return roll_out(QUESTIONS, protocol, answer, head=head, **options)
 
 
 def test_a_single_round_asks_the_question_alone(pictures, tmp_path):

@@ -57,7 +57,7 @@ def rollout(folder):
     """Prompt a model every question after one opening round."""
     from cocoift.evaluation.candidates import local_answers
     from cocoift.evaluation.protocols import Protocol
-    from cocoift.evaluation.rollout import roll_out
+    from cocoift.evaluation.rollout import Head, roll_out
     from cocoift.tuning.model import load_model, load_processor
 
     path = folder / "checkpoint"
@@ -65,7 +65,7 @@ def rollout(folder):
     roll_out(
         questions(folder), Protocol(name="multi", opening=("Where is it?",)),
         local_answers(model, processor, system="", new_tokens=12, batch=4),
-        file=folder / "out" / "rollout.jsonl", key="k", model="m", chunk=6,
+        file=folder / "out" / "rollout.jsonl", head=Head("k", "m", "multi"), chunk=6,
         image_root=folder / "mixture/train2017",
     )  # fmt: skip
 

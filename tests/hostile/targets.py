@@ -176,7 +176,7 @@ def tokenizer():
 
 def chat(scratch, content):
     """A record's answers, and nothing else, carry loss; hostile text adds no image and no end."""
-    from cocoift.tuning.chat import samples
+    from cocoift.tuning.samples import samples
 
     record, known = decoded_record(content), tokenizer()
     made, _ = samples([record], tokenizer=known, system="", image_tokens=4, context_tokens=100_000)

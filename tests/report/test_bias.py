@@ -8,7 +8,7 @@ from cocoift.core.files import DataError, read_manifest, write_manifest
 from cocoift.evaluation.answers import answer_table
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Protocol
-from cocoift.evaluation.rollout import roll_out
+from cocoift.evaluation.rollout import Head, roll_out
 from cocoift.report import bias as report
 from cocoift.report import sentences
 
@@ -33,7 +33,8 @@ def test_only_listed_rollouts_are_read_whatever_lies_beside_them(tmp_path):
     for model in ("mix-0", "mix-7", "every-apart-0"):
         roll_out(
             asked.questions, Protocol(name="single_round"), lambda asks: enumerate("ab"),
-            file=folder / f"{model}.jsonl", key="k", model=model, image_root=tmp_path,
+            file=folder / f"{model}.jsonl", head=Head("k", model, "single_round"),
+            image_root=tmp_path,
         )  # fmt: skip
     ours = folder / "mix-0.jsonl"
     listed = write_manifest(tmp_path / "m.json", [ours], root=tmp_path)

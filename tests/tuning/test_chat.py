@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerFast
 
 from cocoift.core.schema import Message, Record
 from cocoift.merge.formats import encode_records
-from cocoift.tuning.chat import VICUNA_SYSTEM, chat_template, encode, prompt_ids, samples
+from cocoift.tuning.chat import VICUNA_SYSTEM, chat_template, encode, prompt_ids
+from cocoift.tuning.samples import samples
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<image>"]
 TEXTS = ["What color is the cat?", "The cat is red.", "USER: ASSISTANT:", VICUNA_SYSTEM]

@@ -21,15 +21,10 @@ from transformers import (
 from cocoift.core.files import DataError
 from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message
+from cocoift.tuning.adapters import add_adapter, load_adapters, save_adapter
 from cocoift.tuning.chat import VICUNA_SYSTEM, pieces
 from cocoift.tuning.checkpoints import as_trained, assemble, export, read_projector
-from cocoift.tuning.model import (
-    add_adapter,
-    load_adapters,
-    load_model,
-    load_processor,
-    save_adapter,
-)
+from cocoift.tuning.model import load_model, load_processor
 
 
 def logits(model):
@@ -104,7 +99,7 @@ def test_parts_that_do_not_fit_or_are_missing_are_told(parts, tmp_path):
         f"mm_projector.{n}.{kind}": torch.zeros(3) for n in "02" for kind in ("weight", "bias")
     }
     save_file(wrong, tmp_path / "wrong.safetensors")
-    with pytest.raises(DataError, match="does not fit between tower and language model"):
+    with pytest.raises(DataError, match="does not fit tower and language model"):
         assembled(parts, tmp_path / "base", projector=tmp_path / "wrong.safetensors")
     with pytest.raises(DataError, match="absent"):
         assembled(parts, tmp_path / "base", language=tmp_path / "absent")

@@ -3,8 +3,9 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from cocoift.core.files import DataError
+from cocoift.tuning.adapters import add_adapter, trainable_parameters
 from cocoift.tuning.memory import Memory, check_fits, estimate, parameter_counts
-from cocoift.tuning.model import add_adapter, load_config, load_model, trainable_parameters
+from cocoift.tuning.model import load_config, load_model
 
 
 def held_bytes(model):

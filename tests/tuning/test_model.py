@@ -6,17 +6,14 @@ from bitsandbytes.functional import dequantize_4bit
 from torch import nn
 
 from cocoift.core.files import DataError
-from cocoift.tuning.model import (
+from cocoift.tuning.adapters import (
     add_adapter,
-    check_quantised,
-    dense,
     load_adapters,
-    load_model,
-    quantised_modules,
     save_adapter,
     trainable_parameters,
     using,
 )
+from cocoift.tuning.model import check_quantised, dense, load_model, quantised_modules
 
 
 def logits(model):

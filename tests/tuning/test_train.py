@@ -23,17 +23,12 @@ from transformers import TrainerCallback
 from cocoift.core.files import DataError
 from cocoift.study import Preset, Study
 from cocoift.tuning import batches, memory, train
+from cocoift.tuning.adapters import add_adapter, load_adapters, trainable_parameters
 from cocoift.tuning.batches import Collator
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import split_images
 from cocoift.tuning.loss import LossByForm, last_whole, mean_loss
-from cocoift.tuning.model import (
-    add_adapter,
-    load_adapters,
-    load_model,
-    load_processor,
-    trainable_parameters,
-)
+from cocoift.tuning.model import load_model, load_processor
 from cocoift.tuning.recipe import Training, TuningRecipe, base_of
 
 FORMS = {"vqav2": "phrase", "llava_instruct": "free"}

@@ -1,0 +1,82 @@
+"""Records of any length as training samples that fit the model's context."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cocoift.core.schema import IMAGE_MARKER, Message, Record
+from cocoift.tuning.chat import Sample, encode, prompt_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """A record that exceeds the context: its tokens, and what became of its rounds."""
+
+    record_id: str
+    tokens: int
+    samples: int
+    rounds_dropped: int
+
+
+def samples(
+    records: Iterable[Record],
+    *,
+    tokenizer: "PreTrainedTokenizerBase",
+    image_tokens: int,
+    context_tokens: int,
+    system: str,
+) -> tuple[list[Sample], list[TooLong]]:
+    """Encode records into samples of at most `context_tokens`, and tell which were too long.
+
+    A record that is too long is split between rounds, each part with the image before its first
+    question; a single round that does not fit is dropped.  Image tokens are never cut.
+    """
+
+    def encoded(record: Record) -> Sample:
+        whole = encode(record, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
+        # A list of Python integers takes ten times the room, which matters at 665,000 records.
+        return replace(whole, input_ids=np.asarray(whole.input_ids, np.int32))
+
+    opening = [Message("human", f"{IMAGE_MARKER}\n")]
+    overhead = len(
+        prompt_ids(opening, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
+    )
+    made: list[Sample] = []
+    reports: list[TooLong] = []
+    for record in records:
+        whole = encoded(record)
+        length = len(whole.input_ids)
+        if length <= context_tokens:
+            made.append(whole)
+            continue
+        parts = map(encoded, _split(record, whole, room=context_tokens - overhead))
+        fitting = [part for part in parts if len(part.input_ids) <= context_tokens]
+        dropped = len(record.sources) - sum(len(part.sources) for part in fitting)
+        reports.append(TooLong(record.id, length, len(fitting), dropped))
+        made += fitting
+    return made, reports
+
+
+def _split(record: Record, whole: Sample, *, room: int) -> Iterator[Record]:
+    """Yield parts of consecutive rounds, as many in each as `room` tokens hold, at least one."""
+    ends = [end for _, end in whole.spans]
+    costs = [after - before for before, after in zip([0, *ends], ends, strict=False)]
+    start, used = 0, 0
+    for round_, cost in enumerate(costs):
+        if round_ > start and used + cost > room:
+            yield _part(record, start, round_)
+            start, used = round_, 0
+        used += cost
+    yield _part(record, start, len(costs))
+
+
+def _part(record: Record, start: int, stop: int) -> Record:
+    marker = f"{IMAGE_MARKER}\n"
+    first, *rest = record.conversations[2 * start : 2 * stop]
+    opening = Message(first.speaker, marker + first.value.removeprefix(marker))
+    return Record(record.id, record.image, [opening, *rest], record.sources[start:stop])
