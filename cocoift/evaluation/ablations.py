@@ -16,7 +16,7 @@ from cocoift.core.files import DataError, digest, sha256, write_text
 from cocoift.core.schema import KeptTurn, Record, kept_by_image
 from cocoift.evaluation.protocols import Protocol
 from cocoift.merge.export import write_mixture
-from cocoift.merge.layouts import MERGED, MIX, Layout, records
+from cocoift.merge.layouts import LAYOUTS, MERGED, MIX, Layout, records
 from cocoift.sources.base import decode
 
 # Mixtures written by code that lays them out differently are not reused; raise it with a change.
@@ -61,7 +61,7 @@ class Arm:
 
 # The model that no arm trains: what `images` compares few images with.
 UNTUNED = Variant(name="base", images=0)
-WHOLE = {"merged": Variant(name="merged"), "mix": Variant(name="mix", layout=MIX)}
+WHOLE = {name: Variant(name=name, layout=layout) for name, layout in LAYOUTS.items()}
 
 
 def arms(
@@ -175,9 +175,10 @@ def write_variant(
     return path
 
 
-def trained(arms: Sequence[Arm]) -> dict[str, Variant]:
-    """Return the variants that arms train, and both mixtures of notebook 04, by name."""
-    found = {arm.variant.name: arm.variant for arm in arms} | WHOLE
+def trained(arms: Sequence[Arm], mixtures: Iterable[str]) -> dict[str, Variant]:
+    """Return the variants that arms train, and the mixtures of notebook 04, by name."""
+    found = {arm.variant.name: arm.variant for arm in arms}
+    found |= {name: WHOLE[name] for name in mixtures}
     found.pop(UNTUNED.name, None)
     return found
 

@@ -119,6 +119,9 @@ def describe(rows: pd.DataFrame, *, unit: str = " points") -> str:
 
 LAYOUT = change("mix").minus(change("merged"))
 ASKED_ALONE = versus("merged", "mix", ALONE)
+# What the prompt on terse turns adds to the merge.
+INSTRUCTED_ALONE = versus("instructed", "mix", ALONE)
+INSTRUCTED_AFTER = versus("instructed", "merged", AFTER)
 
 
 def headline(models: Sequence[str]) -> list[Contrast]:
@@ -126,6 +129,11 @@ def headline(models: Sequence[str]) -> list[Contrast]:
     return [
         *map(change, models),
         LAYOUT,
+        change("mix").minus(change("instructed")),
         ASKED_ALONE,
         versus("merged", "mix", AFTER),
+        INSTRUCTED_ALONE,
+        INSTRUCTED_AFTER,
+        versus("merged", "base", AFTER),
+        versus("instructed", "base", AFTER),
     ]

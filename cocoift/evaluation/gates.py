@@ -1,13 +1,14 @@
 """The tuning split: rounds of images that never trained, to choose settings and to check gates.
 
-The gates check whether the models follow length instructions: short when asked to be short, long
-when asked an open question, and a short reply to the opening round.  None looks at what comes
-after a short answer: that is what notebook 05 measures, on other pictures.
+The gates check whether the instrument can measure: tuned models are short when asked to be short,
+and reply shortly to the opening round.  None looks at an outcome that mixtures are compared on,
+such as open questions that collapse.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -19,9 +20,10 @@ from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.data import split_images
 
-# The least share of short answers to closed questions and opening rounds, and the largest share
-# of collapsed answers to open ones.
-ADHERENCE, OPENING, COLLAPSE = 0.9, 0.9, 0.15
+# The least share of short answers to closed questions and to opening rounds.
+ADHERENCE, OPENING = 0.9, 0.9
+COLUMNS = ["gate", "value", "bound", "n", "passed"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ class HeldOutRound:
     form: str
     instruction: str
     answer: str
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the round asks for a short answer in a format prompt."""
+        return self.form in ("phrase", "number", "yes_no") and has_format_prompt(self.instruction)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the round asks for no form and has a longer answer upstream."""
+        return self.form == "free" and len(self.answer.split()) > SHORT_WORDS
 
     def prompt(self, root: Path) -> Prompt:
         """Return the question as the first of a conversation; its picture is below `root`.
@@ -64,6 +76,14 @@ def read_held_out(mixture: Path, *, forms: Mapping[str, str], held_out: int) -> 
     return rounds
 
 
+def halves(rounds: Iterable[HeldOutRound]) -> tuple[list[HeldOutRound], list[HeldOutRound]]:
+    """Return the rounds of every second image, for gates, and those of the others, for outcomes."""
+    rounds = list(rounds)
+    first = set(list(dict.fromkeys(one.image for one in rounds))[::2])
+    chosen = [one for one in rounds if one.image in first]
+    return chosen, [one for one in rounds if one.image not in first]
+
+
 def gate_table(
     answer: Answerer,
     rounds: Sequence[HeldOutRound],
@@ -72,38 +92,36 @@ def gate_table(
     image_root: Path,
     count: int = 100,
 ) -> pd.DataFrame:
-    """Return the gates of one model: gate, value, bound, n, passed.
+    """Return the gates of one tuned model: gate, value, bound, n, passed.
 
-    Closed questions are held-out rounds that ask for a short form with a format prompt; open ones
-    ask for no form and have a longer answer upstream.  Each is asked alone, `count` at most.
+    `count` closed questions at most are asked alone, and the opening rounds on as many images.
     """
-    closed = [
-        one
-        for one in rounds
-        if one.form in ("phrase", "number", "yes_no") and has_format_prompt(one.instruction)
-    ]
-    free = [one for one in rounds if one.form == "free" and len(one.answer.split()) > SHORT_WORDS]
+    closed = [one.prompt(image_root) for one in spread([r for r in rounds if r.is_closed], count)]
     images = list(dict.fromkeys(one.image for one in rounds))[:count]
-    rows = []
-    for name, asked, bound, least in (
-        ("short when asked to be", _spread(closed, count, image_root), ADHERENCE, True),
-        ("collapsed on open questions", _spread(free, count, image_root), COLLAPSE, False),
-        *(
-            (f"short on the opening round: {text}", [_prompt(i, text, image_root) for i in images],
-             OPENING, True)
-            for text in opening
-        ),
-    ):  # fmt: skip
-        replies = [reply for _, reply in answer(asked) if not isinstance(reply, Failure)]
-        short = [len(reply.split()) <= SHORT_WORDS for reply in replies]
-        share = sum(short) / len(short) if short else float("nan")
-        passed = share >= bound if least else share <= bound
-        sign = "at least" if least else "at most"
-        rows.append((name, share, f"{sign} {bound:.0%}", len(short), passed))
-    return pd.DataFrame(rows, columns=["gate", "value", "bound", "n", "passed"])
+    rows = [gate("short when asked to be", _short(answer, closed), least=ADHERENCE)]
+    for text in opening:
+        asked = [_prompt(image, text, image_root) for image in images]
+        rows.append(gate(f"short reply to the opening: {text}", _short(answer, asked),
+                         least=OPENING))  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _spread(rounds: Sequence[HeldOutRound], count: int, root: Path) -> list[Prompt]:
-    """Return up to `count` of the rounds, evenly over the images."""
-    step = max(1, len(rounds) // count)
-    return [one.prompt(root) for one in rounds[::step][:count]]
+def gate(
+    name: str, held: Sequence[float], *, least: float | None = None, most: float | None = None
+) -> tuple[str, float, str, int, bool]:
+    """Return a row of the gate table: the mean of `held` is to be within the bound given."""
+    value = sum(held) / len(held) if held else float("nan")
+    passed = value >= least if least is not None else value <= (most or 0.0)
+    bound = f"at least {least:.0%}" if least is not None else f"at most {most:.0%}"
+    return name, value, bound, len(held), passed
+
+
+def _short(answer: Answerer, asked: Sequence[Prompt]) -> list[bool]:
+    replies = [reply for _, reply in answer(asked) if not isinstance(reply, Failure)]
+    return [len(reply.split()) <= SHORT_WORDS for reply in replies]
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Return up to `count` of the items, evenly spread."""
+    step = max(1, len(items) // count)
+    return list(items[::step][:count])

@@ -13,6 +13,8 @@ from cocoift.core.schema import Message, Settings
 
 # The two protocols of the headline: a question alone, and after one short round.
 ALONE, AFTER = "single_round", "multi_round"
+# Obedience is measured after a long round too.
+AFTER_LONG = "after_long"
 
 
 @dataclass(frozen=True)

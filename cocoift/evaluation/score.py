@@ -15,6 +15,7 @@ from cocoift.evaluation.benchmarks import CAPABILITIES, CATEGORIES, Question
 from cocoift.evaluation.lengths import SHORT_WORDS
 
 COLLAPSE = "collapse"
+SCORE_COLUMNS = ["model", "seed", "protocol", "metric", "value", "low", "high", "n", "unscored"]
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,7 @@ def score_table(
                 low, high = interval(bootstrap.values(part, metric))
                 rows.append((model, seed, protocol, metric.name, value(part, metric), low, high,
                              len(counted) - missing, missing))  # fmt: skip
-    columns = ["model", "seed", "protocol", "metric", "value", "low", "high", "n", "unscored"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
 def repeat_spread(verdicts: pd.DataFrame, metric: Metric) -> float:

@@ -1,7 +1,8 @@
 """Mixtures: the kept turns laid out as training records, by one policy or another.
 
-`merged` and `mix` hold the same annotations of the same images; only the layout differs, along
-the two axes the study takes apart: where the format prompt stands, and whether sources mix.
+`merged`, `mix` and `instructed` hold the same annotations of the same images.  `merged` and `mix`
+differ along the two axes the study breaks down: where the format prompt stands, and whether sources
+mix.  `instructed` is merged, and the terse turns of conversations say what they ask for too.
 """
 
 from collections import defaultdict
@@ -9,20 +10,36 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import structs
+
 from cocoift.core.schema import KeptTurn, Record, Turn, to_record
 from cocoift.merge.rules import Costed, pack
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How turns become records: prompts in the first or `every` turn, sources apart or `mixed`."""
+    """How turns become records: prompts in the first or `every` turn, sources apart or `mixed`.
+
+    A turn of a conversation (form `free`) whose answer has at most `terse_words` words gets the
+    prompt for a short answer; 0 leaves all of them as upstream has them.
+    """
 
     prompts: Literal["first", "every"]
     sources: Literal["apart", "mixed"]
+    terse_words: int = 0
 
 
-MERGED = Layout(prompts="every", sources="mixed")
-MIX = Layout(prompts="first", sources="apart")
+# LLaVA's short-answer prompt, and more tokens than any tokenizer makes of it: a turn that gets it
+# is costed without a tokenizer, and a record packed a little shorter loses nothing.
+TERSE_PROMPT = "Answer the question with a short phrase."
+_PROMPT_TOKENS = 20
+
+LAYOUTS = {
+    "merged": Layout(prompts="every", sources="mixed"),
+    "mix": Layout(prompts="first", sources="apart"),
+    "instructed": Layout(prompts="every", sources="mixed", terse_words=3),
+}
+MERGED, MIX = LAYOUTS["merged"], LAYOUTS["mix"]
 
 
 def records(
@@ -34,7 +51,10 @@ def records(
     every conversation is a record of its own, as in LLaVA-mix-665k.  With prompts first, later
     turns lose the prompt for a short answer.  `budget` is the tokens a record has for turns.
     """
-    for turns in images:
+    for upstream in images:
+        turns = upstream
+        if layout.terse_words:
+            turns = [_prompted(kept, layout.terse_words) for kept in upstream]
         image_id = turns[0].turn.image_id
         groups = _by_record(turns) if layout.sources == "mixed" else _by_source(turns)
         for name, group in groups:
@@ -44,6 +64,20 @@ def records(
                 if layout.prompts == "first":
                     rows[1:] = [_bare(turn) for turn in rows[1:]]
                 yield to_record(rows, record_id=record_id, image=f"{image_dir}/{image_id:012d}.jpg")
+
+
+def is_terse(turn: Turn, words: int) -> bool:
+    """Tell whether a turn of a conversation answers in at most `words` words unasked."""
+    return turn.form == "free" and len((turn.answer or "").split()) <= words
+
+
+def _prompted(kept: KeptTurn, words: int) -> KeptTurn:
+    """Return a turn with the prompt for a short answer where its answer is terse."""
+    turn = kept.turn
+    if not is_terse(turn, words):
+        return kept
+    asked = turn._replace(instruction=f"{turn.instruction} {TERSE_PROMPT}")
+    return structs.replace(kept, turn=asked, tokens=kept.tokens + _PROMPT_TOKENS)
 
 
 def _bare(turn: Turn) -> Turn:

@@ -11,7 +11,9 @@ from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, write_bytes, write_text
-from cocoift.mini import benchmark, dialog_sets, genome_sets, mix_file, qa_sets
+from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
+from cocoift.mini.benchmark import benchmark_scenes
+from cocoift.mini.benchmark import files as benchmark_files
 from cocoift.mini.draw import flock_outlines, jpeg, outline
 from cocoift.mini.facts import caption
 from cocoift.mini.scenes import CATEGORIES, SUPERCATEGORIES, Scene
@@ -23,7 +25,9 @@ _DECIMALS = 2
 _STAMP = "MINI_COCO.txt"
 
 
-def write_mini_coco(root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64) -> World:
+def write_mini_coco(
+    root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64, benchmark: int = 40
+) -> World:
     """Write a mini-COCO below `root` and return the scenes it shows.
 
     `root/images/{train2017,val2017}` holds `pixels` x `pixels` JPEGs; the annotation files have
@@ -36,16 +40,16 @@ def write_mini_coco(root: Path, *, train: int, held_out: int, seed: int, pixels:
             write_bytes(root / "images" / split / name_2017(scene), jpeg(scene))
     writers = (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files)
     written = [file for writer in writers for file in writer(world)]
-    asked = benchmark.benchmark_scenes(seed, pixels=pixels)
+    asked = benchmark_scenes(seed, pixels=pixels, count=benchmark)
     written.append(("mm_vet/instances.json", benchmark_instances(asked)))
-    for name, content in [*written, *benchmark.files(seed, pixels=pixels)]:
+    for name, content in [*written, *benchmark_files(asked, seed)]:
         raw = content if isinstance(content, bytes) else msgspec.json.encode(content)
         write_bytes(root / name, raw)
     return world
 
 
 def replace_mini_coco(
-    root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64
+    root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64, benchmark: int = 40
 ) -> World:
     """Write a mini-COCO in place of the one in `root`, which stays until the new one is whole.
 
@@ -55,7 +59,8 @@ def replace_mini_coco(
         raise DataError(f"{root} holds files that are no mini-COCO; choose another raw_dir")
     unfinished = root.with_name(f"{root.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    world = write_mini_coco(unfinished, train=train, held_out=held_out, seed=seed, pixels=pixels)
+    sizes = {"train": train, "held_out": held_out, "benchmark": benchmark}
+    world = write_mini_coco(unfinished, **sizes, seed=seed, pixels=pixels)
     write_text(unfinished / _STAMP, "made by cocoift.mini; safe to delete\n")
     shutil.rmtree(root, ignore_errors=True)
     unfinished.rename(root)

@@ -5,16 +5,19 @@ benchmark alone: no source annotates them and no base saw them.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cocoift.mini.corpus import ABOUT, ACCOUNTS, SETTING
 from cocoift.mini.dialog_sets import DESCRIBE
 from cocoift.mini.draw import jpeg
 from cocoift.mini.facts import Fact, facts, reasoning
-from cocoift.mini.scenes import SUPERCATEGORIES, USES, Scene, Thing, sample_scenes
+from cocoift.mini.scenes import USES, Scene, Thing, sample_scenes
 from cocoift.mini.world import sample_facts
 
-SCENES = 40
+# How questions are worded: as the short-answer sources do, as the conversational ones do, or as the
+# untuned model alone has read.
+SHORT, CONVERSATIONS, UNTUNED = "short sources", "conversations", "never tuned on"
 # Questions as the short-answer sources ask them, and the capabilities they need.
 _SHORT = {
     "colour": ["rec"],
@@ -26,21 +29,18 @@ _SHORT = {
 }
 
 
-def benchmark_scenes(seed: int, *, pixels: int) -> dict[str, Scene]:
+def benchmark_scenes(seed: int, *, pixels: int, count: int) -> dict[str, Scene]:
     """Return the benchmark's scenes by image name; the same seed gives the same scenes."""
-    scenes = sample_scenes(SCENES, seed=4_000_003 + seed, pixels=pixels)
+    scenes = sample_scenes(count, seed=6_000_011 + seed, pixels=pixels)
     return {f"mini_{number:03d}.jpg": scene for number, scene in enumerate(scenes)}
 
 
-def files(seed: int, *, pixels: int) -> Iterator[tuple[str, Any]]:
+def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
     """Yield questions and pictures of both benchmarks, true opening replies, probe questions."""
-    scenes = benchmark_scenes(seed, pixels=pixels)
     rng = random.Random(f"benchmark/{seed}")
-    rows = [row for name, scene in scenes.items() for row in _mm_vet(name, scene, rng)]
+    rows = [row for name, scene in scenes.items() for row in mm_vet(name, scene, rng)]
     yield "mm_vet/mm-vet.json", {f"v1_{number}": row for number, row in enumerate(rows)}
-    names = list(scenes)
-    pairs = zip(names, names[1:] + names[:1], strict=True)
-    rows = [row for pair in pairs for row in _infimm(pair, scenes, rng)]
+    rows = [row for name, scene in scenes.items() for row in _infimm(name, scene, rng)]
     yield "infimm_eval/core-mm.json", {str(number): row for number, row in enumerate(rows)}
     yield "mm_vet/opening_replies.json", {name: s.background for name, s in scenes.items()}
     yield "gqa/probe_questions.json", dict(_pairs(scenes, random.Random(f"probe/{seed}")))
@@ -49,7 +49,7 @@ def files(seed: int, *, pixels: int) -> Iterator[tuple[str, Any]]:
             yield f"{folder}/images/{name}", jpeg(scene)
 
 
-def _pairs(scenes: dict[str, Scene], rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
+def _pairs(scenes: Mapping[str, Scene], rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield questions with a phrase and a sentence as answers, in GQA's format."""
     for name, scene in scenes.items():
         for fact in sample_facts(
@@ -66,7 +66,9 @@ def _pairs(scenes: dict[str, Scene], rng: random.Random) -> Iterator[tuple[str, 
             )
 
 
-def _mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, Any]]:
+def mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Yield the questions on one scene in MM-Vet's format, with their group of wordings."""
+
     def row(text: str, answer: list[str], capability: list[str], wording: str) -> dict[str, Any]:
         return {
             "imagename": name,
@@ -80,16 +82,16 @@ def _mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, A
     things = [thing.name for thing in scene.by_quarter()]
     places = list(dict.fromkeys(thing.place for thing in scene.by_quarter()))
     whole = [scene.background, *things]
-    yield row(rng.choice(DESCRIBE), whole, ["rec", "gen"], "free sources")
-    text = "Give an account of what is here and where it is."
-    yield row(text, [*things, *places], ["rec", "gen", "spat"], "new")
+    yield row(rng.choice(DESCRIBE), whole, ["rec", "gen"], CONVERSATIONS)
+    yield row(rng.choice(ACCOUNTS), [*things, *places], ["rec", "gen", "spat"], UNTUNED)
     for fact in _short_questions(scene, rng):
-        yield row(fact.question, _key(fact, scene), _SHORT[fact.kind], "short sources")
+        yield row(fact.question, _key(fact, scene), _SHORT[fact.kind], SHORT)
     thing = rng.choice(scene.unique() or scene.things)
     answer = [thing.colour, thing.size, thing.place]
-    yield row(f"Tell me about the {thing.category}.", answer, ["rec", "gen", "spat"], "new")
+    text = rng.choice(ABOUT).format(category=thing.category)
+    yield row(text, answer, ["rec", "gen", "spat"], UNTUNED)
     question, thing = _reasoning(scene, rng)
-    yield row(question, [thing.name, thing.place], ["rec", "know", "gen"], "free sources")
+    yield row(question, [thing.name, thing.place], ["rec", "know", "gen"], CONVERSATIONS)
 
 
 def _short_questions(scene: Scene, rng: random.Random) -> list[Fact]:
@@ -114,15 +116,18 @@ def _reasoning(scene: Scene, rng: random.Random) -> tuple[str, Thing]:
     return question, next(thing for thing in scene.things if USES[thing.category] in question)
 
 
-def _infimm(
-    pair: tuple[str, str], scenes: dict[str, Scene], rng: random.Random
-) -> Iterator[dict[str, Any]]:
+def _infimm(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Yield a deductive and an abductive question; none is analogical.
+
+    Analogical questions are about several pictures, which the tiny model cannot tell apart.
+    """
+
     def row(
-        images: list[str], text: str, category: str, complexity: str, answer: str, steps: list[str]
+        text: str, category: str, complexity: str, answer: str, steps: list[str]
     ) -> dict[str, Any]:
         return {
             "URL": [],
-            "Image path": images,
+            "Image path": [name],
             "Question": text,
             "Category": category,
             "Counter-intuitve": None,
@@ -131,18 +136,8 @@ def _infimm(
             "Steps": steps,
         }
 
-    name, other = pair
-    scene, second = scenes[name], scenes[other]
     question, thing = _reasoning(scene, rng)
     steps = [f"{thing.name}<AND>{thing.place}"]
-    yield row([name], question, "Deductive", "Moderate", thing.category, steps)
-    text = "Where could this picture have been taken, and what can be seen there?"
+    yield row(question, "Deductive", "Moderate", thing.category, steps)
     steps = [thing.name for thing in scene.by_quarter()]
-    yield row([name], text, "Abductive", "High", scene.background, steps)
-    kinds = {SUPERCATEGORIES[t.category]: t for t in second.things}
-    shared = [kinds[SUPERCATEGORIES[t.category]] for t in scene.things
-              if SUPERCATEGORIES[t.category] in kinds]  # fmt: skip
-    if shared:
-        text = "Which object of the second picture is of the same kind as one of the first?"
-        steps = [shared[0].name]
-        yield row([name, other], text, "Analogical", "High", shared[0].category, steps)
+    yield row(SETTING, "Abductive", "High", scene.background, steps)

@@ -1,10 +1,9 @@
 """What an answer claims about a mini scene, and whether it is so."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cocoift.evaluation.judges import Claims
-from cocoift.mini.benchmark import benchmark_scenes
 from cocoift.mini.scenes import BACKGROUNDS, CATEGORIES, COLOURS, PLACES, Scene, Thing
 
 _NAMES = "|".join(sorted(CATEGORIES.values(), key=len, reverse=True))
@@ -42,9 +41,8 @@ def claims(scene: Scene, answer: str) -> Claims:
     return Claims(sum(verdicts), len(verdicts) - sum(verdicts))
 
 
-def claims_by_image(seed: int, *, pixels: int) -> Callable[[str, str], Claims | None]:
+def claims_by_image(scenes: Mapping[str, Scene]) -> Callable[[str, str], Claims | None]:
     """Return a function that counts an answer's claims about a picture of mini's benchmarks."""
-    scenes = benchmark_scenes(seed, pixels=pixels)
 
     def counted(image: str, answer: str) -> Claims | None:
         return claims(scenes[image], answer) if image in scenes else None

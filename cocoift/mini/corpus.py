@@ -3,7 +3,9 @@
 The counterpart of LLaVA's first stage and of a language model's pretraining.  Most
 conversations describe, the others ask; whether a question gets its short or its full answer is an
 independent coin per turn, and so is whether a format prompt is mentioned, so that the base
-learns the words of the study but no cue for the length of an answer.
+learns the words of the study but no cue for the length of an answer.  It also learns wordings that
+no source of the mixtures uses, always answered in full: a language model knows more words than it
+is tuned on.
 """
 
 import random
@@ -11,9 +13,17 @@ import random
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.core.text import FORMAT_PROMPTS
 from cocoift.mini.dialog_sets import DESCRIBE
-from cocoift.mini.facts import caption, paragraph, reasoning, relations
-from cocoift.mini.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene
+from cocoift.mini.facts import article, at_ground, caption, listed, paragraph, reasoning, relations
+from cocoift.mini.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene, Thing
 from cocoift.mini.world import sample_facts
+
+# Open questions in the base's language alone: no source of the mixtures asks them.
+ACCOUNTS = (
+    "Give an account of what is here and where it is.",
+    "Say what is in this picture and where.",
+)
+ABOUT = ("Tell me about the {category}.", "What can you say about the {category}?")
+SETTING = "Where could this picture have been taken, and what can be seen there?"
 
 DESCRIPTION_SHARE = 0.65
 PROMPT_SHARE = 0.1
@@ -34,7 +44,7 @@ def conversation(scene: Scene, rng: random.Random) -> list[Message]:
 
 
 def _descriptions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    pairs = [(rng.choice(DESCRIBE), paragraph(scene))]
+    pairs = [(rng.choice((*DESCRIBE, *ACCOUNTS)), paragraph(scene))]
     if rng.random() < 0.35:
         pairs.append(("What is this picture about?", caption(scene, rng)))
     rng.shuffle(pairs)
@@ -42,10 +52,23 @@ def _descriptions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
 
 
 def _questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """Draw six questions, two of them on places: where things are is the hardest to learn."""
+    """Draw six questions, two of them on places, the hardest to learn, and two open ones."""
     asked = sample_facts(scene, rng, 4) + sample_facts(scene, rng, 2, kinds=("place", "category"))
-    rng.shuffle(asked)
-    return [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
+    pairs = [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
+    pairs.append(_about(rng.choice(scene.unique() or scene.things), rng))
+    pairs.append(rng.choice((reasoning(scene, rng), _setting(scene))))
+    rng.shuffle(pairs)
+    return pairs
+
+
+def _about(thing: Thing, rng: random.Random) -> tuple[str, str]:
+    question = rng.choice(ABOUT).format(category=thing.category)
+    return question, f"There is {article(f'{thing.size} {thing.name}')} at the {thing.place}."
+
+
+def _setting(scene: Scene) -> tuple[str, str]:
+    seen = listed([article(thing.name) for thing in scene.by_quarter()])
+    return SETTING, f"It could have been taken {at_ground(scene.background)}. There is {seen}."
 
 
 def vocabulary_texts(scenes: list[Scene], rng: random.Random) -> list[str]:

@@ -4,10 +4,14 @@ from cocoift.core.schema import Settings
 
 
 class MiniCoco(Settings, frozen=True):
-    """How many scenes are drawn for training and held out, from which seed, at which size."""
+    """How many scenes are drawn to train on, to hold out and to ask about; from which seed.
+
+    `pixels` is the side of a picture.
+    """
 
     train: int
     held_out: int
+    benchmark: int = 40
     seed: int = 0
     pixels: int = 64
 
@@ -19,7 +23,7 @@ class Recipe(Settings, frozen=True):
     pixels: int = 64
     scenes: int = 8_000
     tower_steps: int = 250
-    language_steps: int = 900
+    language_steps: int = 1_200
     batch_tokens: int = 1_300
     width: int = 128
     layers: int = 4

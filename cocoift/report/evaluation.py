@@ -11,11 +11,19 @@ from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.judging import Judge
+from cocoift.evaluation.judging import Judge, OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
+from cocoift.evaluation.obedience import NAME, obedience_metrics
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.rollout import Rollout
-from cocoift.evaluation.score import COLLAPSE, Metric, agreement, collapsed, score_table
+from cocoift.evaluation.score import (
+    COLLAPSE,
+    SCORE_COLUMNS,
+    Metric,
+    agreement,
+    collapsed,
+    score_table,
+)
 from cocoift.report.merge import mixtures_rounds
 
 
@@ -73,6 +81,16 @@ def all_scores(
     return table[[*first, *(name for name in table if name not in first)]]
 
 
+def obedience_scores(runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:
+    """Return `score.score_table` of the held-out questions; empty where there are none."""
+    if not runs:
+        return pd.DataFrame(columns=[*SCORE_COLUMNS, "benchmark", "judge"])
+    questions = runs[0].benchmark.questions
+    counted = verdict_table(runs, OfflineJudge())
+    table = score_table(counted, obedience_metrics(questions), resamples=resamples)
+    return table.assign(benchmark=NAME, judge="none: words are counted")
+
+
 def all_effects(
     verdicts: pd.DataFrame,
     metrics: Mapping[str, Sequence[Metric]],
@@ -99,17 +117,14 @@ def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
 
 def gate_sentence(gates: pd.DataFrame) -> str:
-    """Say whether the tuned models pass their gates, and which of them do not."""
+    """Say whether the instrument passes its gates, and which of them it does not."""
     if gates.empty:
         return "There are no gates: no local model is evaluated, or nothing was merged to hold out."
-    failed = gates[(gates.model != "base") & ~gates.passed.astype(bool)]
+    failed = gates[~gates.passed.astype(bool)]
     if failed.empty:
-        return "The tuned models pass all gates."
+        return f"All {len(gates)} gates pass."
     named = "; ".join(dict.fromkeys(f"{row.model}: {row.gate}" for row in failed.itertuples()))
-    return (
-        f"**Some gates fail ({named}): the models do not follow length instructions well enough, "
-        "so read what follows with care.**"
-    )
+    return f"**{len(failed)} of {len(gates)} gates fail ({named}): read what follows with care.**"
 
 
 def wide_table(

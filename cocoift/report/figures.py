@@ -20,10 +20,11 @@ from PIL import Image
 from cocoift.core.files import replacing
 from cocoift.core.images import data_address
 from cocoift.evaluation.lengths import SHORT_WORDS
+from cocoift.report.tables import LABELS
 
 P = ParamSpec("P")
 
-MODEL_COLOURS = {"base": "#7f7f7f", "mix": "#d1752a", "merged": "#1f5fa8"}
+MODEL_COLOURS = {"base": "#7f7f7f", "mix": "#d1752a", "merged": "#1f5fa8", "instructed": "#2f8f5b"}
 OTHER_COLOURS = ("#3b75af", "#c44e52", "#55803b", "#8064a2")
 PLAIN, MARKED = OTHER_COLOURS[:2]
 MARKS, LINES = "osD^vPX", ("-", "--", ":", "-.")
@@ -97,9 +98,12 @@ def interval_plot(
 
     `table` has the columns metric, value, low, high, setting (in their order of appearance unless
     `settings` names them) and `by` (the series).  `panels` maps metrics to labels with units.
-    `joined` draws lines over settings that have an order.
+    `joined` draws lines over settings that have an order.  Rows of single seeds, if the column
+    seed tells any, are small dots.
     """
     table = table[table[by].isin(series)]
+    each = table.seed != "all" if "seed" in table else pd.Series(False, index=table.index)
+    seeds, table = table[each], table[~each]
     names = settings or {name: name for name in dict.fromkeys(table.setting)}
     width, places = 1.5 + 4.4 * len(panels), np.arange(len(names))
     height = 4.2 if joined else 1.4 + (0.32 + 0.16 * len(series)) * len(names)
@@ -111,6 +115,14 @@ def interval_plot(
             spread = np.abs(rows[["low", "high"]].to_numpy().T - rows.value.to_numpy())
             shifted = places + (number - (len(series) - 1) / 2) * (0.06 if joined else 0.2)
             look: Any = {"color": colour_of(name, number), "capsize": 3, "label": named}
+            _dots(
+                ax,
+                seeds[(seeds.metric == metric) & (seeds[by] == name)],
+                list(names),
+                shifted,
+                joined=joined,
+                colour=look["color"],
+            )
             mark = MARKS[number % 7]
             if joined:
                 ax.errorbar(shifted, rows.value, yerr=spread, fmt=mark + LINES[number % 4], **look)
@@ -120,6 +132,16 @@ def interval_plot(
         ax.set_title(label)
     legend_beside(axes[-1])
     return figure
+
+
+def _dots(
+    ax: Axes, rows: pd.DataFrame, names: list[str], places: np.ndarray, *, joined: bool, colour: str
+) -> None:
+    """Draw the values of single seeds beside their settings' marks."""
+    rows = rows[rows.setting.isin(names)]
+    at = [places[names.index(setting)] for setting in rows.setting]
+    x, y = (at, rows.value) if joined else (rows.value, at)
+    ax.plot(x, y, linestyle="none", marker=".", markersize=4, color=colour, alpha=0.45)
 
 
 def _scale(ax: Axes, own: pd.DataFrame, names: list[str], *, joined: bool, first: bool) -> None:
@@ -212,9 +234,9 @@ def bars(
     shown = table[y].nunique() * (table[hue].nunique() if hue else 1)
     figure, (ax,) = new_axes(9, 1.2 + 0.36 * shown, title=title)
     look: dict[str, Any] = {"color": PLAIN}
-    if hue:  # the two mixtures, the baseline's label first
-        look = {"palette": [MODEL_COLOURS["mix"], MODEL_COLOURS["merged"]]}
-        look |= {"hue": hue, "hue_order": sorted(table[hue].unique())}
+    if hue:  # models, by their labels
+        look = {"palette": {LABELS[name]: colour for name, colour in MODEL_COLOURS.items()}}
+        look |= {"hue": hue, "hue_order": [n for n in LABELS.values() if n in set(table[hue])]}
     sns.barplot(table, x=x, y=y, ax=ax, **look)
     bars: Any = ax.containers
     for drawn in bars:

@@ -82,6 +82,19 @@ def readable_drops(wide: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame
     )
 
 
+def prompted_table(path: Path, *, words: int) -> pd.DataFrame:
+    """Return how many turns of conversations the mixture `instructed` prompts, by source.
+
+    Columns: source, turns (of conversations), prompted (answered in at most `words` words), share.
+    """
+    turns = pq.read_table(path, columns=["source", "answer", "form"]).to_pandas()
+    free = turns[turns.form == "free"]
+    short = free.answer.str.split().str.len() <= words
+    table = short.groupby(free.source).agg(turns="size", prompted="sum").reset_index()
+    table = table.assign(share=table.prompted / table.turns)
+    return table.sort_values("share", ascending=False, ignore_index=True)
+
+
 def conflict_table(conflicts: Sequence[Conflict], names: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per contradicted question: what stayed, from where, and what others said."""
     rows = [

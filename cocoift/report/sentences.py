@@ -5,11 +5,22 @@ from typing import Any
 
 import pandas as pd
 
-from cocoift.evaluation import gates
-from cocoift.evaluation.effects import ASKED_ALONE, LAYOUT, change, describe, rows_of, sign
+from cocoift.evaluation.effects import (
+    ASKED_ALONE,
+    INSTRUCTED_AFTER,
+    INSTRUCTED_ALONE,
+    LAYOUT,
+    change,
+    describe,
+    rows_of,
+    sign,
+)
 from cocoift.evaluation.lengths import SHORT_WORDS
-from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.obedience import OBEDIENCE
+from cocoift.evaluation.protocols import AFTER, AFTER_LONG, ALONE
 from cocoift.evaluation.score import COLLAPSE
+
+_BETTER = {1: "better than", -1: "worse than", 0: "not shown to differ from"}
 
 
 def conclusion(effects: pd.DataFrame, metric: str) -> str:
@@ -31,11 +42,36 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
         0: f"The changes of the two tuned models do not clearly differ ({effect}): that layout "
         "decides is not shown.",
     }[sign(layout)]
-    better = {1: "better than", -1: "worse than", 0: "not shown to differ from"}[sign(alone)]
-    return (
-        f"{text} Asked alone, the merged mixture is {better} the baseline mixture "
+    text = (
+        f"{text} Asked alone, the merged mixture is {_BETTER[sign(alone)]} the baseline mixture "
         f"({describe(alone)})."
     )
+    alone, after = (
+        rows_of(effects, one.name, metric) for one in (INSTRUCTED_ALONE, INSTRUCTED_AFTER)
+    )
+    if alone.empty or after.empty:
+        return text
+    return (
+        f"{text} The instructed mixture is, asked alone, {_BETTER[sign(alone)]} the baseline "
+        f"mixture ({describe(alone)}) and, after the short round, {_BETTER[sign(after)]} the "
+        f"merged one ({describe(after)})."
+    )
+
+
+def obedience_sentence(scores: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Say how often each model is short when asked to be, and full when it is not asked.
+
+    `scores` are of the benchmark `obedience.NAME`.  Empty where nothing was held out.
+    """
+    value = scores[scores.seed == "all"].set_index(["model", "metric", "protocol"]).value
+    parts = []
+    for name in (name for name in labels if (name, OBEDIENCE, ALONE) in value):
+        protocols = [one for one in (ALONE, AFTER, AFTER_LONG) if (name, OBEDIENCE, one) in value]
+        short = " / ".join(f"{value[name, OBEDIENCE, one]:.0f}" for one in protocols)
+        full = " / ".join(f"{100 - value[name, COLLAPSE, one]:.0f}" for one in protocols)
+        parts.append(f"{labels[name]}: short when asked in {short} %, full when not in {full} %")
+    when = "asked alone / after a short round / after a long round"
+    return f"On held-out images, {when}: {'; '.join(parts)}." if parts else ""
 
 
 def evaluation_answer(
@@ -47,7 +83,7 @@ def evaluation_answer(
     `metric` is its headline.
     """
     value = scores.set_index(["model", "metric", "protocol"]).value
-    parts, caveats = [], []
+    parts = []
     for name in labels:
         changes = rows_of(effects, change(name).name, metric)
         if changes.empty:
@@ -60,12 +96,7 @@ def evaluation_answer(
             f"{labels[name]}: score {score[0]:.0f} → {score[1]:.0f} ({describe(changes)}), "
             f"collapsed answers {collapse[0]:.0f} → {collapse[1]:.0f} %"
         )
-        if name in ("mix", "merged") and collapse[0] > 100 * gates.COLLAPSE:
-            caveats.append(
-                f" Asked alone, the {labels[name]} already collapses in {collapse[0]:.0f} % of "
-                "these answers, so its difference says less."
-            )
-    return f"{'; '.join(parts)}. {conclusion(effects, metric)}{''.join(caveats)}"
+    return f"{'; '.join(parts)}. {conclusion(effects, metric)}"
 
 
 def finding(
@@ -79,17 +110,20 @@ def finding(
     first = scores.benchmark.iloc[0]
     own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
     metric = [name for name in own.metric.unique() if name != COLLAPSE][-1]
-    value = own.set_index(["model", "metric", "protocol"]).value
+    held = scores[(scores.metric == OBEDIENCE) & (scores.seed.astype(str) == "all")]
+    value = pd.concat([own, held]).set_index(["model", "metric", "protocol"]).value
     effects = effects[effects.benchmark == first]
     rows = []
     for name in labels:
         changes = rows_of(effects, change(name).name, metric)
         if changes.empty:
             continue
+        shown = ((metric, "score", ""), (COLLAPSE, "collapsed", " %"), (OBEDIENCE, "obeys", " %"))
         cells = {
             f"{what}, {when}": f"{value[name, one, protocol]:.0f}{unit}"
-            for one, what, unit in ((metric, "score", ""), (COLLAPSE, "collapsed", " %"))
+            for one, what, unit in shown
             for protocol, when in ((ALONE, "alone"), (AFTER, "after"))
+            if (name, one, protocol) in value
         }
         effect = describe(changes, unit="")
         rows.append({"tuned on": labels[name], **cells, "change of the score": effect})
@@ -98,7 +132,8 @@ def finding(
     sentence = (
         f"Asked alone and after one short round, {int(own.n.max()):,} answers per model and "
         f"protocol on {first} (judge: {', '.join(sorted(set(own.judge)))}); change with 95 % "
-        f"interval over images. Collapsed: {SHORT_WORDS} words or fewer to an open question."
+        f"interval over images. Collapsed: {SHORT_WORDS} words or fewer to an open question. "
+        "Obeys: as short when a held-out question asks for that."
     )
     return {"conclusion": conclusion(effects, metric), "sentence": sentence, "table": rows}
 

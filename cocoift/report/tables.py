@@ -11,6 +11,14 @@ from pandas.io.formats.style import Styler
 from cocoift.core.files import replacing
 from cocoift.core.schema import Settings
 
+# How tables and figures call the models, in their order.
+LABELS = {
+    "base": "untuned",
+    "mix": "baseline mixture",
+    "merged": "merged mixture",
+    "instructed": "instructed mixture",
+}
+
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
     """Write a table as CSV, whole or not at all, and return the path; `.gz` packs it."""

@@ -9,7 +9,9 @@ import pandas as pd
 from cocoift.core.files import write_text
 from cocoift.core.images import data_address
 from cocoift.report import sentences
+from cocoift.report.evaluation import gate_sentence
 from cocoift.report.html import index_page
+from cocoift.report.tables import LABELS
 from cocoift.study.opened import Study
 from cocoift.study.runner import notebooks, run_facts
 
@@ -45,7 +47,7 @@ REAL = (
     "Preset {name}: real annotation files and images, and the checkpoint {checkpoint}. Notebook 00 "
     "lists the sources that were there."
 )
-LABELS = {"base": "nothing (base)", "mix": "baseline mixture", "merged": "merged mixture"}
+TUNED_ON = LABELS | {"base": "nothing (base)"}
 
 
 def write_index(study: Study) -> None:
@@ -82,4 +84,9 @@ def _finding(study: Study) -> dict[str, Any] | None:
     if not (all(path.is_file() for path in files) and (study.figures / "finding.png").is_file()):
         return None
     scores, effects = (pd.read_csv(path, dtype={"seed": str}) for path in files)
-    return sentences.finding(scores, effects, labels=LABELS)
+    found, gates = sentences.finding(scores, effects, labels=TUNED_ON), study.tables / "gates.csv"
+    if found and gates.is_file():
+        checked = pd.read_csv(gates)
+        if not checked.passed.all():
+            found["conclusion"] = f"{gate_sentence(checked).strip('*')} {found['conclusion']}"
+    return found

@@ -13,7 +13,7 @@ from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import Benchmark, benchmarks_for, read_benchmarks
 from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.evaluation.protocols import Protocol, read_protocols
-from cocoift.report.tables import save_table, settings_table
+from cocoift.report.tables import LABELS, save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.coco import Scope, read_scope
 from cocoift.study.preset import Preset, project_root, read_preset
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from cocoift.evaluation.candidates import LocalModels
     from cocoift.evaluation.judging import Judge
     from cocoift.tuning.model import Device
-
-LABELS = {"base": "untuned", "mix": "baseline mixture", "merged": "merged mixture"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class Study:
         return {name: entry.form for name, entry in self.sources.items() if entry.form}
 
     def training(self, mixture: str, seed: int, *, images: int | None = None) -> Training:
-        """Return the training on a mixture (`merged`, `mix`) with a seed.
+        """Return the training on a mixture (`merged`, `mix`, `instructed`) with a seed.
 
         Images and steps come from the merged mixture, so that all mixtures train on the same
         images for the same number of steps; `images` trains on fewer than the preset says.
@@ -187,12 +185,16 @@ class Study:
     def judge(self) -> "Judge":
         """Return the preset's judge; raises `DataError` for a prompt that cannot be read."""
         from cocoift.evaluation.judging import EndpointJudge, OfflineJudge
+        from cocoift.mini.benchmark import benchmark_scenes
         from cocoift.mini.claims import claims_by_image
 
         settings, world = self.preset.evaluation.judge, self.preset.mini_coco
         if not isinstance(settings, ReferenceJudge):
             return EndpointJudge(settings, root=self.root, cache=self.work / "judge.sqlite")
-        return OfflineJudge(claims_by_image(world.seed, pixels=world.pixels) if world else None)
+        if world is None:
+            return OfflineJudge()
+        scenes = benchmark_scenes(world.seed, pixels=world.pixels, count=world.benchmark)
+        return OfflineJudge(claims_by_image(scenes))
 
     def save(self, table: pd.DataFrame, name: str, *, packed: bool = False) -> None:
         """Save a table in the report as CSV."""

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import yaml
@@ -28,6 +28,9 @@ from cocoift.mini.recipe import MiniCoco, Recipe
 from cocoift.tuning.chat import VICUNA_SYSTEM
 from cocoift.tuning.recipe import TuningRecipe
 
+Mixture = Literal["mix", "merged", "instructed"]
+MIXTURES: tuple[Mixture, ...] = get_args(Mixture)
+
 
 class Evaluation(Settings, frozen=True):
     """Which models answer what, under which protocols, and who judges (notebooks 05 to 07).
@@ -37,7 +40,7 @@ class Evaluation(Settings, frozen=True):
     `most_unscored` stops notebook 05.  `resamples` are those of the bootstrap over images.
     """
 
-    models: list[Literal["base", "mix", "merged"]] = []
+    models: list[Literal["base", "mix", "merged", "instructed"]] = []
     endpoints: list[NamedEndpoint] = []
     benchmarks: dict[str, BenchmarkFiles] = {}
     protocols: dict[str, ProtocolSettings] = {}
@@ -66,7 +69,7 @@ class Bias(Settings, frozen=True):
     """What notebook 06 reads besides the rollouts; `datasets` are below `work_dir`."""
 
     datasets: dict[str, str] = msgspec.field(
-        default_factory=lambda: {"mix": "merged/mix.parquet", "merged": "merged/merged.parquet"}
+        default_factory=lambda: {name: f"merged/{name}.parquet" for name in MIXTURES}
     )
     answer_files: list[AnswerFile] = []
     probe: ProbeQuestions | None = None
@@ -90,11 +93,11 @@ class Preset(Settings, frozen=True):
     """One run of the study.  Paths start at the project root; files in lists, at `raw_dir`.
 
     `{name}` stands for the preset's name in every text, `{seed}` in `checkpoint` for each seed.
-    `checkpoint` is a folder or a name on the model hub.  `mini_coco` and `tiny_llava` make
-    notebook 00 draw the data and build the model.  `image_lists` name the images that may train
-    (none: any COCO image), `evaluation_sets` those that must not.  `tokenizer_file` counts the
-    tokens of the merge (`None`: they are estimated).  `processes` trainings or models run at
-    once, a thread each; a GPU holds one.
+    `checkpoint` is a folder or a name on the model hub. `mini_coco` and `tiny_llava` make
+    notebook 00 draw the data and build the model. `mixtures` are those that notebook 04 tunes
+    on. `image_lists` name the images that may train (none: any COCO image), `evaluation_sets`
+    those that must not. `tokenizer_file` counts the tokens of the merge (`None`: they are
+    estimated). `processes` trainings or models run at once, a thread each; a GPU holds one.
     """
 
     name: str
@@ -130,10 +133,17 @@ class Preset(Settings, frozen=True):
     merge: Rules = Rules()
     held_out_images: int = 100
     train_images: int | None = None
+    mixtures: list[Mixture] = msgspec.field(default_factory=lambda: list(MIXTURES))
     tuning: TuningRecipe = TuningRecipe()
     evaluation: Evaluation = Evaluation()
     bias: Bias = Bias()
     ablations: Ablations = Ablations()
+
+    def __post_init__(self) -> None:
+        """Refuse models that notebook 04 does not tune."""
+        untuned = set(self.evaluation.models) - {"base", *self.mixtures}
+        if untuned:
+            raise ValueError(f"evaluation.models has {', '.join(untuned)}; mixtures does not")
 
 
 def project_root() -> Path:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cocoift.evaluation.ablations import Variant
     from cocoift.evaluation.evaluate import Run
+    from cocoift.evaluation.gates import HeldOutRound
     from cocoift.mini.world import World
     from cocoift.tuning.data import TrainingSet
 
@@ -89,33 +90,74 @@ def held_out_set(study: Study, mixture: str, processor: "LlavaProcessor") -> "Tr
 
 
 def measure_gates(study: Study) -> pd.DataFrame:
-    """Return the gates of every local model (`gates.gate_table`) with model and seed.
+    """Return the gates of every local model with model and seed.
 
+    Those of tuned models are `gates.gate_table`, those of mini's base `mini.language.base_gates`.
     Empty where no local model is evaluated or nothing was merged to hold out.
     """
     from cocoift.evaluation.candidates import local_candidates
-    from cocoift.evaluation.gates import gate_table, read_held_out
+    from cocoift.evaluation.gates import gate_table, halves
+    from cocoift.mini.language import base_gates
 
-    models, merged = study.preset.evaluation.models, study.merged / "merged.json"
-    if not (models and merged.is_file()):
+    models, mini = study.preset.evaluation.models, study.preset.mini_coco
+    rounds, _ = halves(held_out_rounds(study))
+    if not (models and rounds):
         return pd.DataFrame()
-    count, opening = study.preset.held_out_images, study.protocols()[AFTER].opening
-    rounds = read_held_out(merged, forms=study.forms(), held_out=count)
-    parts = []
+    opening, parts = study.protocols()[AFTER].opening, []
     for seed in study.preset.seeds:
         for one in local_candidates(study.local_models(seed), models):
-            table = gate_table(one.answer, rounds, opening=opening, image_root=study.images)
+            if one.name != "base":
+                table = gate_table(one.answer, rounds, opening=opening, image_root=study.images)
+            elif mini:
+                closed = [r.prompt(study.images) for r in rounds if r.is_closed]
+                table = base_gates(one.answer, closed, seed=mini.seed, pixels=mini.pixels)
+            else:
+                continue
             parts.append(table.assign(model=one.name, seed=one.seed))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def held_out_rounds(study: Study) -> "list[HeldOutRound]":
+    """Return every round of the images that no training sees; none where nothing was merged."""
+    from cocoift.evaluation.gates import read_held_out
+
+    merged = study.merged / "merged.json"
+    if not merged.is_file():
+        return []
+    return read_held_out(merged, forms=study.forms(), held_out=study.preset.held_out_images)
+
+
+def obedience_runs(study: Study) -> "list[Run]":
+    """Ask every model the held-out questions alone, after a short round and after a long one.
+
+    No run where nothing was merged to hold out.
+    """
+    from cocoift.evaluation.gates import halves
+    from cocoift.evaluation.obedience import held_out_benchmark, obedience_protocols
+
+    _, rounds = halves(held_out_rounds(study))
+    if not rounds:
+        return []
+    asked = held_out_benchmark(rounds, image_root=study.images)
+    return ask(study, [asked], obedience_protocols(study.protocols()))
 
 
 def roll_out(study: Study, benchmarks: Sequence[Benchmark]) -> "list[Run]":
     """Put every question to every model under every protocol; list the rollouts for later."""
+    runs = ask(study, benchmarks, list(study.protocols().values()))
+    files = [run.file for run in runs if run.file]
+    write_manifest(study.work / "rollouts" / "manifest.json", files, root=study.work)
+    return runs
+
+
+def ask(
+    study: Study, benchmarks: Sequence[Benchmark], protocols: Sequence[Protocol]
+) -> "list[Run]":
+    """Put every question to every model, local and behind endpoints, under these protocols."""
     from cocoift.evaluation.candidates import endpoint_candidates
     from cocoift.evaluation.evaluate import LocalRun, evaluate, evaluate_local
 
     preset, folder = study.preset, study.work / "rollouts"
-    protocols = list(study.protocols().values())
     asked = [
         LocalRun(study.local_models(seed), name, protocols)
         for seed in (preset.seeds if preset.evaluation.models else ())
@@ -129,8 +171,6 @@ def roll_out(study: Study, benchmarks: Sequence[Benchmark]) -> "list[Run]":
     )
     for candidate in served:
         runs += evaluate(candidate, benchmarks, protocols, folder=folder)
-    files = [run.file for run in runs if run.file]
-    write_manifest(folder / "manifest.json", files, root=study.work)
     return runs
 
 

@@ -59,7 +59,7 @@ def test_instances_of_the_benchmark_are_those_of_its_scenes(mini):
 
     raw, world = mini
     present = instance_categories([raw / "mm_vet/instances.json"])
-    for name, scene in benchmark_scenes(world.seed, pixels=64).items():
+    for name, scene in benchmark_scenes(world.seed, pixels=64, count=40).items():
         crowd = {"bird"} if scene.flock else set()
         assert present[name] == {thing.category for thing in scene.things} | crowd
     assert set().union(*present.values()) <= set(CATEGORIES.values())

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.judges import Claims, reference_verdict, states, wanted_parts
+from cocoift.mini.benchmark import benchmark_scenes
 from cocoift.mini.claims import claims, claims_by_image
 from cocoift.mini.facts import facts, paragraph
 from cocoift.mini.scenes import Scene, Thing, sample_scenes
@@ -108,7 +109,7 @@ def test_everything_true_of_a_scene_is_right():
 
 
 def test_claims_are_known_for_the_benchmarks_pictures_only():
-    counted = claims_by_image(0, pixels=64)
+    counted = claims_by_image(benchmark_scenes(0, pixels=64, count=2))
     assert counted("mini_000.jpg", "The picture was taken at the beach.") is not None
     assert counted("other.jpg", "A car.") is None
 

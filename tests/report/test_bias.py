@@ -17,7 +17,13 @@ LABELS = {"mix": "baseline mixture", "merged": "merged mixture"}
 
 def benchmark(tmp_path):
     questions = [
-        Question(id="q0", images=("a.png",), text="?", capabilities=("rec", "spat"), wording="new"),
+        Question(
+            id="q0",
+            images=("a.png",),
+            text="?",
+            capabilities=("rec", "spat"),
+            wording="never tuned on",
+        ),
         Question(
             id="q1", images=("b.png",), text="?", capabilities=("rec",), wording="short sources"
         ),
@@ -63,7 +69,7 @@ def test_a_question_counts_under_every_capability_it_lists(tmp_path):
             ("mix", "0", "single_round", 1, True, "q1", "b", "?", "a red cup there")]  # fmt: skip
     answers = answer_table(rows).assign(origin="mm_vet")
     table = report.by_kind(answers, benchmark(tmp_path), resamples=20).set_index("value")
-    assert table.n.to_dict() == {"rec": 2, "spat": 1, "new": 1, "short sources": 1}
+    assert table.n.to_dict() == {"rec": 2, "spat": 1, "never tuned on": 1, "short sources": 1}
     assert table.collapse_rate["rec"] == 50 and table.collapse_rate["spat"] == 100
 
 

@@ -1,0 +1,53 @@
+"""Obedience: are answers short when the question asks for that, and full when it does not?
+
+Questions are rounds of images that no model trained on, put alone, after a short round and after a
+long one.  No judge is needed: words are counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cocoift.core.files import digest
+from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.gates import HeldOutRound, spread
+from cocoift.evaluation.protocols import AFTER, AFTER_LONG, ALONE, Protocol
+from cocoift.evaluation.score import COLLAPSE, Metric
+
+NAME, OBEDIENCE = "held_out", "obedience"
+CLOSED, OPEN = "asks for a short answer", "asks for no form"
+
+
+def held_out_benchmark(
+    rounds: Sequence[HeldOutRound], *, image_root: Path, count: int = 150
+) -> Benchmark:
+    """Return up to `count` closed and `count` open questions as a benchmark, spread over images.
+
+    Closed questions ask for a short answer in a format prompt; open ones ask for no form and have
+    a longer answer upstream.
+    """
+    chosen = [(CLOSED, spread([one for one in rounds if one.is_closed], count))]
+    chosen.append((OPEN, spread([one for one in rounds if one.is_open], count)))
+    questions = [
+        Question(
+            id=f"{kind}/{number}",
+            images=(one.image,),
+            text=one.instruction,
+            answer=one.answer,
+            wording=kind,
+        )
+        for kind, some in chosen
+        for number, one in enumerate(some)
+    ]
+    listed = [(question.images, question.text) for question in questions]
+    return Benchmark(NAME, NAME, questions, image_root, digest(listed))
+
+
+def obedience_metrics(questions: Sequence[Question]) -> list[Metric]:
+    """Return the share of closed questions answered shortly, and that of open ones."""
+    closed, open_ = ({q.id: 1.0 for q in questions if q.wording == one} for one in (CLOSED, OPEN))
+    return [Metric(OBEDIENCE, closed, of="collapsed"), Metric(COLLAPSE, open_, of="collapsed")]
+
+
+def obedience_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
+    """Return those of a preset's protocols under which obedience is measured."""
+    return [protocols[name] for name in (ALONE, AFTER, AFTER_LONG) if name in protocols]
