@@ -112,10 +112,12 @@ def task_notebook():
     """Execute one notebook of the study."""
     package = [*(ROOT / "cocoift").rglob("*.py"), *small_files()]
     package += (ROOT / "cocoift").rglob("*.html")
-    before, upstream, raw = None, [], raw_files()
+    before, upstream, executed, raw = None, [], [], raw_files()
     for notebook in study.notebooks(ROOT):
         name = notebook.stem
         products = [STUDY.work / PRODUCTS[name]] if name in PRODUCTS else []
+        if name.startswith("09"):  # it reads the tables of all others
+            upstream = [*upstream, *executed]
         inputs = {"preset": settings_of(name), "raw": raw, "curation": decisions(name)}
         yield {
             "name": name,
@@ -126,6 +128,7 @@ def task_notebook():
             "task_dep": [f"notebook:{before}"] if before else [],
         }
         before = name
+        executed.append(REPORTS / f"{name}.ipynb")
         upstream = [*upstream, *products]
 
 

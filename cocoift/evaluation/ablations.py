@@ -21,7 +21,7 @@ from cocoift.sources.base import decode
 
 # Mixtures written by code that lays them out differently are not reused; raise it with a change.
 _VERSION = 1
-Ablation = Literal["dose", "factors", "answers", "images", "openings"]
+Ablation = Literal["dose", "factors", "answers", "sources", "images", "openings"]
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 # The source whose upstream file answers every question twice, in a phrase and in a sentence.
 _TWICE = "gqa"
@@ -47,6 +47,7 @@ class Variant:
     layout: Layout = MERGED
     share: float = 1.0
     answers: Literal["all", "short", "sentence"] = "all"
+    left_out: tuple[str, ...] = ()
     images: int | None = None
 
 
@@ -65,11 +66,16 @@ WHOLE = {name: Variant(name=name, layout=layout) for name, layout in LAYOUTS.ite
 
 
 def arms(
-    wanted: Sequence[str], *, doses: Sequence[float], image_counts: Sequence[int]
+    wanted: Sequence[str],
+    *,
+    doses: Sequence[float],
+    image_counts: Sequence[int],
+    groups: Mapping[str, Sequence[str]],
 ) -> list[Arm]:
     """Return the trained arms of the wanted ablations, in the order to show them.
 
-    `doses` are shares of images laid out as in `mix`; `image_counts` come before all images.
+    `doses` are shares of images laid out as in `mix`; `image_counts` come before all images;
+    `groups` are sources to leave out together, by name.
     Raises `DataError` for an ablation that is not one of `ABLATIONS`.
     """
     if strange := set(wanted) - set(ABLATIONS):
@@ -88,6 +94,11 @@ def arms(
     for kind in ("short", "sentence") if "answers" in wanted else ():
         variant = Variant(name=f"gqa-{kind}", layout=MIX, answers=kind)
         found.append(Arm("answers", kind, variant))
+    if "sources" in wanted:
+        found.append(Arm("sources", "all sources", WHOLE["merged"]))
+    for name, sources in groups.items() if "sources" in wanted else ():
+        variant = Variant(name=f"without-{name.replace(' ', '-')}", left_out=tuple(sources))
+        found.append(Arm("sources", f"without {name}", variant))
     if "images" in wanted:
         fewer = [Variant(name=f"images-{count}", images=count) for count in image_counts]
         found += [Arm("images", f"{one.images:,}", one) for one in (UNTUNED, *fewer)]
@@ -111,6 +122,7 @@ def variant_records(
     for turns in images:
         chosen = _rank(turns[0].turn.image_id) < variant.share
         kept = turns if variant.answers == "all" else _answered_by_gqa(turns, variant, sentences)
+        kept = [one for one in kept if one.turn.source not in variant.left_out]
         if kept:
             layout = variant.layout if chosen else MERGED
             yield from records([kept], layout=layout, budget=budget, image_dir=image_dir)

@@ -37,8 +37,12 @@ class HeldOutRound:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the round asks for a short answer in a format prompt."""
-        return self.form in ("phrase", "number", "yes_no") and has_format_prompt(self.instruction)
+        """Whether the round asks for a short answer and upstream gives one.
+
+        RefCOCO's boxes and descriptions are right answers of more words.
+        """
+        short = self.form in ("phrase", "number", "yes_no") and has_format_prompt(self.instruction)
+        return short and len(self.answer.split()) <= SHORT_WORDS
 
     @property
     def is_open(self) -> bool:

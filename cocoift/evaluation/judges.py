@@ -19,6 +19,16 @@ _WORD = re.compile(
 )
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_COUNTS = {"couple": "2", "pair": "2", "dozen": "12"} | {n: str(i) for i, n in enumerate(_NUMBERS)}
+# `a green-covered book` is a green book.
+_COMPOUND = re.compile(r"(?<=[a-z])-[a-z]+ed\b")
+_SENTENCE = re.compile(r"[.!?;:](?:\s|$)")
+_CLAUSE = re.compile(r",(?:\s|$)|\bbut\b")
+# Sizes and places have two names each; shades of colours differ and are no such names.
+_SAME = {"upper": "top", "lower": "bottom", "big": "large", "tiny": "small", "little": "small"}
+_NEGATIONS = frozenset({"no", "not", "never", "without", "neither", "nor", "cannot", "none"})
+# How far before a word its negation stands: `is not at the top left`.
+_REACH = 4
 
 
 class ReferenceJudge(Settings, frozen=True, tag_field="kind", tag="reference"):
@@ -53,26 +63,50 @@ def wanted_parts(answer: str) -> list[list[str]]:
     ]
 
 
-def states(text: str, part: str) -> bool:
-    """Tell whether a text holds a part as whole words, whatever case, numbers as words or digits.
+def states(text: str, part: str) -> float:
+    """Return how far a text states a part: 1, 0, or one half as an alternative (`red or blue`).
 
-    `"A red car."` states `red car` and `car`, not `red` of `redder`.  Plurals state their singular
-    and the other way round, hyphens part words (`ten-pound` states `ten`), signs and thousands
-    belong to their number: `5` is not `-5`, `12` not `12,000`.
+    Parts are whole words, whatever case: `"A red car."` states `red car` and `car`, not `red` of
+    `redder`.  Plurals state their singular and the other way round, numbers are words or digits,
+    hyphens part words (`ten-pound` states `ten`, `a green-covered book` a green book), sizes and
+    places have two names (`upper left`), signs and thousands belong to their number: `5` is not
+    `-5`, `12` not `12,000`.  What the same clause
+    denies shortly before is not stated.
     """
-    return _holds(_words(text), _words(part)) if _words(part) else part.strip() in text
+    wanted = _words(part)
+    if not wanted:
+        return float(part.strip() in text)
+    if not _places(_words(text), wanted):
+        return 0.0
+    found = []
+    for sentence in _SENTENCE.split(_folded(text)):
+        share = 0.5 if "or" in _words(sentence) and "or" not in wanted else 1.0
+        for words in map(_words, _CLAUSE.split(sentence)):
+            for at in _places(words, wanted):
+                found.append(0.0 if _denied(words[max(0, at - _REACH) : at]) else share)
+    return max(found, default=1.0)  # a part that runs over the end of a clause, as lists do
+
+
+def _denied(before: Sequence[str]) -> bool:
+    return any(w in _NEGATIONS or w.endswith(("n't", "n’t")) for w in before)
+
+
+def _folded(text: str) -> str:
+    # Some of MM-Vet's answers spell a line break as a backslash and an n.
+    folded = unicodedata.normalize("NFKC", text.replace("\\n", " ")).casefold()
+    return _COMPOUND.sub("", folded)
 
 
 def _words(text: str) -> list[str]:
-    # Some of MM-Vet's answers spell a line break as a backslash and an n.
-    folded = unicodedata.normalize("NFKC", text.replace("\\n", " ")).casefold()
-    return [_plain(word) for word in _WORD.findall(folded)]
+    return [_plain(word) for word in _WORD.findall(_folded(text))]
 
 
 def _plain(word: str) -> str:
     """Return one spelling for all forms of a number, and for a word's singular and plural."""
-    if word in _NUMBERS:
-        return str(_NUMBERS.index(word))
+    if word in _COUNTS:
+        return _COUNTS[word]
+    if word in _SAME:
+        return _SAME[word]
     number = word.replace(",", "").replace("\u2212", "-")
     if _NUMBER.fullmatch(number):
         return f"{float(number):g}" if len(number) < 15 else number.removeprefix("+")
@@ -83,9 +117,9 @@ def _plain(word: str) -> str:
     return word
 
 
-def _holds(words: Sequence[str], part: Sequence[str]) -> bool:
+def _places(words: Sequence[str], part: Sequence[str]) -> list[int]:
     size = len(part)
-    return any(list(words[at : at + size]) == list(part) for at in range(len(words) - size + 1))
+    return [at for at in range(len(words) - size + 1) if list(words[at : at + size]) == list(part)]
 
 
 def reference_verdict(question: Question, answer: str, *, claims: Claims | None = None) -> Verdict:
@@ -95,8 +129,8 @@ def reference_verdict(question: Question, answer: str, *, claims: Claims | None 
     share of right statements among all (1 without `claims`).  The score is their harmonic mean.
     Steps, where a question has them, count as half: as InfiMM-Eval scores answer and steps.
 
-    Blind to paraphrase (an apple called fruit is not stated), to negation outside mini's scenes
-    ("not red" states red), and to style: it measures facts, not fluency.
+    Blind to paraphrase (an apple called fruit is not stated) and to style: it measures facts, not
+    fluency.
     """
     if not question.answer:
         return Verdict(None, "upstream gives no answer to compare with")
@@ -113,4 +147,6 @@ def reference_verdict(question: Question, answer: str, *, claims: Claims | None 
 
 def _stated_share(wanted: str, answer: str) -> float:
     parts = wanted_parts(wanted)
-    return sum(any(states(answer, form) for form in forms) for forms in parts) / len(parts)
+    return sum(max((states(answer, form) for form in forms), default=0.0) for forms in parts) / len(
+        parts
+    )

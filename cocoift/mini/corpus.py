@@ -23,7 +23,7 @@ ACCOUNTS = (
     "Say what is in this picture and where.",
 )
 ABOUT = ("Tell me about the {category}.", "What can you say about the {category}?")
-SETTING = "Where could this picture have been taken, and what can be seen there?"
+SETTING = "What kind of place could this be, and what can be seen there?"
 
 DESCRIPTION_SHARE = 0.65
 PROMPT_SHARE = 0.1
@@ -68,7 +68,7 @@ def _about(thing: Thing, rng: random.Random) -> tuple[str, str]:
 
 def _setting(scene: Scene) -> tuple[str, str]:
     seen = listed([article(thing.name) for thing in scene.by_quarter()])
-    return SETTING, f"It could have been taken {at_ground(scene.background)}. There is {seen}."
+    return SETTING, f"It could be {at_ground(scene.background)}. There is {seen}."
 
 
 def vocabulary_texts(scenes: list[Scene], rng: random.Random) -> list[str]:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from cocoift.evaluation import gates
 from cocoift.evaluation.effects import describe, sign
-from cocoift.evaluation.protocols import AFTER
+from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import COLLAPSE
 from cocoift.report.ablations import CHANGE, OBEYS
 
@@ -80,6 +80,25 @@ def answers_sentence(table: pd.DataFrame, effect: pd.DataFrame, metric: str) -> 
         0: "It is not shown.",
     }
     return f"{text} {verdict[sign(effect)]}"
+
+
+def sources_sentence(table: pd.DataFrame, collapse: pd.DataFrame, score: pd.DataFrame) -> str:
+    """Say which groups of sources matter for collapse and score: those shown to change either.
+
+    `collapse` and `score` are the effects of leaving a group out, after the short round.
+    """
+    alone = _of(table, ALONE, COLLAPSE).value
+    parts = []
+    for name, rows in collapse.groupby("contrast", sort=False):
+        own = score[score.contrast == name]
+        if sign(rows) or sign(own):
+            parts.append(
+                f"**{name}** collapse {describe(rows)}, score {describe(own)}, collapse asked "
+                f"alone {alone['all sources']:.0f} → {alone[name]:.0f} %"
+            )
+    rest = len(set(collapse.contrast)) - len(parts)
+    text = f"After the short round, against all sources: {'; '.join(parts) or 'no group matters'}."
+    return f"{text} For {rest} of the groups neither effect is shown."
 
 
 def images_sentence(table: pd.DataFrame, effects: pd.DataFrame, metric: str) -> str:

@@ -73,8 +73,9 @@ def compared(
     """Return the paired differences after the short round that the sentences rest on.
 
     Per ablation: the last dose minus none, sentences minus phrases, every number of images minus
-    all of them; and what each factor of the 2 x 2 adds to multi-round minus single round
-    (`factor_contrasts`).  Columns: ablation, then those of `effects.effect_table`.
+    all of them, every group of sources left out minus none; and what each factor of the 2 x 2
+    adds to multi-round minus single round (`factor_contrasts`). Columns: ablation, then those of
+    `effects.effect_table`.
     """
     by: dict[str, dict[str, str]] = {}
     for arm in arms:
@@ -89,6 +90,12 @@ def compared(
             _after(setting, name, images["all"])
             for setting, name in images.items()
             if setting != "all"
+        ]
+    if "all sources" in (sources := by.get("sources", {})):
+        wanted["sources"] = [
+            _after(setting, name, sources["all sources"])
+            for setting, name in sources.items()
+            if setting != "all sources"
         ]
     if "factors" in by:
         wanted["factors"] = factor_contrasts()

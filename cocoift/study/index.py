@@ -17,8 +17,8 @@ from cocoift.study.runner import notebooks, run_facts
 
 # File, title, text for those who cannot see it.  The first figure is the finding's.
 FIGURES = (
-    ("finding.png", "Score and collapsed answers, asked alone and after one short round",
-     "Score and share of collapsed answers per model, alone and after a short round"),
+    ("finding.png", "Score, collapsed answers and obedience, alone and after one short round",
+     "Score, share of collapsed answers and obedience per model, alone and after a short round"),
     ("rounds.png", "Collapse in open rounds after one short round",
      "A line per model: share of answers of three words or fewer in rounds 2 to 5"),
     ("ablation_dose.png", "How much of the baseline's layout is enough",

@@ -76,15 +76,32 @@ class Bias(Settings, frozen=True):
     synonyms: str = "data/coco_synonyms.txt"
 
 
+GROUPS = {
+    "short questions": [
+        "coco_qa", "visual_genome_qa", "vqav2", "okvqa", "st_vqa", "vsr", "gqa", "visual7w",
+    ],
+    "explained answers": ["vqa_e", "aokvqa", "vqa_x"],
+    "terse dialogs": ["visdial"],
+    "long conversations": [
+        "llava_instruct", "lvis_instruct4v", "svit", "sharegpt4v", "lrv_instruct", "unimm_chat",
+    ],
+    "captions and paragraphs": ["coco_captions", "image_paragraph"],
+    "counting": ["tallyqa"],
+    "regions": ["refcoco"],
+}  # fmt: skip
+
+
 class Ablations(Settings, frozen=True):
     """Which ablations notebook 07 runs; all but `openings` train adapters of their own.
 
     `doses` are shares of images laid out as in the baseline, `openings` rounds in order by kind.
+    `groups` are the sources that the ablation `sources` leaves out together.
     """
 
     run: list[Ablation] = []
     doses: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     image_counts: list[int] = []
+    groups: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(GROUPS))
     openings: dict[str, list[str]] = {}
     gqa_questions: str = "gqa/train_balanced_questions.json"
 

@@ -88,25 +88,36 @@ def test_both_answers_arms_ask_the_same_questions_and_only_the_answers_differ():
 
 
 def test_the_two_by_two_holds_both_mixtures_and_two_more():
-    found = arms(["factors"], doses=(), image_counts=())
+    found = arms(["factors"], doses=(), image_counts=(), groups={})
     layouts = [dataclasses.astuple(arm.variant.layout) for arm in found]
     assert sorted(layouts) == sorted(
-        {(p, s) for p in ("first", "every") for s in ("apart", "mixed")}
+        {(p, s, 0) for p in ("first", "every") for s in ("apart", "mixed")}
     )
     assert [a.variant.name for a in found] == ["mix", "first-mixed", "every-apart", "merged"]
     assert found[0].variant.layout == Layout(prompts="first", sources="apart")
 
 
 def test_the_ends_of_the_dose_and_all_images_are_not_trained_again():
-    found = arms(["dose", "images"], doses=(0, 0.5, 1), image_counts=(50,))
+    found = arms(["dose", "images"], doses=(0, 0.5, 1), image_counts=(50,), groups={})
     names = [(arm.setting, arm.variant.name) for arm in found]
     assert names == [("0 %", "merged"), ("50 %", "dose-50"), ("100 %", "mix"),
                      ("0", "base"), ("50", "images-50"), ("all", "merged")]  # fmt: skip
 
 
+def test_a_group_of_sources_is_left_out_and_the_rest_stays_merged():
+    groups = {"terse dialogs": ["visdial"], "short questions": ["vqav2", "aokvqa"]}
+    found = arms(["sources"], doses=(), image_counts=(), groups=groups)
+    names = {arm.setting: arm.variant.name for arm in found}
+    assert names == {"all sources": "merged", "without terse dialogs": "without-terse-dialogs",
+                     "without short questions": "without-short-questions"}  # fmt: skip
+    for record, whole in zip(made(found[2].variant), made(WHOLE["merged"]), strict=True):
+        kept = [name for name in whole.sources if name not in groups["short questions"]]
+        assert record.sources == kept and len(kept) < len(whole.sources)
+
+
 def test_an_unknown_ablation_is_named_with_those_there_are():
     with pytest.raises(DataError, match=rf"\['doze'\] are none of {', '.join(ABLATIONS)}"):
-        arms(["doze"], doses=(), image_counts=())
+        arms(["doze"], doses=(), image_counts=(), groups={})
 
 
 def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_path):
@@ -297,7 +308,7 @@ def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
     table = verdicts({"mix": (0, 27), "merged": (0, 3)})
     both = pd.concat([table, table.assign(seed=1)])
     found = report.arm_table(
-        arms(["dose"], doses=(0.0, 1.0), image_counts=()), both, [METRIC], resamples=100
+        arms(["dose"], doses=(0.0, 1.0), image_counts=(), groups={}), both, [METRIC], resamples=100
     )
     assert list(found.columns) == list(report.COLUMNS)
     assert set(found.seed) == {"0", "1", "all"}

@@ -13,10 +13,11 @@ from cocoift.evaluation.benchmarks import (
 )
 from cocoift.evaluation.endpoint import Endpoint
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.gates import HeldOutRound, gate_table
+from cocoift.evaluation.gates import HeldOutRound, gate_table, halves
 from cocoift.evaluation.judge_api import OpenAiJudge
 from cocoift.evaluation.judges import Claims
 from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_table
+from cocoift.evaluation.obedience import held_out_benchmark
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.report import evaluation as report
@@ -148,7 +149,7 @@ def rounds(mixture):
     return [*closed, *free, *terse]
 
 
-def test_gates_ask_closed_open_and_opening_questions_apart(mixture):
+def test_gates_ask_closed_and_opening_questions_and_no_open_ones(mixture):
     asked = []
 
     def answer(asks):
@@ -158,20 +159,47 @@ def test_gates_ask_closed_open_and_opening_questions_apart(mixture):
             yield number, "red" if "Answer" in text else "It is red all over."
 
     table = gate_table(answer, rounds(mixture), opening=["Where? Answer!"], image_root=mixture)
-    assert table.value.tolist() == [1.0, 0.0, 1.0] and table.passed.all()
-    assert table.n.tolist() == [10, 10, 10] and "<image>\nwhat" not in asked
+    assert table.value.tolist() == [1.0, 1.0] and table.passed.all()
+    assert table.n.tolist() == [10, 10] and all("Answer" in text for text in asked)
 
 
-def test_a_gate_fails_for_a_model_that_is_always_short_and_without_answers(mixture):
-    def short(asks):
-        return ((number, "red") for number in range(len(asks)))
+def test_a_gate_fails_for_a_model_that_is_never_short_and_without_answers(mixture):
+    def long(asks):
+        return ((number, "It is red all over.") for number in range(len(asks)))
 
     def broken(asks):
         return ((number, Failure("HTTP 500")) for number in range(len(asks)))
 
     options = {"opening": ["Where?"], "image_root": mixture}
-    assert gate_table(short, rounds(mixture), **options).passed.tolist() == [True, False, True]
+    assert not gate_table(long, rounds(mixture), **options).passed.any()
     assert not gate_table(broken, rounds(mixture), **options).passed.any()
+
+
+def test_gates_and_outcomes_are_measured_on_different_images(mixture):
+    chosen, others = ({one.image for one in part} for part in halves(rounds(mixture)))
+    assert len(chosen) == len(others) == 5 and not chosen & others
+
+
+def test_obedience_is_counted_on_closed_questions_and_collapse_on_open_ones(mixture):
+    asked = held_out_benchmark(rounds(mixture), image_root=mixture)
+    assert [q.text for q in asked.questions].count("what") == 0  # terse upstream: neither of both
+    replies = {q.id: "red" if q.id.endswith(("0", "1", "2")) else "It is red all over."
+               for q in asked.questions}  # fmt: skip
+    said = [Rollout(q.id, list(q.images), [Round(q.text, replies[q.id])]) for q in asked.questions]
+    made = Run(asked, "mix", 0, "single_round", said)
+    table = report.obedience_scores([made], resamples=50)
+    whole = table[table.seed == "all"].set_index("metric")
+    assert whole.value.to_dict() == {"obedience": 30.0, "collapse": 30.0}
+    assert whole.n.tolist() == [10, 10]
+    line = sentences.obedience_sentence(table, {"mix": "baseline"})
+    assert "baseline: short when asked in 30 %, full when not in 70 %" in line
+
+
+def test_the_gate_sentence_names_what_fails():
+    rows = [("mix", "short when asked to be", True), ("base", "does not obey yet", False)]
+    table = pd.DataFrame(rows, columns=["model", "gate", "passed"])
+    assert "1 of 2 gates fail (base: does not obey yet)" in report.gate_sentence(table)
+    assert report.gate_sentence(table.head(1)) == "All 1 gates pass."
 
 
 def test_where_a_mixture_teaches_unasked_short_answers_is_told(mixture):

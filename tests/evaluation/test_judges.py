@@ -33,7 +33,7 @@ def score(answer, reply, **more):
     ],
 )
 def test_a_part_is_stated_as_whole_words(text, part, held):
-    assert states(text, part) is held
+    assert states(text, part) == held
 
 
 def test_and_wants_every_part_and_or_any_form():

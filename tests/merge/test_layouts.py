@@ -15,7 +15,7 @@ from cocoift.merge.export import (
     write_mixture,
 )
 from cocoift.merge.formats import encode_records
-from cocoift.merge.layouts import MERGED, MIX, Layout, records
+from cocoift.merge.layouts import LAYOUTS, MERGED, MIX, Layout, records
 from cocoift.merge.rules import Rules
 
 
@@ -55,6 +55,20 @@ def test_prompt_placement_and_mixing_can_be_taken_apart():
     assert [has_format_prompt(q) for q in asked(first_mixed[0])][:4] == [True, False, False, False]
     every_apart = {r.id: asked(r) for r in made(Layout(prompts="every", sources="apart"))}
     assert all(has_format_prompt(q) for q in every_apart["000000000009-vqav2"])
+
+
+def test_the_instructed_layout_prompts_terse_turns_of_conversations_and_changes_nothing_else():
+    (plain,), (prompted,) = made(MERGED), made(LAYOUTS["instructed"])
+    changed = [(one, two) for one, two in zip(asked(plain), asked(prompted), strict=True)
+               if one != two]  # fmt: skip
+    assert changed == [("Where?", f"Where? {SHORT}")]  # its answer: "At the top."
+    assert prompted.conversations[1::2] == plain.conversations[1::2]
+    assert prompted.sources == plain.sources
+
+
+def test_a_prompt_on_a_terse_turn_counts_towards_the_budget():
+    # Eight turns of 10 tokens fill 80; the prompt on one of them takes more than that.
+    assert len(made(MERGED, budget=80)) == 1 and len(made(LAYOUTS["instructed"], budget=80)) == 2
 
 
 def test_a_baseline_record_that_is_too_long_is_cut_between_turns():
