@@ -1,9 +1,10 @@
 """What notebook 05 shows: trust in the judge, tables beside the paper's, dialogs that changed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import pandas as pd
 import yaml
 
@@ -25,6 +26,7 @@ from cocoift.evaluation.score import (
     score_table,
 )
 from cocoift.report.merge import mixtures_rounds
+from cocoift.sources.base import decode
 
 
 def protocol_table(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
@@ -142,44 +144,54 @@ def wide_table(
 
 
 def trust_sentence(trust: pd.DataFrame) -> str:
-    """Say how the judge agrees with hand-given scores."""
-    found = agreement(trust["judge"], trust["hand"])
+    """Say how the judge agrees with hand-given scores, for each part of the answers."""
+    parts = []
+    for part, own in trust.groupby("part", sort=False):
+        found = agreement(own["judge"], own["hand"])
+        parts.append(
+            f"over {len(own)} {_PARTS[part]}, rank correlation {found['rank_correlation']:.2f} and "
+            f"mean absolute error {found['mean_absolute_error']:.2f}"
+        )
+    text = "; ".join(parts)
     return (
-        f"Over {len(trust)} answers: mean absolute error {found['mean_absolute_error']:.2f}, rank "
-        f"correlation {found['rank_correlation']:.2f}, deviation between repeats "
-        f"{trust['spread'].mean():.2f}. Where judge and hand are 0.3 or more apart:"
+        f"{text[:1].upper()}{text[1:]}. Deviation between repeats {trust['spread'].mean():.2f}. "
+        "Where judge and hand are 0.3 or more apart:"
     )
 
 
-def read_trust(path: Path) -> tuple[list[Question], list[str], list[float]]:
-    """Return the hand-labelled answers that judges are checked on: questions, answers, scores.
+_PARTS = {"model": "answers of models", "misleading": "answers written to mislead"}
 
-    Raises `DataError` when the file is damaged.
-    """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        questions = [
-            Question(id=str(n), images=("",), text=row["question"], answer=row["answer"])
-            for n, row in enumerate(rows)
-        ]
-        return questions, [row["reply"] for row in rows], [float(row["score"]) for row in rows]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: {error}; restore it from the repository") from error
+
+class _Graded(msgspec.Struct):
+    part: Literal["model", "misleading"]
+    question: str
+    answer: str
+    reply: str
+    score: float
+    image: str = ""
+    kind: str = ""
 
 
 def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
-    """Return each hand-labelled answer with its label and the judge's scores.
+    """Return each hand-graded answer with its grade and the judge's scores.
 
-    Columns: question, answer, hand, judge (mean over repeats), spread (their deviation).
+    Columns: part, kind, question, answer, hand, judge (mean over repeats), spread (their
+    deviation).  Raises `DataError` when the file is damaged.
     """
-    questions, replies, labels = read_trust(path)
-    verdicts = judge.verdicts(benchmark.kind, questions, replies, ALONE)
+    rows = decode(path, list[_Graded])
+    questions = [
+        Question(id=str(number), images=(row.image,), text=row.question, answer=row.answer)
+        for number, row in enumerate(rows)
+    ]
+    verdicts = judge.verdicts(benchmark.kind, questions, [row.reply for row in rows], ALONE)
     scores = [pd.Series([one.score for one in found], dtype=float) for found in verdicts]
     return pd.DataFrame(
         {
-            "question": [question.text for question in questions],
-            "answer": replies,
-            "hand": labels,
+            "part": [row.part for row in rows],
+            "kind": [row.kind for row in rows],
+            "question": [row.question for row in rows],
+            "answer": [row.reply for row in rows],
+            "hand": [row.score for row in rows],
             "judge": [series.mean() for series in scores],
             "spread": [series.std(ddof=0) for series in scores],
         }

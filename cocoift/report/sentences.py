@@ -1,6 +1,6 @@
 """Sentences that tables decide: the finding, and the answers of notebooks 05 and 06."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -72,6 +72,23 @@ def obedience_sentence(scores: pd.DataFrame, labels: Mapping[str, str]) -> str:
         parts.append(f"{labels[name]}: short when asked in {short} %, full when not in {full} %")
     when = "asked alone / after a short round / after a long round"
     return f"On held-out images, {when}: {'; '.join(parts)}." if parts else ""
+
+
+def changes_sentence(
+    effects: pd.DataFrame, models: Sequence[str], labels: Mapping[str, str]
+) -> str:
+    """Say which scores the short round is shown to change, by benchmark and model."""
+    lines = []
+    for benchmark, own in effects.groupby("benchmark", sort=False):
+        for model in models:
+            rows = own[(own.contrast == change(model).name) & (own.metric != COLLAPSE)]
+            by: dict[int, list[str]] = {}
+            for metric, part in rows.groupby("metric", sort=False):
+                by.setdefault(sign(part), []).append(metric)
+            said = [f"{verb} in {', '.join(by[key])}" for key, verb in ((-1, "loses"), (1, "gains"))
+                    if by.get(key)]  # fmt: skip
+            lines.append(f"- {benchmark}, {labels[model]}: {' and '.join(said) or 'no change'}")
+    return "Shown by interval and by every seed:\n\n" + "\n".join(lines)
 
 
 def evaluation_answer(
