@@ -90,8 +90,10 @@ def test_the_papers_tables_are_as_printed(root):
 
 def test_hand_given_scores_stand_beside_the_judges(root, tmp_path):
     table = report.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), OfflineJudge())
-    assert len(table) == 30 and table.hand.between(0, 1).all()
-    assert table.judge[0] == 1.0 and (table.spread == 0).all()
+    assert table.part.value_counts().to_dict() == {"model": 60, "misleading": 60}
+    assert table.hand.between(0, 1).all() and (table.spread == 0).all()
+    said = report.trust_sentence(table)
+    assert said.count("rank correlation") == 2 and "60 answers written to mislead" in said
 
 
 def test_models_without_any_benchmark_are_told_before_anything_is_trained(tmp_path):
@@ -231,9 +233,10 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
         columns=["benchmark", "metric", "contrast", "seed", "difference", "low", "high"],
     )  # fmt: skip
     labels = {"mix": "baseline", "merged": "merged"}
-    found = sentences.finding(pd.DataFrame(rows, columns=columns), told, labels=labels)
+    obeys = [("held_out", "mix", "all", "single_round", "obedience", 96, 50, "none")]
+    found = sentences.finding(pd.DataFrame([*rows, *obeys], columns=columns), told, labels=labels)
     assert list(found["table"][0].values()) == [
-        "baseline", "48", "25", "14 %", "77 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
+        "baseline", "48", "25", "14 %", "77 %", "96 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
     assert "layout decides. Asked alone, the merged mixture is worse" in found["conclusion"]
     assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
     assert (

@@ -134,3 +134,25 @@ def test_an_answer_without_the_signs_that_are_wanted_scores_nothing():
     wanted = Question(id="q", images=("x",), text="What is x?", answer="-1<AND>-5")
     assert reference_verdict(wanted, "The roots are 1 and 5").score == 0.0
     assert reference_verdict(wanted, "They are -1 and -5.").score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "share"),
+    [
+        ("The car is not red.", "red", 0.0),
+        ("The car isn't red, it is blue.", "blue", 1.0),
+        ("It is not blue but red.", "red", 1.0),
+        ("There is no cup. A car is red.", "red", 1.0),
+        ("No, there is no kite.", "no", 1.0),
+        ("It is red or blue.", "red", 0.5),
+        ("It could be A, B, C or D.", "B", 0.5),
+        ("It is red. Or so.", "red", 1.0),
+        ("A green-covered book", "green book", 1.0),
+        ("a ten-pound fish", "ten", 1.0),
+        ("A pair of kites", "2", 1.0),
+        ("in the upper left corner", "top left", 1.0),
+        ("1, 2, 3", "1, 2", 1.0),
+    ],
+)
+def test_what_is_denied_is_not_stated_and_an_alternative_counts_half(text, part, share):
+    assert states(text, part) == share
