@@ -149,10 +149,10 @@ def _scale(ax: Axes, own: pd.DataFrame, names: list[str], *, joined: bool, first
     places, percent = range(len(names)), own.low.min() >= 0
     if joined:
         ax.set_xticks(places, names)
-        ax.set_ylim(0, 100)
+        ax.set_ylim(-3, 103)
     else:
         ax.set_yticks(places, names if first else [])
-        ax.set(ylim=(len(names) - 0.4, -0.6), **({"xlim": (0, 100)} if percent else {}))
+        ax.set(ylim=(len(names) - 0.4, -0.6), **({"xlim": (-3, 103)} if percent else {}))
         ax.grid(axis="y", visible=False)
     if not percent:
         ax.axvline(0, color="#333333", linewidth=1)
