@@ -87,6 +87,11 @@ def test_a_judge_of_another_kind_replaces_the_one_before(preset):
         ("checkpoint: a\ntuning: {rank: '8'}\n", r"Expected `int`, got `str` - at `\$.tuning"),
         ("checkpoint: a\ndevice: tpu\n", "Invalid enum value 'tpu'"),
         ("checkpoint: a\nevaluation: {models: [base]}\n", "protocols lack multi_round"),
+        (
+            "checkpoint: a\nmixtures: [mix]\nevaluation: {models: [merged], "
+            "protocols: {single_round: {}, multi_round: {}}}\n",
+            "evaluation.models has merged; mixtures does not",
+        ),
         ("extends: nowhere\n", r"nowhere\.yaml"), ("extends: p\n", "extends itself"),
     ],
 )  # fmt: skip

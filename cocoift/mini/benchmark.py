@@ -31,8 +31,17 @@ _SHORT = {
 
 def benchmark_scenes(seed: int, *, pixels: int, count: int) -> dict[str, Scene]:
     """Return the benchmark's scenes by image name; the same seed gives the same scenes."""
-    scenes = sample_scenes(count, seed=8_000_009 + seed, pixels=pixels)
+    scenes = sample_scenes(count, seed=9_000_011 + seed, pixels=pixels)
     return {f"mini_{number:03d}.jpg": scene for number, scene in enumerate(scenes)}
+
+
+def graded_scenes(*, pixels: int) -> dict[str, Scene]:
+    """Return the scenes of the hand-graded answers in `data/judge_trust.json`.
+
+    They were the benchmark's until its scenes were drawn anew.
+    """
+    scenes = sample_scenes(40, seed=8_000_009, pixels=pixels)
+    return {f"graded_{number:03d}.jpg": scene for number, scene in enumerate(scenes)}
 
 
 def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
@@ -80,18 +89,24 @@ def mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, An
         }
 
     things = [thing.name for thing in scene.by_quarter()]
-    places = list(dict.fromkeys(thing.place for thing in scene.by_quarter()))
     whole = [scene.background, *things]
     yield row(rng.choice(DESCRIBE), whole, ["rec", "gen"], CONVERSATIONS)
-    yield row(rng.choice(ACCOUNTS), [*things, *places], ["rec", "gen", "spat"], UNTUNED)
+    placed = [_placed(thing.name, thing.place) for thing in scene.by_quarter()]
+    yield row(rng.choice(ACCOUNTS), [*things, *placed], ["rec", "gen", "spat"], UNTUNED)
     for fact in _short_questions(scene, rng):
         yield row(fact.question, _key(fact, scene), _SHORT[fact.kind], SHORT)
     thing = rng.choice(scene.unique() or scene.things)
-    answer = [thing.colour, thing.size, thing.place]
+    # Attributes count where they are said of the thing: `a small red kite` says nothing of a car.
+    size = f"{thing.size} {thing.name}<OR>{thing.category} is {thing.size}"
+    answer = [thing.name, size, _placed(thing.category, thing.place)]
     text = rng.choice(ABOUT).format(category=thing.category)
     yield row(text, answer, ["rec", "gen", "spat"], UNTUNED)
     question, thing = _reasoning(scene, rng)
     yield row(question, [thing.name, thing.place], ["rec", "know", "gen"], CONVERSATIONS)
+
+
+def _placed(name: str, place: str) -> str:
+    return f"{name} is at the {place}<OR>{name} at the {place}"
 
 
 def _short_questions(scene: Scene, rng: random.Random) -> list[Fact]:

@@ -185,7 +185,7 @@ class Study:
     def judge(self) -> "Judge":
         """Return the preset's judge; raises `DataError` for a prompt that cannot be read."""
         from cocoift.evaluation.judging import EndpointJudge, OfflineJudge
-        from cocoift.mini.benchmark import benchmark_scenes
+        from cocoift.mini.benchmark import benchmark_scenes, graded_scenes
         from cocoift.mini.claims import claims_by_image
 
         settings, world = self.preset.evaluation.judge, self.preset.mini_coco
@@ -194,7 +194,7 @@ class Study:
         if world is None:
             return OfflineJudge()
         scenes = benchmark_scenes(world.seed, pixels=world.pixels, count=world.benchmark)
-        return OfflineJudge(claims_by_image(scenes))
+        return OfflineJudge(claims_by_image(scenes | graded_scenes(pixels=world.pixels)))
 
     def save(self, table: pd.DataFrame, name: str, *, packed: bool = False) -> None:
         """Save a table in the report as CSV."""

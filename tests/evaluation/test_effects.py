@@ -8,6 +8,9 @@ from cocoift.evaluation.effects import (
     AFTER,
     ALONE,
     ASKED_ALONE,
+    COLUMNS,
+    INSTRUCTED_AFTER,
+    INSTRUCTED_ALONE,
     LAYOUT,
     change,
     describe,
@@ -18,7 +21,7 @@ from cocoift.evaluation.effects import (
     versus,
 )
 from cocoift.evaluation.score import Metric
-from cocoift.report.sentences import conclusion
+from cocoift.report.sentences import changes_sentence, conclusion
 
 QUESTIONS = [str(n) for n in range(40)]
 TOTAL = Metric("total", dict.fromkeys(QUESTIONS, 1.0))
@@ -111,6 +114,27 @@ def test_the_conclusion_tells_what_the_models_do_asked_alone(alone, said):
     assert f"Asked alone, the merged mixture {said}" in conclusion(
         effects((-20, -26, -14), alone), "total"
     )
+
+
+def test_the_conclusion_tells_what_prompting_terse_turns_adds():
+    rows = [("total", one.name, seed, *values, 40)
+            for one, values in ((INSTRUCTED_ALONE, (1, -2, 4)), (INSTRUCTED_AFTER, (6, 3, 9)))
+            for seed in ("0", "all")]  # fmt: skip
+    table = pd.concat([effects((-20, -26, -14)), pd.DataFrame(rows, columns=list(COLUMNS))])
+    assert "The instructed mixture is, asked alone, not shown to differ from" in (
+        said := conclusion(table, "total")
+    )
+    assert "after the short round, better than the merged one (+6.0 points [+3.0, +9.0])" in said
+    assert "instructed" not in conclusion(effects((-20, -26, -14)), "total")
+
+
+def test_only_changes_that_are_shown_are_listed():
+    columns = ["benchmark", *COLUMNS]
+    rows = [("mm_vet", metric, "change of mix", seed, *values, 40)
+            for metric, values in (("rec", (-9, -12, -6)), ("ocr", (3, -1, 7)), ("gen", (4, 2, 6)))
+            for seed in ("0", "all")]  # fmt: skip
+    said = changes_sentence(pd.DataFrame(rows, columns=columns), ["mix"], {"mix": "baseline"})
+    assert said.endswith("- mm_vet, baseline: loses in rec and gains in gen")
 
 
 def test_an_effect_is_told_with_the_seeds_that_share_its_sign():

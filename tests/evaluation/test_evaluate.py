@@ -20,6 +20,8 @@ from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_tabl
 from cocoift.evaluation.obedience import held_out_benchmark
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.rollout import Rollout, Round
+from cocoift.mini.benchmark import graded_scenes
+from cocoift.mini.claims import claims_by_image
 from cocoift.report import evaluation as report
 from cocoift.report import sentences
 
@@ -92,6 +94,10 @@ def test_hand_given_scores_stand_beside_the_judges(root, tmp_path):
     table = report.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), OfflineJudge())
     assert table.part.value_counts().to_dict() == {"model": 60, "misleading": 60}
     assert table.hand.between(0, 1).all() and (table.spread == 0).all()
+    known = OfflineJudge(claims_by_image(graded_scenes(pixels=64)))
+    table = report.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), known)
+    ranks = table[table.part == "model"][["hand", "judge"]].rank()
+    assert ranks.hand.corr(ranks.judge) > 0.9
     said = report.trust_sentence(table)
     assert said.count("rank correlation") == 2 and "60 answers written to mislead" in said
 

@@ -7,7 +7,7 @@ from cocoift.core.schema import TURN_SCHEMA, Message, Record
 from cocoift.evaluation.lengths import count_words, length_table, record_rounds
 from cocoift.merge.export import write_mixture
 from cocoift.report import analysis
-from cocoift.report.merge import after_short_table, drop_table, kept_table
+from cocoift.report.merge import after_short_table, drop_table, kept_table, prompted_table
 from cocoift.sources import load_readings, read_all
 from cocoift.sources.dialogs import LlavaRecord, llava_records
 
@@ -163,6 +163,16 @@ def test_the_drop_table_adds_up():
     wide = drop_table(drops)
     assert wide.loc["a"].to_dict() == {"in": 7, "kept": 5, "no_coco_id": 0, "duplicate": 2}
     assert wide.loc["b", "kept"] == 0
+
+
+def test_prompted_turns_are_the_terse_ones_of_conversations(tmp_path):
+    path = tmp_path / "turns.parquet"
+    rows = [("visdial", "red", "free"), ("visdial", "it is over there now", "free"),
+            ("chat", "A red car stands there.", "free"), ("vqav2", "red", "phrase")]  # fmt: skip
+    pd.DataFrame(rows, columns=["source", "answer", "form"]).to_parquet(path)
+    table = prompted_table(path, words=3).set_index("source")
+    assert table.turns.to_dict() == {"visdial": 2, "chat": 1}
+    assert table.prompted.to_dict() == {"visdial": 1, "chat": 0}
 
 
 def test_a_records_tokens_include_the_image(tmp_path):
