@@ -13,7 +13,7 @@ import psutil
 
 
 class DataError(ValueError):
-    """Bad input, told in one sentence: which file, which record, and how to mend it."""
+    """Bad input, in one sentence: which file, which record, and how to mend it."""
 
 
 @contextmanager

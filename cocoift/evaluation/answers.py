@@ -67,15 +67,15 @@ def _rollout_rows(file: Path) -> Iterator[tuple[Any, ...]]:
     opened = set()
     for rollout in rollouts:
         total = len(rollout.rounds)
-        for number, told in enumerate(rollout.rounds, start=1):
+        for number, round_ in enumerate(rollout.rounds, start=1):
             last = number == total and not rollout.failure
             opening = (*rollout.images, number)
-            if told.by != "model" or (not last and opening in opened):
+            if round_.by != "model" or (not last and opening in opened):
                 continue
             if not last:
                 opened.add(opening)
             yield (model, seed, head.protocol, number, last, rollout.question_id,
-                   rollout.images[0], told.question, told.answer)  # fmt: skip
+                   rollout.images[0], round_.question, round_.answer)  # fmt: skip
 
 
 def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def complete(
     """Ask once; return the reply and its tokens, in and out (0 if the server reports none)."""
     from openai import OpenAIError
 
-    def told(error: Exception) -> str:
+    def reason_of(error: Exception) -> str:
         # Servers quote what they were sent, and failures go into files.
         text = str(error).replace(client.api_key, "***")
         return f"{type(error).__name__}: {text[:200]}"
@@ -124,8 +124,8 @@ def complete(
         text = reply.choices[0].message.content or ""
         usage = reply.usage
     except OpenAIError as error:
-        return Failure(told(error)), 0, 0
+        return Failure(reason_of(error)), 0, 0
     except Exception as error:  # a server that answers 200 with something else
-        return Failure(f"not a completion: {told(error)}"), 0, 0
+        return Failure(f"not a completion: {reason_of(error)}"), 0, 0
     paid = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
     return (text.strip() or Failure("empty reply"), *paid)

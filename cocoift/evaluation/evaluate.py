@@ -39,8 +39,8 @@ class Run:
     def answered(self) -> tuple[list[Question], list[str]]:
         """Return the questions that got an answer, and the answers, in the rollouts' order."""
         by_id = {question.id: question for question in self.benchmark.questions}
-        told = [(by_id[r.question_id], r.answer) for r in self.rollouts if r.answer is not None]
-        return [question for question, _ in told], [answer for _, answer in told]
+        pairs = [(by_id[r.question_id], r.answer) for r in self.rollouts if r.answer is not None]
+        return [question for question, _ in pairs], [answer for _, answer in pairs]
 
 
 def evaluate(

@@ -72,8 +72,8 @@ def read_held_out(mixture: Path, *, forms: Mapping[str, str], held_out: int) -> 
     rounds = []
     for record in read_records(mixture):
         if record.image in unseen:
-            asked, told = record.conversations[::2], record.conversations[1::2]
-            for human, gpt, source in zip(asked, told, record.sources, strict=True):
+            asked, answers = record.conversations[::2], record.conversations[1::2]
+            for human, gpt, source in zip(asked, answers, record.sources, strict=True):
                 instruction = human.value.replace(f"{IMAGE_MARKER}\n", "")
                 form = forms.get(source, "other")
                 rounds.append(HeldOutRound(record.image, form, instruction, gpt.value))

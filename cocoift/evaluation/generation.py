@@ -50,8 +50,8 @@ def generate(
     prompts = _prompts(asked, processor, image_tokens(model.config), system)
     for groups in _batches(_shared(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
-        told = _decode(model, processor, groups, new_tokens)
-        for number, ids in zip(numbers, told, strict=True):
+        generated = _decode(model, processor, groups, new_tokens)
+        for number, ids in zip(numbers, generated, strict=True):
             answers[number] = tokenizer.decode(ids, skip_special_tokens=True).strip()
     return answers
 
@@ -146,13 +146,13 @@ def _decode(
     """Return the new token ids of every prompt of these groups, in their order."""
     end = processor.tokenizer.eos_token_id
     ids, mask, positions, cache = _prompted(model, processor, groups)
-    told: list[list[int]] = [[] for _ in ids]
+    generated: list[list[int]] = [[] for _ in ids]
     running = list(range(len(ids)))
     for _ in range(new_tokens):
         logits = _next(model, ids, mask, positions, cache)
         chosen = logits.argmax(-1)
         for row, token in zip(running, chosen.tolist(), strict=True):
-            told[row].append(token)
+            generated[row].append(token)
         going = (chosen != end).nonzero().flatten()
         if not len(going):
             break
@@ -163,7 +163,7 @@ def _decode(
         ids = chosen[:, None]
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         positions = positions[:, -1:] + 1
-    return told
+    return generated
 
 
 def _prompted(

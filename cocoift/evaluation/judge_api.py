@@ -215,22 +215,22 @@ def _graded(
                 if spent and spent >= settings.max_cost:
                     raise DataError(f"stopped: judging has cost {spent:.2f}, max_cost reached")
                 chat = [{"role": "user", "content": call.text}]
-                told, *tokens = complete(
+                completion, *tokens = complete(
                     client,
                     settings.endpoint.model,
                     chat,
                     new_tokens=_REPLY_TOKENS,
                     temperature=settings.temperature,
                 )
-                if isinstance(told, Failure):
+                if isinstance(completion, Failure):
                     if any(tokens):
                         known.put_unusable((tokens[0], tokens[1]))
-                    reason = told.reason
+                    reason = completion.reason
                     continue
                 # Servers that do not count tokens are counted for.
-                estimated = estimate_tokens(call.text), estimate_tokens(told)
-                known.put(key, told, (tokens[0], tokens[1]) if any(tokens) else estimated)
-                reply = told
+                estimated = estimate_tokens(call.text), estimate_tokens(completion)
+                known.put(key, completion, (tokens[0], tokens[1]) if any(tokens) else estimated)
+                reply = completion
             value = grade(reply)
             if value is not None:
                 return Verdict(value, "", call.repeat)

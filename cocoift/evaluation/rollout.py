@@ -211,8 +211,8 @@ def _open(
         ]
         if protocol.replies:
             for images in going:
-                told = _reference(protocol, position, images)
-                opened[images].append(Round(text, told, "reference"))
+                given = _reference(protocol, position, images)
+                opened[images].append(Round(text, given, "reference"))
             continue
         asked = [
             _prompt(images, shown[images], [*opened[images], Round(text, "")]) for images in going

@@ -65,7 +65,7 @@ class Inspector:
     def show(self, image_id: int) -> None:
         """Show an image of the set, whether the filter lets it through or not.
 
-        An id that is not in the set is told in the status line, and the image shown stays.
+        An id that is not in the set leaves the image as it is and says so in the status line.
         """
         try:
             self.view = self.inspection.view(image_id)
@@ -214,8 +214,8 @@ class Inspector:
     def _count(self) -> None:
         place = int(self.ids.searchsorted(self.image_id)) if len(self.ids) else 0
         here = place < len(self.ids) and self.ids[place] == self.image_id
-        told = f"{place + 1:,} of {len(self.ids):,}" if here else f"not among {len(self.ids):,}"
-        self.controls["counter"].value = f'<span role="status">{told}</span>'
+        position = f"{place + 1:,} of {len(self.ids):,}" if here else f"not among {len(self.ids):,}"
+        self.controls["counter"].value = f'<span role="status">{position}</span>'
 
     def _say(self, text: str) -> None:
         self.controls["status"].value = f'<span role="status">{visible(text)}</span>'

@@ -41,7 +41,7 @@ def describe(
 
 
 def told_facts(scene: Scene, description: str) -> list[tuple[str, bool]]:
-    """Return which facts of a scene a description tells, as (fact, told) pairs.
+    """Return which facts of a scene a description tells, as (fact, whether told) pairs.
 
     Each thing gives three: its category is named; it is named with its colour (`red car`); and a
     sentence that names it so gives its place.  The scene gives one: as many things are told as
@@ -78,13 +78,13 @@ def sight_table(
     rows = []
     for condition in IMAGES:
         said = [describe(*model, pictures[condition]) for model in models]
-        told = [
+        pairs_of = [
             [pair for text in texts for pair in told_facts(scene, text)]
             for scene, texts in zip(scenes, zip(*said, strict=True), strict=True)
         ]
         for fact in FACTS:
-            right = np.array([sum(ok for name, ok in pairs if name == fact) for pairs in told])
-            asked = np.array([sum(name == fact for name, _ in pairs) for pairs in told])
+            right = np.array([sum(ok for name, ok in pairs if name == fact) for pairs in pairs_of])
+            asked = np.array([sum(name == fact for name, _ in pairs) for pairs in pairs_of])
             low, high = ratio_interval(right, asked, resamples=resamples, seed=seed)
             accuracy = right.sum() / asked.sum()
             rows.append((condition, fact, accuracy, low, high, int(asked.sum())))

@@ -22,14 +22,14 @@ def record_card(
     of the sources.
     """
     messages = record.conversations
-    told = [
+    listed = [
         (names.get(source, source), tidy(asked.value.replace(IMAGE_MARKER, "")), reply.value)
         for asked, reply, source in zip(messages[::2], messages[1::2], record.sources, strict=True)
     ]
     return render(
         "record.html",
         record=record,
-        rounds=told,
+        rounds=listed,
         shown=rounds,
         sources=len(set(record.sources)),
         **_picture(image_root, record.image),

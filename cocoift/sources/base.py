@@ -63,9 +63,11 @@ def decode_array(path: Path, shape: type[T]) -> Iterator[T]:
         try:
             yield decoder.decode(record)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            told, place = str(error), f"`$[{number}]"
-            told = told.replace("`$", place) if "`$" in told else f"{told} - at {place}`"
-            raise damaged(path, told) from error
+            message, place = str(error), f"`$[{number}]"
+            message = (
+                message.replace("`$", place) if "`$" in message else f"{message} - at {place}`"
+            )
+            raise damaged(path, message) from error
 
 
 def _raw_records(path: Path) -> list[msgspec.Raw]:

@@ -168,8 +168,8 @@ def unimm_chat(*, conversations: Path) -> Iterator[Dialog | Drop]:
         try:
             said = messages.decode(row.conversation)
         except msgspec.MsgspecError as error:
-            told = f"{error} - in the string at `$[{number}].conversation`"
-            raise damaged(conversations, told) from error
+            message = f"{error} - in the string at `$[{number}].conversation`"
+            raise damaged(conversations, message) from error
         yield _on_coco(said, row.image_path)
 
 

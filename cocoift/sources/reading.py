@@ -73,8 +73,8 @@ def read_all(catalogue: Mapping[str, Entry], raw: Path, folder: Path) -> dict[st
     largest_first = sorted(tasks, key=_size, reverse=True)
     processes = 1 if sum(map(_size, tasks)) < _WORTH_PROCESSES else None
     found = ordered(_read_and_save, largest_first, processes=processes)
-    told = tqdm(found, desc="reading", total=len(tasks), unit=" sources", leave=False)
-    present = {task.table.stem for task, read in zip(largest_first, told, strict=True) if read}
+    done = tqdm(found, desc="reading", total=len(tasks), unit=" sources", leave=False)
+    present = {task.table.stem for task, read in zip(largest_first, done, strict=True) if read}
     for path in folder.glob("*.parquet"):
         if path.stem not in present:
             path.unlink()
@@ -165,8 +165,8 @@ def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
     found = {}
     for path in sorted(folder.glob("*.parquet")):
         try:
-            told = pq.read_metadata(path)
-            found[path.stem] = told.num_rows, json.loads(told.metadata[_DROPS_KEY])
+            metadata = pq.read_metadata(path)
+            found[path.stem] = metadata.num_rows, json.loads(metadata.metadata[_DROPS_KEY])
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise DataError(f"{path}: {error}; run notebook 00_setup again") from error
     return found

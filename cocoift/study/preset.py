@@ -1,4 +1,4 @@
-"""Presets: everything that a run of the study can be told, typed, with its defaults.
+"""Presets: every setting of a run, typed, with its defaults.
 
 The defaults are those of the real study (LLaVA-1.5 on upstream files).  A preset file states its
 differences, from these defaults or from another preset that it `extends`.

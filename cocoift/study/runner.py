@@ -164,13 +164,13 @@ def _commit(root: Path) -> str:
     if not (root / ".git").exists():
         return "unknown"
 
-    def told(*words: str) -> str:
+    def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = told("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
-        return told("rev-parse", "HEAD") + ("-dirty" if changed else "")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -167,18 +167,18 @@ def write_encoded(
         "spans": pa.array([list(chain(*one.spans)) for one in made], pa.list_(pa.int32())),
         "sources": pa.array([one.sources for one in made], pa.list_(pa.string())),
     }
-    told = {"key": key, "too_long": json.dumps([asdict(one) for one in too_long])}
+    metadata = {"key": key, "too_long": json.dumps([asdict(one) for one in too_long])}
     with replacing(path) as temporary:
-        pq.write_table(pa.table(columns).replace_schema_metadata(told), temporary)
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
 
 
 def read_encoded(path: Path, key: str) -> tuple[list[Sample], list[TooLong]] | None:
     """Return the samples written under this digest; `None` where there are none or others."""
     try:
-        told = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
         return None
-    if told.get(b"key") != key.encode():
+    if metadata.get(b"key") != key.encode():
         return None
     made = []
     for batch in pq.ParquetFile(path).iter_batches():
@@ -188,7 +188,7 @@ def read_encoded(path: Path, key: str) -> tuple[list[Sample], list[TooLong]] | N
             spans = list(zip(row["spans"][::2], row["spans"][1::2], strict=True))
             own = np.array(tokens.values.to_numpy(), np.int32)  # a copy: Arrow's are read-only
             made.append(Sample(row["record_id"], row["image"], own, spans, row["sources"]))
-    return made, [TooLong(**one) for one in json.loads(told[b"too_long"])]
+    return made, [TooLong(**one) for one in json.loads(metadata[b"too_long"])]
 
 
 def check_pictures(names: Iterable[str], image_root: Path, *, shown: int = 5) -> int:
