@@ -48,6 +48,16 @@ class BenchmarkFiles(Settings, frozen=True):
     images: str
 
 
+class GradedAnswers(Settings, frozen=True):
+    """Answers to MM-Vet and GPT-4's grades of them, as MM-Vet's evaluator writes both.
+
+    `answers` is `{question id: answer}`, `grades` `<model>_gpt-4-grade-1runs.json`, in `raw_dir`.
+    """
+
+    answers: str
+    grades: str
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark on disk: its questions, the format they came in, and its image folder."""

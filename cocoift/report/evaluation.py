@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import pandas as pd
 import yaml
 
 from cocoift.core.files import DataError
-from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.judging import Judge, OfflineJudge, verdict_table
+from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.obedience import NAME, obedience_metrics
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
@@ -21,12 +18,10 @@ from cocoift.evaluation.score import (
     COLLAPSE,
     SCORE_COLUMNS,
     Metric,
-    agreement,
     collapsed,
     score_table,
 )
 from cocoift.report.merge import mixtures_rounds
-from cocoift.sources.base import decode
 
 
 def protocol_table(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
@@ -141,61 +136,6 @@ def wide_table(
         index=["model", "protocol"], columns="metric", values="cell", aggfunc="first", sort=False
     )
     return wide.rename_axis(columns=None).reset_index()
-
-
-def trust_sentence(trust: pd.DataFrame) -> str:
-    """Say how the judge agrees with hand-given scores, for each part of the answers."""
-    parts = []
-    for part, own in trust.groupby("part", sort=False):
-        found = agreement(own["judge"], own["hand"])
-        parts.append(
-            f"over {len(own)} {_PARTS[part]}, rank correlation {found['rank_correlation']:.2f} and "
-            f"mean absolute error {found['mean_absolute_error']:.2f}"
-        )
-    text = "; ".join(parts)
-    return (
-        f"{text[:1].upper()}{text[1:]}. Deviation between repeats {trust['spread'].mean():.2f}. "
-        "Where judge and hand are 0.3 or more apart:"
-    )
-
-
-_PARTS = {"model": "answers of models", "misleading": "answers written to mislead"}
-
-
-class _Graded(msgspec.Struct):
-    part: Literal["model", "misleading"]
-    question: str
-    answer: str
-    reply: str
-    score: float
-    image: str = ""
-    kind: str = ""
-
-
-def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
-    """Return each hand-graded answer with its grade and the judge's scores.
-
-    Columns: part, kind, question, answer, hand, judge (mean over repeats), spread (their
-    deviation).  Raises `DataError` when the file is damaged.
-    """
-    rows = decode(path, list[_Graded])
-    questions = [
-        Question(id=str(number), images=(row.image,), text=row.question, answer=row.answer)
-        for number, row in enumerate(rows)
-    ]
-    verdicts = judge.verdicts(benchmark.kind, questions, [row.reply for row in rows], ALONE)
-    scores = [pd.Series([one.score for one in found], dtype=float) for found in verdicts]
-    return pd.DataFrame(
-        {
-            "part": [row.part for row in rows],
-            "kind": [row.kind for row in rows],
-            "question": [row.question for row in rows],
-            "answer": [row.reply for row in rows],
-            "hand": [row.score for row in rows],
-            "judge": [series.mean() for series in scores],
-            "spread": [series.std(ddof=0) for series in scores],
-        }
-    )
 
 
 def changed_most(

@@ -18,7 +18,7 @@ from cocoift.core.parallel import Runner
 from cocoift.core.schema import Settings
 from cocoift.evaluation.ablations import Ablation
 from cocoift.evaluation.answers import AnswerFile
-from cocoift.evaluation.benchmarks import BenchmarkFiles
+from cocoift.evaluation.benchmarks import BenchmarkFiles, GradedAnswers
 from cocoift.evaluation.endpoint import NamedEndpoint
 from cocoift.evaluation.judge_api import OpenAiJudge
 from cocoift.evaluation.judges import ReferenceJudge
@@ -37,7 +37,8 @@ class Evaluation(Settings, frozen=True):
 
     `models` are the local ones.  `new_tokens` is the longest answer, `answer_batch` how many
     questions a local model answers at once.  A larger share of answers without a score than
-    `most_unscored` stops notebook 05.  `resamples` are those of the bootstrap over images.
+    `most_unscored` stops notebook 05.  `graded` are answers that the judge is compared on.
+    `resamples` are those of the bootstrap over images.
     """
 
     models: list[Literal["base", "mix", "merged", "instructed"]] = []
@@ -45,6 +46,7 @@ class Evaluation(Settings, frozen=True):
     benchmarks: dict[str, BenchmarkFiles] = {}
     protocols: dict[str, ProtocolSettings] = {}
     judge: ReferenceJudge | OpenAiJudge = ReferenceJudge()
+    graded: list[GradedAnswers] = []
     new_tokens: int = 512
     answer_batch: int = 8
     most_unscored: float = 0.02

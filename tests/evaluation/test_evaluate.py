@@ -1,5 +1,7 @@
 """What notebook 05 is made of: verdict tables, gates, the paper's numbers, conclusions."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -7,6 +9,7 @@ from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import (
     Benchmark,
     BenchmarkFiles,
+    GradedAnswers,
     Question,
     benchmarks_for,
     read_benchmarks,
@@ -23,7 +26,7 @@ from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.mini.benchmark import graded_scenes
 from cocoift.mini.claims import claims_by_image
 from cocoift.report import evaluation as report
-from cocoift.report import sentences
+from cocoift.report import sentences, trust
 
 QUESTIONS = [
     Question(id=f"q{n}", images=(f"{n}.png",), text="What?", answer="red", capabilities=("rec",))
@@ -91,15 +94,30 @@ def test_the_papers_tables_are_as_printed(root):
 
 
 def test_hand_given_scores_stand_beside_the_judges(root, tmp_path):
-    table = report.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), OfflineJudge())
+    table = trust.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), OfflineJudge())
     assert table.part.value_counts().to_dict() == {"model": 60, "misleading": 60}
     assert table.hand.between(0, 1).all() and (table.spread == 0).all()
     known = OfflineJudge(claims_by_image(graded_scenes(pixels=64)))
-    table = report.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), known)
+    table = trust.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), known)
     ranks = table[table.part == "model"][["hand", "judge"]].rank()
     assert ranks.hand.corr(ranks.judge) > 0.9
-    said = report.trust_sentence(table)
+    said = trust.trust_sentence(table)
     assert said.count("rank correlation") == 2 and "60 answers written to mislead" in said
+
+
+def test_agreement_with_gpt4s_grades_is_the_rank_correlation_of_both(tmp_path):
+    bench = benchmark(tmp_path)
+    ids = [question.id for question in bench.questions]
+    wanted = [question.answer for question in bench.questions]
+    answers = dict(zip(ids, [wanted[0], "no idea", wanted[2]], strict=True))
+    grades = dict(zip(ids, [{"score": [1.0]}, {"score": [0.0]}, {"score": [0.9]}], strict=True))
+    for name, content in (("a.json", answers), ("g.json", grades)):
+        (tmp_path / name).write_text(json.dumps(content))
+    files = [GradedAnswers(answers="a.json", grades="g.json")]
+    (row,) = trust.grades_table(files, [bench], OfflineJudge(), raw=tmp_path).to_dict("records")
+    assert row["n"] == 3 and row["mean absolute error"] == pytest.approx(0.1 / 3)
+    # Ours rank 2.5, 1, 2.5, GPT-4's 3, 1, 2: covariance 0.75, deviations sqrt(0.75) and 1.
+    assert row["rank correlation"] == pytest.approx(0.75 / 0.75**0.5)
 
 
 def test_models_without_any_benchmark_are_told_before_anything_is_trained(tmp_path):

@@ -1,0 +1,97 @@
+"""Can the judge be trusted?  Its scores beside those given by hand, and beside GPT-4's."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pandas as pd
+
+from cocoift.evaluation.benchmarks import (
+    Benchmark,
+    GradedAnswers,
+    Question,
+    read_mm_vet_grades,
+)
+from cocoift.evaluation.judging import Judge
+from cocoift.evaluation.protocols import ALONE
+from cocoift.evaluation.score import agreement
+from cocoift.sources.base import decode
+
+_PARTS = {"model": "answers of models", "misleading": "answers written to mislead"}
+
+
+class _Graded(msgspec.Struct):
+    part: Literal["model", "misleading"]
+    question: str
+    answer: str
+    reply: str
+    score: float
+    image: str = ""
+    kind: str = ""
+
+
+def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
+    """Return each hand-graded answer with its grade and the judge's scores.
+
+    Columns: part, kind, question, answer, hand, judge (mean over repeats), spread (their
+    deviation).  Raises `DataError` when the file is damaged.
+    """
+    rows = decode(path, list[_Graded])
+    questions = [
+        Question(id=str(number), images=(row.image,), text=row.question, answer=row.answer)
+        for number, row in enumerate(rows)
+    ]
+    verdicts = judge.verdicts(benchmark.kind, questions, [row.reply for row in rows], ALONE)
+    scores = [pd.Series([one.score for one in found], dtype=float) for found in verdicts]
+    return pd.DataFrame(
+        {
+            "part": [row.part for row in rows],
+            "kind": [row.kind for row in rows],
+            "question": [row.question for row in rows],
+            "answer": [row.reply for row in rows],
+            "hand": [row.score for row in rows],
+            "judge": [series.mean() for series in scores],
+            "spread": [series.std(ddof=0) for series in scores],
+        }
+    )
+
+
+def trust_sentence(trust: pd.DataFrame) -> str:
+    """Say how the judge agrees with hand-given scores, for each part of the answers."""
+    parts = []
+    for part, own in trust.groupby("part", sort=False):
+        found = agreement(own["judge"], own["hand"])
+        parts.append(
+            f"over {len(own)} {_PARTS[part]}, rank correlation {found['rank_correlation']:.2f} and "
+            f"mean absolute error {found['mean_absolute_error']:.2f}"
+        )
+    text = "; ".join(parts)
+    return (
+        f"{text[:1].upper()}{text[1:]}. Deviation between repeats {trust['spread'].mean():.2f}. "
+        "Where judge and hand are 0.3 or more apart:"
+    )
+
+
+def grades_table(
+    graded: Sequence[GradedAnswers], benchmarks: Sequence[Benchmark], judge: Judge, *, raw: Path
+) -> pd.DataFrame:
+    """Return how the judge agrees with GPT-4 on answers that it graded for MM-Vet.
+
+    Columns: answers (the file), n, rank correlation, mean absolute error.  Empty without MM-Vet.
+    """
+    rows = []
+    mm_vet = [one for one in benchmarks if one.kind == "mm_vet"]
+    for one, asked in product(graded, mm_vet[:1]):
+        replies = decode(raw / one.answers, dict[str, str])
+        grades = read_mm_vet_grades(raw / one.grades)
+        questions = [q for q in asked.questions if q.id in replies and q.id in grades]
+        said = [replies[question.id] for question in questions]
+        found = judge.verdicts(asked.kind, questions, said, ALONE)
+        scores = [pd.Series([v.score for v in repeats], dtype=float).mean() for repeats in found]
+        means = [sum(grades[q.id]) / len(grades[q.id]) for q in questions]
+        whole = agreement(scores, means)
+        rows.append((one.answers, len(questions), *reversed(whole.values())))
+    columns = ["answers", "n", "rank correlation", "mean absolute error"]
+    return pd.DataFrame(rows, columns=columns)
