@@ -113,7 +113,7 @@ def task_notebook():
     package = [*(ROOT / "cocoift").rglob("*.py"), *small_files()]
     package += (ROOT / "cocoift").rglob("*.html")
     before, upstream, executed, raw = None, [], [], raw_files()
-    for notebook in study.notebooks(ROOT):
+    for notebook in study.notebooks(ROOT, STUDY.preset.notebooks):
         name = notebook.stem
         products = [STUDY.work / PRODUCTS[name]] if name in PRODUCTS else []
         if name.startswith("09"):  # it reads the tables of all others

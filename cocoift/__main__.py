@@ -34,6 +34,12 @@ def _parser() -> argparse.ArgumentParser:
 
     own = command(_study, "run the notebooks that need it, in order", "cocoift study mini")
     own.add_argument("preset", nargs="?", default="mini", help=PRESET)
+    text = "test a model behind a server: does one short answer make it terse?"
+    example = "cocoift test --base-url http://localhost:8000/v1 --model my-llava"
+    own = command(_test, text, example)
+    own.add_argument("--base-url", required=True, help="of an OpenAI-compatible server")
+    own.add_argument("--model", required=True, help="its name on that server")
+    own.add_argument("--key-variable", default="OPENAI_API_KEY", help="holds the key, if any")
     text = "fetch sources, or list what is there"
     own = command(_download, text, "cocoift download vqav2 coco_captions")
     own.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
@@ -72,6 +78,17 @@ def _study(chosen: argparse.Namespace) -> None:
         preset = os.path.relpath(preset, root)
     command = [sys.executable, "-m", "doit", f"preset={preset}"]
     sys.exit(subprocess.run(command, cwd=root, check=False).returncode)
+
+
+def _test(chosen: argparse.Namespace) -> None:
+    from cocoift.study import NotebookFailed, served
+
+    changes = served.served_changes(chosen.base_url, chosen.model, chosen.key_variable)
+    try:
+        study = served.measure_served(changes)
+    except NotebookFailed as error:
+        sys.exit(str(error))
+    print(served.result_table(study).to_string(), served.verdict(study), sep="\n\n")
 
 
 def _download(chosen: argparse.Namespace) -> None:

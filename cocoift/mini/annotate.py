@@ -1,7 +1,7 @@
 """Write a mini-COCO to disk: pictures, COCO's own annotations, and every source's files."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,22 @@ def write_mini_coco(
             write_bytes(root / "images" / split / name_2017(scene), jpeg(scene))
     writers = (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files)
     written = [file for writer in writers for file in writer(world)]
-    asked = benchmark_scenes(seed, pixels=pixels, count=benchmark)
-    written.append(("mm_vet/instances.json", benchmark_instances(asked)))
-    for name, content in [*written, *benchmark_files(asked, seed)]:
+    _write(root, written)
+    write_benchmarks(root, seed=seed, pixels=pixels, count=benchmark)
+    return world
+
+
+def write_benchmarks(root: Path, *, seed: int, pixels: int, count: int) -> None:
+    """Write the benchmarks' questions, pictures and instances below `root`."""
+    scenes = benchmark_scenes(seed, pixels=pixels, count=count)
+    _write(root, [("mm_vet/instances.json", benchmark_instances(scenes))])
+    _write(root, benchmark_files(scenes, seed))
+
+
+def _write(root: Path, files: Iterable[tuple[str, Any]]) -> None:
+    for name, content in files:
         raw = content if isinstance(content, bytes) else msgspec.json.encode(content)
         write_bytes(root / name, raw)
-    return world
 
 
 def replace_mini_coco(

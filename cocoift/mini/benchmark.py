@@ -8,10 +8,12 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cocoift.evaluation.gates import HeldOutRound
+from cocoift.merge.layouts import TERSE_PROMPT
 from cocoift.mini.corpus import ABOUT, ACCOUNTS, SETTING
 from cocoift.mini.dialog_sets import DESCRIBE
 from cocoift.mini.draw import jpeg
-from cocoift.mini.facts import Fact, facts, reasoning
+from cocoift.mini.facts import Fact, facts, paragraph, reasoning
 from cocoift.mini.scenes import USES, Scene, Thing, sample_scenes
 from cocoift.mini.world import sample_facts
 
@@ -56,6 +58,20 @@ def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
     for name, scene in scenes.items():
         for folder in ("mm_vet", "infimm_eval"):
             yield f"{folder}/images/{name}", jpeg(scene)
+
+
+def closed_and_open(scenes: Mapping[str, Scene], seed: int) -> Iterator[HeldOutRound]:
+    """Yield questions that ask for a short answer, and as many that do not, on each scene.
+
+    They stand in for the held-out rounds of a merge where nothing is merged.
+    """
+    rng = random.Random(f"obedience/{seed}")
+    for name, scene in scenes.items():
+        for fact in sample_facts(scene, rng, 2, kinds=("colour", "place", "category", "size")):
+            asked = f"{fact.question} {TERSE_PROMPT}"
+            yield HeldOutRound(name, "phrase", asked, fact.short)
+        for question in rng.sample(DESCRIBE, 2):
+            yield HeldOutRound(name, "free", question, paragraph(scene))
 
 
 def _pairs(scenes: Mapping[str, Scene], rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:

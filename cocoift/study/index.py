@@ -1,6 +1,7 @@
 """The index of a run: its finding, figures and notebooks on one page, its facts in `run.json`."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,7 +70,7 @@ def write_index(study: Study) -> None:
     )
     write_text(reports / "run.json", json.dumps(facts, indent=2) + "\n")
     write_text(reports / "index.html", page)
-    print(f"report: {(reports / 'index.html').relative_to(study.root)}")
+    print(f"report: {os.path.relpath(reports / 'index.html', study.root)}")
 
 
 def _figures(study: Study) -> Iterator[dict[str, str]]:

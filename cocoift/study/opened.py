@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cocoift.evaluation.candidates import LocalModels
     from cocoift.evaluation.judging import Judge
+    from cocoift.mini.scenes import Scene
     from cocoift.tuning.model import Device
 
 
@@ -182,10 +183,20 @@ class Study:
             batch=self.preset.evaluation.answer_batch,
         )
 
+    @cached_property
+    def scenes(self) -> "dict[str, Scene]":
+        """The scenes of mini's benchmark by image name; none where the data is real."""
+        from cocoift.mini.benchmark import benchmark_scenes
+
+        mini = self.preset.mini_coco
+        if mini is None:
+            return {}
+        return benchmark_scenes(mini.seed, pixels=mini.pixels, count=mini.benchmark)
+
     def judge(self) -> "Judge":
         """Return the preset's judge; raises `DataError` for a prompt that cannot be read."""
         from cocoift.evaluation.judging import EndpointJudge, OfflineJudge
-        from cocoift.mini.benchmark import benchmark_scenes, graded_scenes
+        from cocoift.mini.benchmark import graded_scenes
         from cocoift.mini.claims import claims_by_image
 
         settings, world = self.preset.evaluation.judge, self.preset.mini_coco
@@ -193,8 +204,7 @@ class Study:
             return EndpointJudge(settings, root=self.root, cache=self.work / "judge.sqlite")
         if world is None:
             return OfflineJudge()
-        scenes = benchmark_scenes(world.seed, pixels=world.pixels, count=world.benchmark)
-        return OfflineJudge(claims_by_image(scenes | graded_scenes(pixels=world.pixels)))
+        return OfflineJudge(claims_by_image(self.scenes | graded_scenes(pixels=world.pixels)))
 
     def save(self, table: pd.DataFrame, name: str, *, packed: bool = False) -> None:
         """Save a table in the report as CSV."""

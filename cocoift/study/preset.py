@@ -112,7 +112,8 @@ class Preset(Settings, frozen=True):
     """One run of the study.  Paths start at the project root; files in lists, at `raw_dir`.
 
     `{name}` stands for the preset's name in every text, `{seed}` in `checkpoint` for each seed.
-    `checkpoint` is a folder or a name on the model hub. `mini_coco` and `tiny_llava` make
+    `notebooks` are the numbers of those to run (none: all). `checkpoint` is a folder or a name on
+    the model hub. `mini_coco` and `tiny_llava` make
     notebook 00 draw the data and build the model. `mixtures` are those that notebook 04 tunes
     on. `image_lists` name the images that may train (none: any COCO image), `evaluation_sets`
     those that must not. `tokenizer_file` counts the tokens of the merge (`None`: they are
@@ -121,6 +122,7 @@ class Preset(Settings, frozen=True):
 
     name: str
     checkpoint: str
+    notebooks: list[str] = []
     catalogue: str = "data/sources.yaml"
     raw_dir: str = "data/raw"
     image_dir: str = "data/raw/images"

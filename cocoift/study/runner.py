@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -34,9 +34,10 @@ class NotebookFailed(RuntimeError):
     """A notebook stopped at an error; the message names notebook, cell and cause."""
 
 
-def notebooks(root: Path) -> list[Path]:
-    """Return the numbered notebooks in order."""
-    return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+def notebooks(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
+    """Return the numbered notebooks in order; with `numbers`, those of them."""
+    found = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    return [path for path in found if not numbers or path.stem[:2] in numbers]
 
 
 def run_notebook(

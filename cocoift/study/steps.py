@@ -36,6 +36,15 @@ def draw_world(study: Study) -> "World | None":
     return replace_mini_coco(study.raw, **structs.asdict(mini)) if mini else None
 
 
+def draw_benchmarks(study: Study) -> None:
+    """Draw mini's benchmarks unless notebook 00 has drawn them with the rest of its world."""
+    from cocoift.mini.annotate import write_benchmarks
+
+    mini = study.preset.mini_coco
+    if mini and not (study.raw / "mm_vet/mm-vet.json").is_file():
+        write_benchmarks(study.raw, seed=mini.seed, pixels=mini.pixels, count=mini.benchmark)
+
+
 def build_bases(
     study: Study,
 ) -> tuple[list[tuple["LlavaForConditionalGeneration", "LlavaProcessor"]], dict[int, dict]]:
@@ -130,15 +139,21 @@ def held_out_rounds(study: Study) -> "list[HeldOutRound]":
 def obedience_runs(study: Study) -> "list[Run]":
     """Ask every model the held-out questions alone, after a short round and after a long one.
 
-    No run where nothing was merged to hold out.
+    Where nothing was merged to hold out, questions on mini's benchmark pictures; without mini, no
+    run.
     """
     from cocoift.evaluation.gates import halves
     from cocoift.evaluation.obedience import held_out_benchmark, obedience_protocols
+    from cocoift.mini.benchmark import closed_and_open
 
     _, rounds = halves(held_out_rounds(study))
+    root = study.images
+    if not rounds and study.scenes:
+        rounds = list(closed_and_open(study.scenes, study.preset.seeds[0]))
+        root = study.raw / "mm_vet/images"
     if not rounds:
         return []
-    asked = held_out_benchmark(rounds, image_root=study.images)
+    asked = held_out_benchmark(rounds, image_root=root)
     return ask(study, [asked], obedience_protocols(study.protocols()))
 
 
