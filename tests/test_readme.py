@@ -95,7 +95,7 @@ def test_its_yaml_is_accepted(readme, tmp_path):
 def test_its_commands_are_understood(readme, monkeypatch):
     found = re.findall(r"\.venv/bin/cocoift ([a-z]+[^\n`|]*)", readme)
     assert {line.split()[0] for line in found} >= {"download", "assemble", "export"}
-    for name in ("_download", "_assemble", "_export", "_train", "_study"):
+    for name in ("_download", "_assemble", "_export", "_train", "_study", "_test"):
         monkeypatch.setattr(__main__, name, named(name))
     for line in found:
         __main__.main(shlex.split(line, comments=True))
