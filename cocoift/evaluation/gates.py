@@ -102,22 +102,23 @@ def gate_table(
     """
     closed = [one.prompt(image_root) for one in spread([r for r in rounds if r.is_closed], count)]
     images = list(dict.fromkeys(one.image for one in rounds))[:count]
-    rows = [gate("short when asked to be", _short(answer, closed), least=ADHERENCE)]
+    rows = [gate("short when asked to be", _short(answer, closed), ADHERENCE)]
     for text in opening:
         asked = [_prompt(image, text, image_root) for image in images]
-        rows.append(gate(f"short reply to the opening: {text}", _short(answer, asked),
-                         least=OPENING))  # fmt: skip
+        rows.append(gate(f"short reply to the opening: {text}", _short(answer, asked), OPENING))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def gate(
-    name: str, held: Sequence[float], *, least: float | None = None, most: float | None = None
+    name: str, values: Sequence[float], bound: float, *, at_most: bool = False
 ) -> tuple[str, float, str, int, bool]:
-    """Return a row of the gate table: the mean of `held` is to be within the bound given."""
-    value = sum(held) / len(held) if held else float("nan")
-    passed = value >= least if least is not None else value <= (most or 0.0)
-    bound = f"at least {least:.0%}" if least is not None else f"at most {most:.0%}"
-    return name, value, bound, len(held), passed
+    """Return a row of the gate table; the mean of `values` must reach `bound`, or stay below it.
+
+    Without values it does not pass.
+    """
+    mean = sum(values) / len(values) if values else float("nan")
+    passed = mean <= bound if at_most else mean >= bound
+    return name, mean, f"at {'most' if at_most else 'least'} {bound:.0%}", len(values), passed
 
 
 def _short(answer: Answerer, asked: Sequence[Prompt]) -> list[bool]:

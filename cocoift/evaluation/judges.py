@@ -70,8 +70,7 @@ def states(text: str, part: str) -> float:
     `redder`.  Plurals state their singular and the other way round, numbers are words or digits,
     hyphens part words (`ten-pound` states `ten`, `a green-covered book` a green book), sizes and
     places have two names (`upper left`), signs and thousands belong to their number: `5` is not
-    `-5`, `12` not `12,000`.  What the same clause
-    denies shortly before is not stated.
+    `-5`, `12` not `12,000`.  What the same clause denies shortly before is not stated.
     """
     wanted = _words(part)
     if not wanted:
@@ -147,6 +146,5 @@ def reference_verdict(question: Question, answer: str, *, claims: Claims | None 
 
 def _stated_share(wanted: str, answer: str) -> float:
     parts = wanted_parts(wanted)
-    return sum(max((states(answer, form) for form in forms), default=0.0) for forms in parts) / len(
-        parts
-    )
+    shares = [max((states(answer, form) for form in forms), default=0.0) for forms in parts]
+    return sum(shares) / len(shares)

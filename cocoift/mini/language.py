@@ -55,11 +55,11 @@ def base_gates(
              for _, reply in answer(closed) if not isinstance(reply, Failure)]  # fmt: skip
     return pd.DataFrame(
         [
-            gate("full answers to conversations' wordings", full[CONVERSATIONS], least=FULL),
-            gate("full answers to wordings never tuned on", full[UNTUNED], least=FULL),
+            gate("full answers to conversations' wordings", full[CONVERSATIONS], FULL),
+            gate("full answers to wordings never tuned on", full[UNTUNED], FULL),
             gate("score on wordings never tuned on, relative to conversations'",
-                 [one / mean for one in unknown] if mean else [], least=NEAR),
-            gate("does not obey yet", short, most=OBEYS),
+                 [one / mean for one in unknown] if mean else [], NEAR),
+            gate("does not obey yet", short, OBEYS, at_most=True),
         ],
         columns=COLUMNS,
     )  # fmt: skip

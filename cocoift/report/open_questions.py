@@ -161,9 +161,7 @@ def benchmark(tables: Tables) -> str:
         f"{row.wording} {row['collapse, multi_round']:.0%}" for _, row in rows.iterrows()
     )
     value = _scores(tables)
-    metric = next(
-        name for model, _, name in value if model == "mix" and name in ("total", "overall")
-    )
+    metric = next((name for _, _, name in value if name in ("total", "overall")), "")
     blind = value.get(("merged", "other_picture", metric), "not measured")
     return (
         f"Collapse of the baseline after the short round by wording: {by}. With another image the "
