@@ -234,6 +234,7 @@ def variant_trainings(
     answers.
     """
     from cocoift.evaluation.ablations import WHOLE, write_variant
+    from cocoift.tuning.data import count_records
 
     folder, found = study.work / "ablations", {}
     turns, budget = study.merged / "turns.parquet", study.preset.merge.budget
@@ -245,6 +246,11 @@ def variant_trainings(
             plain = study.training(name if name in WHOLE else "merged", seed, images=variant.images)
             adapter = plain.adapter if name in WHOLE else folder / "adapters" / f"{name}-{seed}"
             own = replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
+            if (
+                variant.left_out
+            ):  # without some sources fewer records may be left than steps ask for
+                left = study.preset.tuning.steps(count_records(own.mixture, own.images))
+                own = replace(own, steps=min(own.steps, left))
             found[name, seed] = own
     return found
 
