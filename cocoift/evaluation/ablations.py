@@ -25,6 +25,20 @@ Ablation = Literal["dose", "factors", "answers", "sources", "images", "openings"
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 # The source whose upstream file answers every question twice, in a phrase and in a sentence.
 _TWICE = "gqa"
+# Sources that the ablation `sources` leaves out together, unless a preset has other groups.
+GROUPS = {
+    "short questions": [
+        "coco_qa", "visual_genome_qa", "vqav2", "okvqa", "st_vqa", "vsr", "gqa", "visual7w",
+    ],
+    "explained answers": ["vqa_e", "aokvqa", "vqa_x"],
+    "terse dialogs": ["visdial"],
+    "long conversations": [
+        "llava_instruct", "lvis_instruct4v", "svit", "sharegpt4v", "lrv_instruct", "unimm_chat",
+    ],
+    "captions and paragraphs": ["coco_captions", "image_paragraph"],
+    "counting": ["tallyqa"],
+    "regions": ["refcoco"],
+}  # fmt: skip
 # Where the prompts stand, times whether a conversation mixes sources.
 FACTORS = (
     MIX,

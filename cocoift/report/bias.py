@@ -84,7 +84,7 @@ def answers_read(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def open_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return the collapse in open rounds for `figures.interval_plot`."""
+    """Return the collapse in open rounds for `intervals.interval_plot`."""
     own = rounds.dropna(subset="collapse_rate")
     names = "round " + own["round"].astype(str)
     return own.assign(setting=names, metric="collapse", value=own.collapse_rate)

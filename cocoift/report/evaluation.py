@@ -105,7 +105,7 @@ def all_effects(
 
 
 def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    """Return what the short round changes in each model's scores, for `figures.interval_plot`."""
+    """Return what the short round changes in each model's scores, for `intervals.interval_plot`."""
     named = {change(name).name: name for name in models}
     own = effects[effects.contrast.isin(named) & (effects.seed == "all")]
     own = own[own.metric != COLLAPSE]

@@ -1,7 +1,6 @@
 """What a notebook opens first: its preset, the folders of the run, and what follows from both."""
 
-import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from cocoift.evaluation.protocols import Protocol, read_protocols
 from cocoift.report.tables import LABELS, save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.coco import Scope, read_scope
+from cocoift.study.injected import injected_names
 from cocoift.study.preset import Preset, project_root, read_preset
 from cocoift.tuning.data import count_records, split_images
 from cocoift.tuning.recipe import Training, base_of
@@ -227,26 +227,10 @@ def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> S
     Raises `DataError` as `read_preset` does, and for a parameter that papermill was given and no
     notebook has.
     """
-    strange = sorted(set(_injected()) - {"preset", "changes"})
+    strange = sorted(set(injected_names()) - {"preset", "changes"})
     if strange:
         raise DataError(
             f"papermill was given {', '.join(strange)}; notebooks have the parameters `preset` "
             f"and `changes`, so write -y 'changes: {{{strange[0]}: ...}}'"
         )
     return Study(project_root(), read_preset(preset, changes))
-
-
-def _injected() -> Sequence[str]:
-    """Return the names that papermill's own cell of this session sets, if there is one."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return []
-    shell = get_ipython()
-    for cell in reversed(shell.user_ns.get("In", []) if shell else []):
-        if cell.startswith("# Parameters"):
-            targets = (
-                one.targets[0] for one in ast.parse(cell).body if isinstance(one, ast.Assign)
-            )
-            return [target.id for target in targets if isinstance(target, ast.Name)]
-    return []

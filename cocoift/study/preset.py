@@ -16,7 +16,7 @@ import yaml
 from cocoift.core.files import DataError
 from cocoift.core.parallel import Runner
 from cocoift.core.schema import Settings
-from cocoift.evaluation.ablations import Ablation
+from cocoift.evaluation.ablations import GROUPS, Ablation
 from cocoift.evaluation.answers import AnswerFile
 from cocoift.evaluation.benchmarks import BenchmarkFiles, GradedAnswers
 from cocoift.evaluation.endpoint import NamedEndpoint
@@ -76,21 +76,6 @@ class Bias(Settings, frozen=True):
     answer_files: list[AnswerFile] = []
     probe: ProbeQuestions | None = None
     synonyms: str = "data/coco_synonyms.txt"
-
-
-GROUPS = {
-    "short questions": [
-        "coco_qa", "visual_genome_qa", "vqav2", "okvqa", "st_vqa", "vsr", "gqa", "visual7w",
-    ],
-    "explained answers": ["vqa_e", "aokvqa", "vqa_x"],
-    "terse dialogs": ["visdial"],
-    "long conversations": [
-        "llava_instruct", "lvis_instruct4v", "svit", "sharegpt4v", "lrv_instruct", "unimm_chat",
-    ],
-    "captions and paragraphs": ["coco_captions", "image_paragraph"],
-    "counting": ["tallyqa"],
-    "regions": ["refcoco"],
-}  # fmt: skip
 
 
 class Ablations(Settings, frozen=True):

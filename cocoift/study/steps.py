@@ -11,7 +11,7 @@ from msgspec import structs
 from cocoift.core.files import read_manifest, write_manifest
 from cocoift.core.text import token_counter
 from cocoift.evaluation.benchmarks import Benchmark
-from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
+from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.merge.curation import curated_turns, read_decisions
 from cocoift.merge.partitioned import MergeInputs
 from cocoift.study.opened import Study
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
     from cocoift.evaluation.ablations import Variant
-    from cocoift.evaluation.evaluate import Run
-    from cocoift.evaluation.gates import HeldOutRound
     from cocoift.mini.world import World
     from cocoift.tuning.data import TrainingSet
 
@@ -98,97 +96,6 @@ def held_out_set(study: Study, mixture: str, processor: "LlavaProcessor") -> "Tr
     return training_set(replace(training, images=images), processor)
 
 
-def measure_gates(study: Study) -> pd.DataFrame:
-    """Return the gates of every local model with model and seed.
-
-    Those of tuned models are `gates.gate_table`, those of mini's base `mini.language.base_gates`.
-    Empty where no local model is evaluated or nothing was merged to hold out.
-    """
-    from cocoift.evaluation.candidates import local_candidates
-    from cocoift.evaluation.gates import gate_table, halves
-    from cocoift.mini.language import base_gates
-
-    models, mini = study.preset.evaluation.models, study.preset.mini_coco
-    rounds, _ = halves(held_out_rounds(study))
-    if not (models and rounds):
-        return pd.DataFrame()
-    opening, parts = study.protocols()[AFTER].opening, []
-    for seed in study.preset.seeds:
-        for one in local_candidates(study.local_models(seed), models):
-            if one.name != "base":
-                table = gate_table(one.answer, rounds, opening=opening, image_root=study.images)
-            elif mini:
-                closed = [r.prompt(study.images) for r in rounds if r.is_closed]
-                table = base_gates(one.answer, closed, seed=mini.seed, pixels=mini.pixels)
-            else:
-                continue
-            parts.append(table.assign(model=one.name, seed=one.seed))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def held_out_rounds(study: Study) -> "list[HeldOutRound]":
-    """Return every round of the images that no training sees; none where nothing was merged."""
-    from cocoift.evaluation.gates import read_held_out
-
-    merged = study.merged / "merged.json"
-    if not merged.is_file():
-        return []
-    return read_held_out(merged, forms=study.forms(), held_out=study.preset.held_out_images)
-
-
-def obedience_runs(study: Study) -> "list[Run]":
-    """Ask every model the held-out questions alone, after a short round and after a long one.
-
-    Where nothing was merged to hold out, questions on mini's benchmark pictures; without mini, no
-    run.
-    """
-    from cocoift.evaluation.gates import halves
-    from cocoift.evaluation.obedience import held_out_benchmark, obedience_protocols
-    from cocoift.mini.benchmark import closed_and_open
-
-    _, rounds = halves(held_out_rounds(study))
-    root = study.images
-    if not rounds and study.scenes:
-        rounds = list(closed_and_open(study.scenes, study.preset.seeds[0]))
-        root = study.raw / "mm_vet/images"
-    if not rounds:
-        return []
-    asked = held_out_benchmark(rounds, image_root=root)
-    return ask(study, [asked], obedience_protocols(study.protocols()))
-
-
-def roll_out(study: Study, benchmarks: Sequence[Benchmark]) -> "list[Run]":
-    """Put every question to every model under every protocol; list the rollouts for later."""
-    runs = ask(study, benchmarks, list(study.protocols().values()))
-    files = [run.file for run in runs if run.file]
-    write_manifest(study.work / "rollouts" / "manifest.json", files, root=study.work)
-    return runs
-
-
-def ask(
-    study: Study, benchmarks: Sequence[Benchmark], protocols: Sequence[Protocol]
-) -> "list[Run]":
-    """Put every question to every model, local and behind endpoints, under these protocols."""
-    from cocoift.evaluation.candidates import endpoint_candidates
-    from cocoift.evaluation.evaluate import LocalRun, evaluate, evaluate_local
-
-    preset, folder = study.preset, study.work / "rollouts"
-    asked = [
-        LocalRun(study.local_models(seed), name, protocols)
-        for seed in (preset.seeds if preset.evaluation.models else ())
-        for name in preset.evaluation.models
-    ]
-    runs = evaluate_local(asked, benchmarks, folder=folder, processes=preset.processes)
-    served = endpoint_candidates(
-        preset.evaluation.endpoints,
-        system=preset.system_prompt,
-        new_tokens=preset.evaluation.new_tokens,
-    )
-    for candidate in served:
-        runs += evaluate(candidate, benchmarks, protocols, folder=folder)
-    return runs
-
-
 def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """Return the answers that notebook 06 reads, with their words and tokens."""
     from cocoift.report.bias import gather, with_tokens
@@ -253,27 +160,3 @@ def variant_trainings(
                 own = replace(own, steps=min(own.steps, left))
             found[name, seed] = own
     return found
-
-
-def roll_out_variants(
-    study: Study,
-    benchmark: Benchmark,
-    adapters: Mapping[tuple[str, int], Path],
-    openings: Sequence[Protocol],
-) -> "list[Run]":
-    """Ask every arm, and the untuned model, alone and after the short round.
-
-    The models of notebook 04 are asked under `openings` too.
-    """
-    from cocoift.evaluation.ablations import WHOLE
-    from cocoift.evaluation.evaluate import LocalRun, evaluate_local
-
-    protocols = study.protocols()
-    names, asked = list(dict.fromkeys(name for name, _ in adapters)), []
-    for seed in study.preset.seeds:
-        local = study.local_models(seed, {name: adapters[name, seed] for name in names})
-        for name in ("base", *names):
-            own = [protocols[ALONE], protocols[AFTER], *(openings if name in WHOLE else ())]
-            asked.append(LocalRun(local, name, list({one.name: one for one in own}.values())))
-    folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
-    return evaluate_local(asked, [benchmark], folder=folder, processes=processes)
