@@ -33,10 +33,11 @@ FIGURES = (
 )  # fmt: skip
 QUESTION = "Does a model still answer open questions after one short answer?"
 PURPOSE = (
-    "The same annotations of the same COCO images are laid out in three ways: as in LLaVA's "
-    "own mixture (a conversation per source, the prompt for a short answer in its first turn "
-    "only), merged into one conversation per image, each turn with its own instruction, and merged "
-    "with the prompt on the terse turns of chats too. One base is tuned on each. Every notebook asks one question and answers it at its end."
+    "The same annotations of the same COCO images are laid out in three ways: as in LLaVA's own "
+    "mixture (a conversation per source, the prompt for a short answer in its first turn only), "
+    "merged into one conversation per image, each turn with its own instruction, and merged with "
+    "the prompt on the terse turns of chats too. One base is tuned on each. Every notebook asks "
+    "one question and answers it at its end."
 )
 MINI = (
     "Preset {name}: this study draws the pictures and their annotations itself, writes them in the "
