@@ -14,8 +14,10 @@ from no_bfloat16 import NoBfloat16
 
 from cocoift import study
 from cocoift.core.text import has_format_prompt
+from cocoift.evaluation.ablations import ABLATIONS
 
 LONGEST_CELL = 15
+MIXTURES = {"mix", "merged", "instructed"}
 
 
 NOTEBOOKS = sorted(Path(__file__).resolve().parents[1].glob("notebooks/[0-9][0-9]_*.ipynb"))
@@ -101,22 +103,22 @@ def test_the_tables_keep_their_contract(smoke):
     assert "kept" in set(drops.reason)
 
 
-def test_the_losses_of_both_mixtures_stand_in_one_table(smoke):
+def test_the_losses_of_all_mixtures_stand_in_one_table(smoke):
     work, reports = smoke
     losses = pd.read_csv(reports / "tables/training.csv")
     columns = ["mixture", "seed", "step", "loss", "tokens", "seconds"]
-    assert list(losses.columns) == columns and set(losses.mixture) == {"mix", "merged"}
+    assert list(losses.columns) == columns and set(losses.mixture) == MIXTURES
     steps = losses.groupby("mixture").step.max()
-    assert steps["mix"] == steps["merged"] > 1
-    for name in ("mix-0", "merged-0"):
-        assert (work / "adapters" / name / "adapter_model.safetensors").is_file()
+    assert steps.nunique() == 1 and steps["merged"] > 1
+    for name in MIXTURES:
+        assert (work / "adapters" / f"{name}-0" / "adapter_model.safetensors").is_file()
 
 
 def test_every_figure_of_a_page_has_an_alternative_text(smoke):
     _, reports = smoke
     for page in reports.glob("*.html"):
         images = re.findall(r"<(?:img|svg) [^>]*>", page.read_text())
-        assert images or page.stem == "index"
+        assert images or page.stem in ("index", "09_open_questions")
         assert all(re.search(r'(?:alt|aria-label)="[^"]+"', image) for image in images)
 
 
@@ -153,12 +155,15 @@ def test_scores_are_tidy_and_gates_do_not_look_at_multi_round(smoke):
     scores = pd.read_csv(reports / "tables/scores.csv")
     columns = ["benchmark", "model", "seed", "protocol", "metric", "value", "low", "high", "n"]
     assert list(scores.columns)[:10] == [*columns, "unscored"]
-    assert set(scores.model) == {"base", "mix", "merged"}
+    assert set(scores.model) == {"base", *MIXTURES}
     assert {"single_round", "multi_round", "blank_picture"} <= set(scores.protocol)
     assert {"total", "overall", "collapse"} <= set(scores.metric)
+    obeyed = scores[scores.metric == "obedience"]
+    assert set(obeyed.protocol) == {"single_round", "multi_round", "after_long"}
     assert ((scores.low <= scores.value + 1e-6) & (scores.value <= scores.high + 1e-6)).mean() > 0.9
     gates = pd.read_csv(reports / "tables/gates.csv")
-    assert len(gates) == 9 and set(gates.model) == {"base", "mix", "merged"}
+    assert gates.model.value_counts().to_dict() == {"base": 4, **dict.fromkeys(MIXTURES, 2)}
+    assert not gates.gate.str.contains("collapse").any()
 
 
 def test_lengths_and_ablations_keep_their_contract(smoke):
@@ -170,7 +175,7 @@ def test_lengths_and_ablations_keep_their_contract(smoke):
     ablations = pd.read_csv(reports / "tables/ablations.csv")
     columns = ["ablation", "setting", "seed", "protocol", "metric", "value", "low", "high"]
     assert [name for name in ablations if name != "model"] == columns
-    assert set(ablations.ablation) == {"dose", "factors", "answers", "images", "openings"}
+    assert set(ablations.ablation) == set(ABLATIONS)
     probe = pd.read_csv(reports / "tables/probe.csv")
     assert set(probe.protocol) == {"single_round", "multi_round"}
 
@@ -222,7 +227,8 @@ def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(
         reports = tmp_path / "reports"
         study.run_notebook(notebook, preset="smoke", changes=changes, reports=reports)
     scores = pd.read_csv(tmp_path / "reports/tables/scores.csv")
-    assert set(scores.model) == {"served"} and scores.judge.str.startswith("served, prompt ").all()
+    judged = scores[scores.benchmark != "held_out"]
+    assert set(scores.model) == {"served"} and judged.judge.str.startswith("served, prompt ").all()
     total = scores[(scores.metric == "total") & (scores.seed == "all")].set_index("protocol")
     assert set(total.value) == {50.0} and {"single_round", "multi_round"} <= set(total.index)
     told = scores[(scores.metric == "collapse") & (scores.seed == "all")].set_index(

@@ -31,6 +31,6 @@ def test_a_published_checkpoint_tunes_with_its_preset_and_other_paths_only(
         if notebook.stem in ("00_setup", "02_merge", "04_finetune_qlora"):
             study.run_notebook(notebook, **options)
     page = (tmp_path / "reports/04_finetune_qlora.html").read_text()
-    assert "Both train for 1 steps" in page and "× 576" in page
+    assert "All train for 1 steps" in page and "× 576" in page
     adapter = json.loads((tmp_path / "work/adapters/merged-0/adapter_config.json").read_text())
     assert (adapter["r"], adapter["lora_alpha"]) == (128, 256)

@@ -120,7 +120,7 @@ def test_a_preset_of_another_folder_is_found_by_the_notebooks_too(preset, monkey
 
 
 def test_a_missing_preset_names_those_there_are():
-    with pytest.raises(DataError, match=r"presets there: llava-1\.5-13b, .*smoke"):
+    with pytest.raises(DataError, match=r"presets there: endpoint, llava-1\.5-13b, .*smoke"):
         study.read_preset("absent")
 
 

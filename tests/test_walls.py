@@ -39,6 +39,7 @@ ALLOWED = {
     "inspector.controls": {"ipywidgets"},
     "report.figures": {"IPython"},
     "report.training": {"torch", "transformers", "peft"},
+    "study.injected": {"IPython"},
     "study.opened": {"IPython"},
     "study.steps": {"transformers"},
     "mini.llava": {"torch", "tokenizers", "transformers"},

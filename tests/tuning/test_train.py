@@ -23,7 +23,12 @@ from transformers import TrainerCallback
 from cocoift.core.files import DataError
 from cocoift.study import Preset, Study
 from cocoift.tuning import batches, memory, train
-from cocoift.tuning.adapters import add_adapter, load_adapters, trainable_parameters
+from cocoift.tuning.adapters import (
+    add_adapter,
+    load_adapters,
+    trainable_parameters,
+    training_log,
+)
 from cocoift.tuning.batches import Collator
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import split_images
@@ -89,7 +94,7 @@ def collated(training, count=4):
 
 def test_a_training_lowers_the_loss_and_leaves_a_log(make):
     training = make(steps=12)
-    log = train.training_log(quietly(training))
+    log = training_log(quietly(training))
     losses = [row["loss"] for row in log["log"] if "loss" in row]
     assert len(losses) == 12 and losses[-1] < losses[0]
     tokens = [row["tokens"] for row in log["log"] if "loss" in row]
@@ -99,7 +104,7 @@ def test_a_training_lowers_the_loss_and_leaves_a_log(make):
 
 
 def test_the_loss_by_form_adds_up_to_the_loss(make):
-    for row in train.training_log(quietly(make()))["log"]:
+    for row in training_log(quietly(make()))["log"]:
         if "loss" in row:
             counts = [row.get(f"tokens_{form}", 0) for form in FORMS.values()]
             sums = [row.get(f"loss_{form}", 0) for form in FORMS.values()]
@@ -189,7 +194,7 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter(make, tmp_path, mon
     assert last_whole(run).endswith("checkpoint-4")
     adapter = quietly(make())
     assert same(weights(adapter), whole)
-    steps = [row["step"] for row in train.training_log(adapter)["log"] if "loss" in row]
+    steps = [row["step"] for row in training_log(adapter)["log"] if "loss" in row]
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
@@ -276,7 +281,7 @@ def test_two_processes_train_the_same_adapter_as_one(make, tmp_path, root, shard
         _, errors = running.communicate()
         assert running.returncode == 0, errors
     adapters = [tmp_path / name / "work/adapters/merged-0" for name in ("two", "one")]
-    notes = [train.training_log(adapter) for adapter in adapters]
+    notes = [training_log(adapter) for adapter in adapters]
     told = [(note["sharding"], note["processes"], note["accumulation"]) for note in notes]
     assert told == [(sharding, 2, 1), ("NO", 1, 2)]
     logs = [note["log"] for note in notes]
