@@ -8,7 +8,7 @@ mix.  `instructed` is merged, and the terse turns of conversations say what they
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import structs
 
@@ -29,12 +29,14 @@ class Layout:
     terse_words: int = 0
 
 
-# LLaVA's short-answer prompt, and more tokens than any tokenizer makes of it: a turn that gets it
-# is costed without a tokenizer, and a record packed a little shorter loses nothing.
+# The paper's short-answer prompt, and more tokens than any tokenizer makes of it: a turn that gets
+# it is costed without a tokenizer, and a record packed a little shorter loses nothing.
 TERSE_PROMPT = "Answer the question with a short phrase."
 _PROMPT_TOKENS = 20
 
-LAYOUTS = {
+Mixture = Literal["mix", "merged", "instructed"]
+MIXTURES: tuple[Mixture, ...] = get_args(Mixture)
+LAYOUTS: dict[str, Layout] = {
     "merged": Layout(prompts="every", sources="mixed"),
     "mix": Layout(prompts="first", sources="apart"),
     "instructed": Layout(prompts="every", sources="mixed", terse_words=3),

@@ -85,18 +85,10 @@ def compared(
         wanted["dose"] = [_after("last - first", dose[-1], dose[0])]
     if {"short", "sentence"} <= set(answers := by.get("answers", {})):
         wanted["answers"] = [_after("sentence - short", answers["sentence"], answers["short"])]
-    if "all" in (images := by.get("images", {})):
-        wanted["images"] = [
-            _after(setting, name, images["all"])
-            for setting, name in images.items()
-            if setting != "all"
-        ]
-    if "all sources" in (sources := by.get("sources", {})):
-        wanted["sources"] = [
-            _after(setting, name, sources["all sources"])
-            for setting, name in sources.items()
-            if setting != "all sources"
-        ]
+    for ablation, whole in (("images", "all"), ("sources", "all sources")):
+        if whole in (settings := by.get(ablation, {})):
+            less = {setting: name for setting, name in settings.items() if setting != whole}
+            wanted[ablation] = [_after(one, name, settings[whole]) for one, name in less.items()]
     if "factors" in by:
         wanted["factors"] = factor_contrasts()
     parts = [

@@ -121,7 +121,7 @@ def gate_sentence(gates: pd.DataFrame) -> str:
     if failed.empty:
         return f"All {len(gates)} gates pass."
     named = "; ".join(dict.fromkeys(f"{row.model}: {row.gate}" for row in failed.itertuples()))
-    return f"**{len(failed)} of {len(gates)} gates fail ({named}): read what follows with care.**"
+    return f"{len(failed)} of {len(gates)} gates fail ({named}): read what follows with care."
 
 
 def wide_table(

@@ -15,10 +15,10 @@ from cocoift.evaluation.effects import change, describe, rows_of
 from cocoift.evaluation.obedience import OBEDIENCE
 from cocoift.evaluation.protocols import AFTER, AFTER_LONG, ALONE
 from cocoift.evaluation.score import COLLAPSE
+from cocoift.merge.layouts import MIXTURES
 from cocoift.report.study_figures import FORM_NAMES
 
 Tables = Mapping[str, pd.DataFrame]
-MIXTURES = ("mix", "merged", "instructed")
 NOT_MEASURED = "This run did not measure it."
 
 

@@ -17,18 +17,31 @@ if TYPE_CHECKING:
     from cocoift.evaluation.gates import HeldOutRound
 
 
-def measure_gates(study: Study) -> pd.DataFrame:
-    """Return the gates of every local model with model and seed.
+def held_out_halves(study: Study) -> "tuple[list[HeldOutRound], list[HeldOutRound]]":
+    """Return the rounds of the images that no training sees: half for gates, half for outcomes.
+
+    Both are empty where nothing was merged.
+    """
+    from cocoift.evaluation.gates import halves, read_held_out
+
+    merged = study.merged / "merged.json"
+    if not merged.is_file():
+        return [], []
+    held_out = study.preset.held_out_images
+    return halves(read_held_out(merged, forms=study.forms(), held_out=held_out))
+
+
+def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFrame:
+    """Return the gates of every local model on these rounds, with model and seed.
 
     Those of tuned models are `gates.gate_table`, those of mini's base `mini.language.base_gates`.
-    Empty where no local model is evaluated or nothing was merged to hold out.
+    Empty without local models or rounds.
     """
     from cocoift.evaluation.candidates import local_candidates
-    from cocoift.evaluation.gates import gate_table, halves
+    from cocoift.evaluation.gates import gate_table
     from cocoift.mini.language import base_gates
 
     models, mini = study.preset.evaluation.models, study.preset.mini_coco
-    rounds, _ = halves(held_out_rounds(study))
     if not (models and rounds):
         return pd.DataFrame()
     opening, parts = study.protocols()[AFTER].opening, []
@@ -45,35 +58,28 @@ def measure_gates(study: Study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def held_out_rounds(study: Study) -> "list[HeldOutRound]":
-    """Return every round of the images that no training sees; none where nothing was merged."""
-    from cocoift.evaluation.gates import read_held_out
+def obedience_benchmark(study: Study, rounds: "Sequence[HeldOutRound]") -> Benchmark | None:
+    """Return the questions that obedience is measured on: of these rounds.
 
-    merged = study.merged / "merged.json"
-    if not merged.is_file():
-        return []
-    return read_held_out(merged, forms=study.forms(), held_out=study.preset.held_out_images)
-
-
-def obedience_runs(study: Study) -> "list[Run]":
-    """Ask every model the held-out questions alone, after a short round and after a long one.
-
-    Where nothing was merged to hold out, questions on mini's benchmark pictures; without mini, no
-    run.
+    Without rounds, questions on mini's benchmark pictures; without mini, `None`.
     """
-    from cocoift.evaluation.gates import halves
-    from cocoift.evaluation.obedience import held_out_benchmark, obedience_protocols
+    from cocoift.evaluation.obedience import held_out_benchmark
     from cocoift.mini.benchmark import closed_and_open
 
-    _, rounds = halves(held_out_rounds(study))
-    root = study.images
-    if not rounds and study.scenes:
-        rounds = list(closed_and_open(study.scenes, study.preset.seeds[0]))
-        root = study.raw / "mm_vet/images"
-    if not rounds:
-        return []
-    asked = held_out_benchmark(rounds, image_root=root)
-    return ask(study, [asked], obedience_protocols(study.protocols()))
+    if rounds:
+        return held_out_benchmark(rounds, image_root=study.images)
+    if not study.scenes:
+        return None
+    drawn = list(closed_and_open(study.scenes, study.preset.seeds[0]))
+    return held_out_benchmark(drawn, image_root=study.raw / "mm_vet/images")
+
+
+def obedience_runs(study: Study, rounds: "Sequence[HeldOutRound]") -> "list[Run]":
+    """Ask every model `obedience_benchmark` alone, after a short round and after a long one."""
+    from cocoift.evaluation.obedience import obedience_protocols
+
+    asked = obedience_benchmark(study, rounds)
+    return ask(study, [asked], obedience_protocols(study.protocols())) if asked else []
 
 
 def roll_out(study: Study, benchmarks: Sequence[Benchmark]) -> "list[Run]":

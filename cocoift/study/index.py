@@ -90,5 +90,5 @@ def _finding(study: Study) -> dict[str, Any] | None:
     if found and gates.is_file():
         checked = pd.read_csv(gates)
         if not checked.passed.all():
-            found["conclusion"] = f"{gate_sentence(checked).strip('*')} {found['conclusion']}"
+            found["conclusion"] = f"{gate_sentence(checked)} {found['conclusion']}"
     return found

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -23,13 +23,11 @@ from cocoift.evaluation.endpoint import NamedEndpoint
 from cocoift.evaluation.judge_api import OpenAiJudge
 from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, ProtocolSettings
+from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
 from cocoift.mini.recipe import MiniCoco, Recipe
 from cocoift.tuning.chat import VICUNA_SYSTEM
 from cocoift.tuning.recipe import TuningRecipe
-
-Mixture = Literal["mix", "merged", "instructed"]
-MIXTURES: tuple[Mixture, ...] = get_args(Mixture)
 
 
 class Evaluation(Settings, frozen=True):
@@ -41,7 +39,7 @@ class Evaluation(Settings, frozen=True):
     `resamples` are those of the bootstrap over images.
     """
 
-    models: list[Literal["base", "mix", "merged", "instructed"]] = []
+    models: list[Literal["base", Mixture]] = []
     endpoints: list[NamedEndpoint] = []
     benchmarks: dict[str, BenchmarkFiles] = {}
     protocols: dict[str, ProtocolSettings] = {}
@@ -98,11 +96,11 @@ class Preset(Settings, frozen=True):
 
     `{name}` stands for the preset's name in every text, `{seed}` in `checkpoint` for each seed.
     `notebooks` are the numbers of those to run (none: all). `checkpoint` is a folder or a name on
-    the model hub. `mini_coco` and `tiny_llava` make
-    notebook 00 draw the data and build the model. `mixtures` are those that notebook 04 tunes
-    on. `image_lists` name the images that may train (none: any COCO image), `evaluation_sets`
-    those that must not. `tokenizer_file` counts the tokens of the merge (`None`: they are
-    estimated). `processes` trainings or models run at once, a thread each; a GPU holds one.
+    the model hub. `mini_coco` and `tiny_llava` make notebook 00 draw the data and build the
+    model. `mixtures` are those that notebook 04 tunes on. `image_lists` name the images that may
+    train (none: any COCO image), `evaluation_sets` those that must not. `tokenizer_file` counts
+    the tokens of the merge (`None`: they are estimated). `processes` trainings or models run at
+    once, a thread each; a GPU holds one.
     """
 
     name: str

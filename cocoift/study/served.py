@@ -8,15 +8,12 @@ import pandas as pd
 
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.effects import change, describe, rows_of, sign
-from cocoift.evaluation.obedience import (
-    OBEDIENCE,
-    held_out_benchmark,
-    obedience_protocols,
-)
+from cocoift.evaluation.obedience import OBEDIENCE, obedience_protocols
 from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.score import COLLAPSE
-from cocoift.mini.benchmark import closed_and_open
+from cocoift.report.evaluation import wide_table
 from cocoift.study import steps
+from cocoift.study.asking import obedience_benchmark
 from cocoift.study.index import write_index
 from cocoift.study.opened import Study, open_study
 from cocoift.study.runner import notebooks, run_notebook
@@ -49,10 +46,9 @@ def requests(benchmarks: Sequence[Benchmark], protocols: Sequence[Protocol]) -> 
 
 def requests_of(study: Study) -> int:
     """Return how many requests the whole test of one model takes."""
-    rounds = list(closed_and_open(study.scenes, study.preset.seeds[0]))
-    held_out, every = held_out_benchmark(rounds, image_root=study.raw), study.protocols()
+    every, obeyed = study.protocols(), obedience_benchmark(study, [])
     asked = requests(study.benchmarks_to_ask(), list(every.values()))
-    return asked + requests([held_out], obedience_protocols(every))
+    return asked + requests([obeyed] if obeyed else [], obedience_protocols(every))
 
 
 def measure_served(changes: dict[str, Any]) -> Study:
@@ -78,9 +74,8 @@ def result_table(study: Study) -> pd.DataFrame:
     own = scores[(scores.seed == "all")
                  & ((scores.benchmark == first) & scores.metric.isin(["total", COLLAPSE])
                     | (scores.metric == OBEDIENCE))]  # fmt: skip
-    cells = [f"{r.value:.0f} [{r.low:.0f}, {r.high:.0f}]" for r in own.itertuples()]
-    table = own.assign(cell=cells).pivot(index="protocol", columns="metric", values="cell")
-    return table.reindex(own.protocol.unique())[["total", COLLAPSE, OBEDIENCE]].fillna("")
+    table = wide_table(own, list(own.protocol.unique()), study.labels).set_index("protocol")
+    return table[["total", COLLAPSE, OBEDIENCE]].fillna("")
 
 
 def verdict(study: Study) -> str:
