@@ -47,11 +47,12 @@ def prepare(folder):
     from cocoift.mini.annotate import write_mini_coco
     from cocoift.mini.build import build_tiny_llava
     from cocoift.mini.recipe import Recipe
-    from cocoift.sources import read_all, read_catalogue
+    from cocoift.sources import read_all, read_catalogue, without_optional
 
     root = HERE.parents[1]
     write_mini_coco(folder / "raw", train=400, held_out=20, seed=3)
-    read_all(read_catalogue(root / "data/sources.yaml"), folder / "raw", folder / "turns")
+    catalogue = without_optional(read_catalogue(root / "data/sources.yaml"), ())
+    read_all(catalogue, folder / "raw", folder / "turns")
     build_tiny_llava(folder / "checkpoint", Recipe(scenes=96, tower_steps=1, language_steps=1,
                                                    width=64, layers=2, vocabulary=300))  # fmt: skip
 
