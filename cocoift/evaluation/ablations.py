@@ -4,27 +4,17 @@ Every arm is trained with the recipe, the steps and the seeds of `merged`, on a 
 it; `merged` and `mix` are arms themselves and their adapters are those of notebook 04.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-import msgspec
+from cocoift.core.files import DataError
+from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
+from cocoift.evaluation.variants import UNTUNED, WHOLE, Variant
+from cocoift.merge.layouts import LAYOUTS, MIX, Layout
 
-from cocoift.core.files import DataError, digest, sha256, write_text
-from cocoift.core.schema import KeptTurn, Record, kept_by_image
-from cocoift.evaluation.protocols import Protocol
-from cocoift.merge.export import write_mixture
-from cocoift.merge.layouts import LAYOUTS, MERGED, MIX, Layout, records
-from cocoift.sources.base import decode
-
-# Mixtures written by code that lays them out differently are not reused; raise it with a change.
-_VERSION = 1
-Ablation = Literal["dose", "factors", "answers", "sources", "images", "openings"]
+Ablation = Literal["dose", "factors", "answers", "sources", "images", "cures", "openings"]
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
-# The source whose upstream file answers every question twice, in a phrase and in a sentence.
-_TWICE = "gqa"
 # Sources that the ablation `sources` leaves out together, unless a preset has other groups.
 GROUPS = {
     "short questions": [
@@ -44,39 +34,29 @@ FACTORS = (
     MIX,
     Layout(prompts="first", sources="mixed"),
     Layout(prompts="every", sources="apart"),
-    MERGED,
+    LAYOUTS["merged"],
 )
-_FULL_SENTENCE = "Answer the question in a full sentence."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """What to train on: `share` of the images in `layout`, the others as in `merged`.
-
-    `answers` keeps GQA alone of the short-answer sources, with its short answers or its full
-    sentences; `images` trains on so many images only, `None` on all.
-    """
-
-    name: str
-    layout: Layout = MERGED
-    share: float = 1.0
-    answers: Literal["all", "short", "sentence"] = "all"
-    left_out: tuple[str, ...] = ()
-    images: int | None = None
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting of one ablation: which variant is trained for it."""
+    """One setting of one ablation: which variant is trained for it, and how it is asked.
+
+    `alone` and `after` are the protocols that count as a question asked alone and after the short
+    round.
+    """
 
     ablation: str
     setting: str
     variant: Variant
+    alone: str = ALONE
+    after: str = AFTER
 
-
-# The model that no arm trains: what `images` compares few images with.
-UNTUNED = Variant(name="base", images=0)
-WHOLE = {name: Variant(name=name, layout=layout) for name, layout in LAYOUTS.items()}
+    @property
+    def model(self) -> str:
+        """How tables call the model: by its variant, and its setting if it is asked otherwise."""
+        as_always = (self.alone, self.after) == (ALONE, AFTER)
+        return self.variant.name if as_always else f"{self.variant.name}, {self.setting}"
 
 
 def arms(
@@ -101,10 +81,8 @@ def arms(
         found.append(Arm("dose", f"{100 * dose:g} %", whole.get(float(dose), mixed)))
     if "factors" in wanted:
         for layout in FACTORS:
-            same = [one for one in WHOLE.values() if one.layout == layout]
-            own = Variant(name=f"{layout.prompts}-{layout.sources}", layout=layout)
             label = f"{layout.prompts} turn, {layout.sources}"
-            found.append(Arm("factors", label, (same or [own])[0]))
+            found.append(Arm("factors", label, _laid_out(layout)))
     for kind in ("short", "sentence") if "answers" in wanted else ():
         variant = Variant(name=f"gqa-{kind}", layout=MIX, answers=kind)
         found.append(Arm("answers", kind, variant))
@@ -120,85 +98,43 @@ def arms(
     return found
 
 
-def variant_records(
-    variant: Variant,
-    images: Iterable[Sequence[KeptTurn]],
-    *,
-    budget: int,
-    image_dir: str,
-    sentences: Mapping[str, str],
-) -> Iterator[Record]:
-    """Yield the records of a variant; which images get its layout goes by hashes of their ids.
+# Models that keep the baseline's data and are asked or trained otherwise, for the ablation `cures`.
+BASELINE, DROPPED, SENTENCE = "baseline", "history dropped", "sentence asked for"
+_FULL_SENTENCE = "Answer in a full sentence."
+_SENTENCE_ALONE, _SENTENCE_AFTER = "sentence_alone", "sentence_after_short"
 
-    So a larger share holds the images of a smaller one.  `sentences` maps GQA's question ids to
-    full answers.
+
+def cure_arms(mixtures: Sequence[str]) -> list[Arm]:
+    """Return the rival cures of the collapse, on the baseline's data, and the merge itself.
+
+    A cure at inference asks the baseline's model otherwise: without the history, or for a full
+    sentence.  `mixtures` are those that notebook 04 tunes on.
     """
-    for turns in images:
-        chosen = _rank(turns[0].turn.image_id) < variant.share
-        kept = turns if variant.answers == "all" else _answered_by_gqa(turns, variant, sentences)
-        kept = [one for one in kept if one.turn.source not in variant.left_out]
-        if kept:
-            layout = variant.layout if chosen else MERGED
-            yield from records([kept], layout=layout, budget=budget, image_dir=image_dir)
+    mix, last = WHOLE["mix"], Variant(name="last-answer", layout=MIX, loss_on="last")
+    every = Layout(prompts="every", sources="apart")
+    merges = [name for name in ("merged", "instructed") if name in mixtures]
+    return [
+        Arm("cures", BASELINE, mix),
+        Arm("cures", DROPPED, mix, after=ALONE),
+        Arm("cures", SENTENCE, mix, alone=_SENTENCE_ALONE, after=_SENTENCE_AFTER),
+        Arm("cures", "loss on the last answer", last),
+        Arm("cures", "prompt in every turn", _laid_out(every)),
+        *(Arm("cures", name, WHOLE[name]) for name in merges),
+    ]
 
 
-def _rank(image_id: int) -> float:
-    """Return a number in [0, 1) drawn from the image id, the same on every machine."""
-    drawn = hashlib.sha256(f"dose/{image_id}".encode()).digest()
-    return int.from_bytes(drawn[:8], "big") / 2**64
+def _laid_out(layout: Layout) -> Variant:
+    """Return the variant with a layout: one of the whole mixtures if it has that layout."""
+    same = [one for one in WHOLE.values() if one.layout == layout]
+    return (same or [Variant(name=f"{layout.prompts}-{layout.sources}", layout=layout)])[0]
 
 
-def _answered_by_gqa(
-    turns: Sequence[KeptTurn], variant: Variant, sentences: Mapping[str, str]
-) -> list[KeptTurn]:
-    """Return the conversations and GQA's questions, in full sentences if the variant says so."""
-    found = []
-    for kept in turns:
-        turn = kept.turn
-        if turn.form == "free":
-            found.append(kept)
-        elif turn.source == _TWICE and turn.dialog_id in sentences:
-            if variant.answers == "sentence":
-                asked = f"{turn.question} {_FULL_SENTENCE}"
-                turn = turn._replace(instruction=asked, answer=sentences[turn.dialog_id])
-            found.append(msgspec.structs.replace(kept, turn=turn))
-    return found
-
-
-class _Twice(msgspec.Struct, rename="camel"):
-    full_answer: str = ""
-
-
-def full_answers(path: Path) -> dict[str, str]:
-    """Return GQA's full answers by question id; empty when the file is not there.
-
-    File `train_balanced_questions.json`.  Raises `DataError` when it is damaged.
-    """
-    if not path.is_file():
-        return {}
-    rows = decode(path, dict[str, _Twice])
-    return {name: row.full_answer for name, row in rows.items() if row.full_answer}
-
-
-def write_variant(
-    variant: Variant, turns: Path, folder: Path, *, budget: int, sentences: Mapping[str, str]
-) -> Path:
-    """Write a variant's mixture below `folder`, unless it is there, and return its JSON file."""
-    path, stamp = folder / f"{variant.name}.json", folder / f"{variant.name}.key"
-    parts = [_VERSION, sha256(turns), asdict(variant), budget]
-    key = digest([*parts, sorted(sentences.items()) if variant.answers != "all" else None])
-    if path.is_file() and stamp.is_file() and stamp.read_text() == key:
-        return path
-    made = variant_records(
-        variant,
-        kept_by_image(turns),
-        budget=budget,
-        image_dir="train2017",
-        sentences=sentences,
-    )
-    write_mixture(made, folder, name=variant.name)
-    write_text(stamp, key)
-    return path
+def cure_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
+    """Return the protocols under which open questions ask for a full sentence."""
+    named = {ALONE: _SENTENCE_ALONE, AFTER: _SENTENCE_AFTER}
+    return [
+        replace(protocols[name], name=own, appended=_FULL_SENTENCE) for name, own in named.items()
+    ]
 
 
 def trained(arms: Sequence[Arm], mixtures: Iterable[str]) -> dict[str, Variant]:
@@ -214,9 +150,27 @@ def opening_protocols(openings: Mapping[str, Sequence[str]]) -> dict[str, Protoc
 
     `openings` maps a kind (`short`, `long`) to its rounds in order.
     """
-    found = {"none": Protocol(name="single_round")}
+    found = {"none": Protocol(name=ALONE)} if openings else {}
     for kind, texts in openings.items():
         for count in range(1, len(texts) + 1):
             name = f"{kind}_{count}"
             found[f"{kind} x {count}"] = Protocol(name=name, opening=tuple(texts[:count]))
+    return found
+
+
+_PLACES = ("1st", "2nd", "3rd")
+
+
+def position_protocols(openings: Mapping[str, Sequence[str]]) -> dict[str, Protocol]:
+    """Return protocols of three opening rounds, two long and a short one in each position.
+
+    The paper's own dialog has it second.  None without a `short` and two `long` rounds.
+    """
+    short, long = openings.get("short", ())[:1], list(openings.get("long", ())[:2])
+    if not short or len(long) < 2:
+        return {}
+    found = {}
+    for at, place in enumerate(_PLACES):
+        rounds = (*long[:at], *short, *long[at:])
+        found[f"short {place} of 3"] = Protocol(name=f"short_{place}", opening=rounds)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cocoift.core.bootstrap import interval
-from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.protocols import AFTER, ALONE, FIGURE_1, TRUE_REPLY, WRONG_REPLY
 from cocoift.evaluation.score import Bootstrap, Metric, per_answer, value
 
 COLUMNS = ("metric", "contrast", "seed", "difference", "low", "high", "n")
@@ -32,14 +32,21 @@ class Contrast:
         return Contrast(f"{self.name} - {other.name}", weights)
 
 
-def change(model: str) -> Contrast:
-    """Return what a model gains by the short round: after it minus alone."""
-    return Contrast(f"change of {model}", {(model, AFTER): 1.0, (model, ALONE): -1.0})
+def change(model: str, after: str = AFTER) -> Contrast:
+    """Return what a model gains by the rounds before: after them (the short round) minus alone."""
+    name = f"change of {model}" + ("" if after == AFTER else f", {after}")
+    return Contrast(name, {(model, after): 1.0, (model, ALONE): -1.0})
 
 
 def versus(one: str, other: str, protocol: str) -> Contrast:
     """Return one model minus another one under the same protocol."""
     return Contrast(f"{one} - {other}, {protocol}", {(one, protocol): 1.0, (other, protocol): -1.0})
+
+
+def misled(model: str) -> Contrast:
+    """Return what a wrong reply in the opening round costs a model, against a right one."""
+    weights = {(model, WRONG_REPLY): 1.0, (model, TRUE_REPLY): -1.0}
+    return Contrast(f"wrong reply of {model}", weights)
 
 
 def effect_table(
@@ -122,6 +129,8 @@ ASKED_ALONE = versus("merged", "mix", ALONE)
 # What the prompt on terse turns adds to the merge.
 INSTRUCTED_ALONE = versus("instructed", "mix", ALONE)
 INSTRUCTED_AFTER = versus("instructed", "merged", AFTER)
+# In the paper's own dialog the short round comes second, and two open ones follow.
+PAPERS_DIALOG = change("mix", FIGURE_1).minus(change("merged", FIGURE_1))
 
 
 def headline(models: Sequence[str]) -> list[Contrast]:
@@ -136,4 +145,7 @@ def headline(models: Sequence[str]) -> list[Contrast]:
         INSTRUCTED_AFTER,
         versus("merged", "base", AFTER),
         versus("instructed", "base", AFTER),
+        *(change(model, FIGURE_1) for model in models),
+        PAPERS_DIALOG,
+        *map(misled, models),
     ]

@@ -15,6 +15,9 @@ from cocoift.core.schema import Message, Settings
 ALONE, AFTER = "single_round", "multi_round"
 # Obedience is measured after a long round too.
 AFTER_LONG = "after_long"
+# The dialog that the paper's project page shows, and an opening round that was answered wrongly,
+# beside the same round answered rightly.
+FIGURE_1, WRONG_REPLY, TRUE_REPLY = "figure_1", "wrong_reply", "reference_history"
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,23 @@ class Protocol:
     `opening` are the questions of the rounds before.  Their answers are the model's own, or, with
     `replies`, those of a reference: one per opening round, a text or a text by image name.
     `picture` shows the question's own picture, that of another question, or a blank one: what a
-    model says of those it says without looking.
+    model says of those it says without looking.  `appended` follows the question's own text.
     """
 
     name: str
     opening: tuple[str, ...] = ()
     replies: tuple[str | Mapping[str, str], ...] = ()
     picture: Literal["own", "other", "blank"] = "own"
+    appended: str = ""
 
     @property
     def rounds(self) -> int:
         """How many rounds a dialog has."""
         return len(self.opening) + 1
+
+    def asks(self, text: str) -> str:
+        """Return a question as this protocol words it."""
+        return f"{text} {self.appended}" if self.appended else text
 
 
 class ProtocolSettings(Settings, frozen=True):

@@ -140,9 +140,9 @@ def opened_prompts(
     rounds, failures = _open(protocol, answer, shown, {}, lambda opening: None)
     return [
         None
-        if one.images in failures
-        else _prompt(one.images, shown[one.images], [*rounds[one.images], Round(one.text, "")])
-        for one in questions
+        if q.images in failures
+        else _prompt(q.images, shown, [*rounds[q.images], Round(protocol.asks(q.text), "")])
+        for q in questions
     ]
 
 
@@ -178,7 +178,8 @@ def _dialogs(
         yield Rollout(question.id, list(question.images), before, reason)
     ready = [question for question in part if question.images not in failures]
     asked = [
-        _prompt(q.images, shown[q.images], [*rounds[q.images], Round(q.text, "")]) for q in ready
+        _prompt(q.images, shown, [*rounds[q.images], Round(protocol.asks(q.text), "")])
+        for q in ready
     ]
     for number, reply in answer(asked):
         question = ready[number]
@@ -186,7 +187,7 @@ def _dialogs(
         if isinstance(reply, Failure):
             yield Rollout(question.id, list(question.images), before, reply.reason)
         else:
-            said = [*before, Round(question.text, reply)]
+            said = [*before, Round(protocol.asks(question.text), reply)]
             yield Rollout(question.id, list(question.images), said, "")
 
 
@@ -214,9 +215,7 @@ def _open(
                 given = _reference(protocol, position, images)
                 opened[images].append(Round(text, given, "reference"))
             continue
-        asked = [
-            _prompt(images, shown[images], [*opened[images], Round(text, "")]) for images in going
-        ]
+        asked = [_prompt(one, shown, [*opened[one], Round(text, "")]) for one in going]
         for number, reply in answer(asked):
             images = going[number]
             if isinstance(reply, Failure):
@@ -237,10 +236,10 @@ def _reference(protocol: Protocol, position: int, images: tuple[str, ...]) -> st
 
 
 def _prompt(
-    images: tuple[str, ...], pictures: tuple[Image.Image, ...], rounds: Sequence[Round]
+    images: Images, shown: dict[Images, tuple[Image.Image, ...]], rounds: Sequence[Round]
 ) -> Prompt:
     messages = []
     for position, one in enumerate(rounds):
         marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
         messages += [Message("human", f"{marker}{one.question}"), Message("gpt", one.answer)]
-    return Prompt("\n".join(images), pictures, messages[:-1])
+    return Prompt("\n".join(images), shown[images], messages[:-1])

@@ -138,3 +138,23 @@ def openings_sentence(table: pd.DataFrame) -> str:
         names = dict.fromkeys(name for both in ends.values() for name in both)
         parts.append(f"**{model}** " + ", ".join(f"{n} {_percent(by.loc[n])}" for n in names))
     return f"Collapse by kind and number of opening rounds: {'; '.join(parts)}."
+
+
+def positions_sentence(table: pd.DataFrame, effects: pd.DataFrame) -> str:
+    """Say whether it matters for each model where among long rounds the short one stands.
+
+    `table` holds the three positions, `effects` is `ablations.position_effects` on collapse.
+    """
+    rows = table[(table.seed == "all") & (table.metric == COLLAPSE)]
+    parts = []
+    for model, own in rows.groupby("model", sort=False):
+        numbers = " / ".join(f"{value:.0f}" for value in own.value)
+        found = effects[effects.contrast == model]
+        more = {1: "shown to be more", -1: "shown to be less", 0: "not shown to differ"}
+        parts.append(
+            f"**{model}** {numbers} % (last against first {more[sign(found)]}: {describe(found)})"
+        )
+    return (
+        "Collapse with the short round first / second / third of three opening rounds: "
+        f"{'; '.join(parts)}."
+    )

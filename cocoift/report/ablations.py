@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from cocoift.evaluation.ablations import Arm
-from cocoift.evaluation.effects import AFTER, Contrast, change, effect_table, versus
+from cocoift.evaluation.ablations import BASELINE, Arm
+from cocoift.evaluation.effects import Contrast, change, effect_table, versus
 from cocoift.evaluation.lengths import SHORT_WORDS
+from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.score import Metric, score_table
 
 COLUMNS = ("ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high")
@@ -24,19 +25,33 @@ def arm_table(
     `protocol` is `single_round`, `multi_round`, or `difference`: multi-round minus single round,
     paired over questions.
     """
-    models = list(dict.fromkeys(arm.variant.name for arm in arms))
-    own = verdicts[verdicts.model.isin(models)]
+    own, obeyed = of_arms(arms, verdicts), _obedience(verdicts, resamples)
+    models = list(dict.fromkeys(arm.model for arm in arms))
     scores = score_table(own, metrics, resamples=resamples)
     named = {change(name).name: name for name in models}
     changes = effect_table(own, metrics, list(map(change, models)), resamples=resamples)
     changes = changes.assign(model=changes.contrast.map(named), protocol=CHANGE)
     changes = changes.rename(columns={"difference": "value"})
-    both = pd.concat([scores, changes, _obedience(own, resamples)], ignore_index=True)
-    parts = [
-        both[both.model == arm.variant.name].assign(ablation=arm.ablation, setting=arm.setting)
-        for arm in arms
-    ]
+    both = pd.concat([scores, changes], ignore_index=True)
+    parts = []
+    for arm in arms:
+        replies = obeyed[obeyed.model == arm.variant.name].assign(model=arm.model)
+        rows = pd.concat([both[both.model == arm.model], replies])
+        parts.append(rows.assign(ablation=arm.ablation, setting=arm.setting))
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def of_arms(arms: Sequence[Arm], verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return each arm's answers under its model's name, as asked alone and after the short round.
+
+    `verdicts` has the protocols under which the arms are asked.
+    """
+    parts = []
+    for arm in {arm.model: arm for arm in arms}.values():
+        own = verdicts[verdicts.model == arm.variant.name]
+        for asked, named in ((arm.alone, ALONE), (arm.after, AFTER)):
+            parts.append(own[own.protocol == asked].assign(model=arm.model, protocol=named))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _obedience(verdicts: pd.DataFrame, resamples: int) -> pd.DataFrame:
@@ -49,7 +64,7 @@ def _obedience(verdicts: pd.DataFrame, resamples: int) -> pd.DataFrame:
 
 
 def opening_table(
-    protocols: Mapping[str, str],
+    protocols: Mapping[str, Protocol],
     verdicts: pd.DataFrame,
     metrics: Sequence[Metric],
     *,
@@ -57,11 +72,15 @@ def opening_table(
 ) -> pd.DataFrame:
     """Return the metrics after each kind of opening, in `COLUMNS`; settings are named as given.
 
-    `protocols` maps a protocol's name to how its opening is called.
+    `protocols` are the openings by how they are called; no rows without any.
     """
-    scores = score_table(verdicts, metrics, resamples=resamples)
-    named = scores.assign(ablation="openings", setting=scores.protocol.map(protocols))
-    order = {name: number for number, name in enumerate(protocols)}
+    if not protocols:
+        return pd.DataFrame(columns=list(COLUMNS))
+    called = {protocol.name: setting for setting, protocol in protocols.items()}
+    own = verdicts[verdicts.protocol.isin(called)]
+    scores = score_table(own, metrics, resamples=resamples)
+    named = scores.assign(ablation="openings", setting=scores.protocol.map(called))
+    order = {name: number for number, name in enumerate(called)}
     return named.sort_values("protocol", key=lambda names: names.map(order), kind="stable")[
         list(COLUMNS)
     ].reset_index(drop=True)
@@ -73,13 +92,13 @@ def compared(
     """Return the paired differences after the short round that the sentences rest on.
 
     Per ablation: the last dose minus none, sentences minus phrases, every number of images minus
-    all of them, every group of sources left out minus none; and what each factor of the 2 x 2
-    adds to multi-round minus single round (`factor_contrasts`). Columns: ablation, then those of
-    `effects.effect_table`.
+    all of them, every group of sources left out minus none, the merge minus every rival cure; and
+    what each factor of the 2 x 2 adds to multi-round minus single round (`factor_contrasts`).
+    Columns: ablation, then those of `effects.effect_table`.
     """
     by: dict[str, dict[str, str]] = {}
     for arm in arms:
-        by.setdefault(arm.ablation, {})[arm.setting] = arm.variant.name
+        by.setdefault(arm.ablation, {})[arm.setting] = arm.model
     wanted: dict[str, list[Contrast]] = {}
     if dose := list(by.get("dose", {}).values()):
         wanted["dose"] = [_after("last - first", dose[-1], dose[0])]
@@ -89,10 +108,19 @@ def compared(
         if whole in (settings := by.get(ablation, {})):
             less = {setting: name for setting, name in settings.items() if setting != whole}
             wanted[ablation] = [_after(one, name, settings[whole]) for one, name in less.items()]
+    if "merged" in (cures := by.get("cures", {})):
+        rivals = {setting: name for setting, name in cures.items() if setting != "merged"}
+        wanted["cures"] = [_after(one, cures["merged"], name) for one, name in rivals.items()]
+        wanted["cures, asked alone"] = [
+            Contrast(one, versus(name, cures[BASELINE], ALONE).weights)
+            for one, name in cures.items()
+            if one != BASELINE
+        ]
     if "factors" in by:
         wanted["factors"] = factor_contrasts()
+    own = of_arms(arms, verdicts)
     parts = [
-        effect_table(verdicts, metrics, contrasts, resamples=resamples).assign(ablation=name)
+        effect_table(own, metrics, contrasts, resamples=resamples).assign(ablation=name)
         for name, contrasts in wanted.items()
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -127,6 +155,27 @@ def factor_contrasts() -> list[Contrast]:
         )
         for name, weights in signs.items()
     ]
+
+
+def position_effects(
+    protocols: Mapping[str, Protocol],
+    verdicts: pd.DataFrame,
+    metrics: Sequence[Metric],
+    *,
+    resamples: int,
+) -> pd.DataFrame:
+    """Return what the short round does in the last of three positions against the first, by model.
+
+    `protocols` are `ablations.position_protocols`, contrasts are named by model; empty without
+    them.
+    """
+    if not protocols:
+        return pd.DataFrame()
+    first, *_, last = [protocol.name for protocol in protocols.values()]
+    models = list(dict.fromkeys(verdicts.model[verdicts.protocol == first]))
+    contrasts = [Contrast(name, {(name, last): 1.0, (name, first): -1.0}) for name in models]
+    table = effect_table(verdicts, metrics, contrasts, resamples=resamples)
+    return table.assign(ablation="positions")
 
 
 def effects_of(effects: pd.DataFrame, ablation: str, metric: str) -> pd.DataFrame:

@@ -33,6 +33,7 @@ _LLAVA = {
     "epochs": "1",
     "records_per_step": "128",
     "batch_tokens": "16 records a GPU, of up to 2,048",
+    "loss_on": "all",
     "four_bit": "no (bf16)",
     "gradient_checkpointing": "yes",
 }
@@ -48,6 +49,7 @@ _MEANING = {
     "epochs": "epochs",
     "records_per_step": "records per optimiser step",
     "batch_tokens": "tokens a device holds at once",
+    "loss_on": "answers of a record that carry loss",
     "four_bit": "base in four bits (NF4, double quantisation)",
     "gradient_checkpointing": "gradient checkpointing",
 }

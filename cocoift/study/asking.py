@@ -1,6 +1,6 @@
 """How a study asks its models: the gates, the benchmarks, the held-out questions, the ablations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,17 +114,25 @@ def ask(
     return runs
 
 
+def obedience_of_variants(
+    study: Study, adapters: Mapping[tuple[str, int], Path], names: Collection[str]
+) -> "list[Run]":
+    """Ask these arms `obedience_benchmark` alone and after the short round."""
+    asked = obedience_benchmark(study, held_out_halves(study)[1])
+    own = {key: path for key, path in adapters.items() if key[0] in names}
+    return roll_out_variants(study, asked, own, {}) if asked else []
+
+
 def roll_out_variants(
     study: Study,
     benchmark: Benchmark,
     adapters: Mapping[tuple[str, int], Path],
-    openings: Sequence[Protocol],
+    further: Mapping[str, Sequence[Protocol]],
 ) -> "list[Run]":
     """Ask every arm, and the untuned model, alone and after the short round.
 
-    The models of notebook 04 are asked under `openings` too.
+    `further` are protocols under which single models are asked too.
     """
-    from cocoift.evaluation.ablations import WHOLE
     from cocoift.evaluation.evaluate import LocalRun, evaluate_local
 
     protocols = study.protocols()
@@ -132,7 +140,7 @@ def roll_out_variants(
     for seed in study.preset.seeds:
         local = study.local_models(seed, {name: adapters[name, seed] for name in names})
         for name in ("base", *names):
-            own = [protocols[ALONE], protocols[AFTER], *(openings if name in WHOLE else ())]
+            own = [protocols[ALONE], protocols[AFTER], *further.get(name, ())]
             asked.append(LocalRun(local, name, list({one.name: one for one in own}.values())))
     folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
     return evaluate_local(asked, [benchmark], folder=folder, processes=processes)

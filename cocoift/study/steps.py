@@ -21,7 +21,7 @@ from cocoift.tuning.recipe import Training
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-    from cocoift.evaluation.ablations import Variant
+    from cocoift.evaluation.variants import Variant
     from cocoift.mini.world import World
     from cocoift.tuning.data import TrainingSet
 
@@ -132,6 +132,18 @@ def probe_margins(study: Study) -> tuple[pd.DataFrame, str]:
     return pd.concat(parts, ignore_index=True), f"{len(pairs)} questions are probed."
 
 
+def history_worth(study: Study) -> pd.DataFrame:
+    """Return `history.history_worth` of the baseline's models on held-out images, by seed."""
+    from cocoift.evaluation.history import history_worth
+    from cocoift.tuning.data import split_images
+
+    merged, count = study.merged / "merged.json", study.preset.held_out_images
+    images = split_images(merged, held_out=count).held_out
+    parts = [history_worth(replace(study.training("mix", seed), images=images))
+             for seed in study.preset.seeds]  # fmt: skip
+    return pd.DataFrame(parts)
+
+
 def variant_trainings(
     study: Study, variants: "Mapping[str, Variant]", *, sentences: Mapping[str, str]
 ) -> dict[tuple[str, int], Training]:
@@ -140,22 +152,23 @@ def variant_trainings(
     Writes the mixtures that arms have of their own.  `sentences` maps GQA's question ids to full
     answers.
     """
-    from cocoift.evaluation.ablations import WHOLE, write_variant
+    from cocoift.evaluation.variants import WHOLE, same_records, write_variant
     from cocoift.tuning.data import count_records
 
     folder, found = study.work / "ablations", {}
     turns, budget = study.merged / "turns.parquet", study.preset.merge.budget
     for name in sorted(variants, key=lambda name: name not in WHOLE):
-        variant, mixture = variants[name], None
-        if name not in WHOLE and variant.images is None:
+        variant, mixture, laid_out = variants[name], None, same_records(variants[name])
+        if laid_out is None:
             mixture = write_variant(variant, turns, folder, budget=budget, sentences=sentences)
         for seed in study.preset.seeds:
-            plain = study.training(name if name in WHOLE else "merged", seed, images=variant.images)
+            plain = study.training(laid_out or "merged", seed, images=variant.images)
             adapter = plain.adapter if name in WHOLE else folder / "adapters" / f"{name}-{seed}"
             own = replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
-            if (
-                variant.left_out
-            ):  # without some sources fewer records may be left than steps ask for
+            if variant.loss_on != "all":
+                own = replace(own, recipe=structs.replace(own.recipe, loss_on=variant.loss_on))
+            if variant.left_out:
+                # Without some sources fewer records may be left than steps ask for.
                 left = study.preset.tuning.steps(count_records(own.mixture, own.images))
                 own = replace(own, steps=min(own.steps, left))
             found[name, seed] = own

@@ -20,7 +20,8 @@ class TuningRecipe(Settings, frozen=True):
     Source: `scripts/v1_5/finetune_lora.sh` in haotian-liu/LLaVA.  `records_per_step` is the
     global batch, counted in records of the merged mixture; `batch_tokens` is what one device
     holds at once, padding included: gradients are accumulated over as many batches as that takes.
-    `save_steps` is what an interruption may cost at most.
+    `loss_on` trains on every answer of a record or on its last one alone.  `save_steps` is what an
+    interruption may cost at most.
     """
 
     rank: int = 128
@@ -34,6 +35,7 @@ class TuningRecipe(Settings, frozen=True):
     epochs: int = 1
     records_per_step: int = 128
     batch_tokens: int = 8192
+    loss_on: Literal["all", "last"] = "all"
     four_bit: bool = True
     gradient_checkpointing: bool = True
     save_steps: int = 50

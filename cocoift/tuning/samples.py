@@ -62,6 +62,17 @@ def samples(
     return made, reports
 
 
+def only_last(sample: Sample) -> Sample:
+    """Return a sample whose last answer alone carries loss."""
+    return replace(sample, spans=sample.spans[-1:], sources=sample.sources[-1:])
+
+
+def later_rounds(record: Record) -> Iterator[Record]:
+    """Yield every round of a record but the first as a conversation of its own."""
+    for number in range(1, len(record.sources)):
+        yield _part(record, number, number + 1)
+
+
 def _split(record: Record, whole: Sample, *, room: int) -> Iterator[Record]:
     """Yield parts of consecutive rounds, as many in each as `room` tokens hold, at least one."""
     ends = [end for _, end in whole.spans]

@@ -9,6 +9,7 @@ import multiprocessing
 import shutil
 from collections.abc import Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,13 +42,14 @@ from cocoift.tuning.model import (
     use_threads,
 )
 from cocoift.tuning.recipe import Training
+from cocoift.tuning.samples import only_last
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 def training_set(training: Training, processor: LlavaProcessor) -> TrainingSet:
     """Return the samples of a training; raises `DataError` when the mixture is absent."""
-    return read_training_set(
+    data = read_training_set(
         training.mixture,
         training.images,
         tokenizer=processor.tokenizer,
@@ -55,6 +57,9 @@ def training_set(training: Training, processor: LlavaProcessor) -> TrainingSet:
         context_tokens=training.context_tokens,
         system=training.system,
     )
+    if training.recipe.loss_on == "all":
+        return data
+    return replace(data, samples=[only_last(sample) for sample in data.samples])
 
 
 def planned(data: TrainingSet, training: Training, *, processes: int = 1) -> Plan:

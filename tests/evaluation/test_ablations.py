@@ -10,16 +10,22 @@ from kept_turns import IMAGE, asked, kept
 from cocoift.core.files import DataError
 from cocoift.evaluation.ablations import (
     ABLATIONS,
+    arms,
+    cure_arms,
+    cure_protocols,
+    opening_protocols,
+    position_protocols,
+)
+from cocoift.evaluation.effects import effect_table
+from cocoift.evaluation.protocols import Protocol
+from cocoift.evaluation.score import COLLAPSE, Metric
+from cocoift.evaluation.variants import (
     WHOLE,
     Variant,
-    arms,
     full_answers,
-    opening_protocols,
     variant_records,
     write_variant,
 )
-from cocoift.evaluation.effects import effect_table
-from cocoift.evaluation.score import COLLAPSE, Metric
 from cocoift.merge.layouts import MERGED, MIX, Layout, records
 from cocoift.merge.rules import Rules
 from cocoift.report import ablation_sentences as sentences
@@ -175,6 +181,15 @@ def test_an_arm_trains_as_merged_does_but_for_its_images(study, tmp_path):
     assert plain.adapter == tmp_path / "work/adapters/merged-1" and arm.mixture == plain.mixture
 
 
+def test_loss_on_the_last_answer_is_the_arms_own_and_changes_its_key(study):
+    last = Variant(name="last-answer", layout=MIX, loss_on="last")
+    found = steps.variant_trainings(study, {"mix": WHOLE["mix"], "last-answer": last}, sentences={})
+    assert found["mix", 1].recipe == study.preset.tuning
+    assert found["last-answer", 1].recipe.loss_on == "last"
+    same = dataclasses.replace(found["last-answer", 1], recipe=study.preset.tuning)
+    assert same.key() != found["last-answer", 1].key()
+
+
 def test_fewer_images_are_some_of_more_images_with_fewer_steps(study):
     few, more, every = (study.training("merged", 1, images=count) for count in (8, 16, None))
     assert set(few.images) < set(more.images) < set(every.images)
@@ -191,6 +206,50 @@ def test_openings_grow_round_by_round():
     found = opening_protocols({"short": ["a", "b"], "long": ["c"]})
     assert {label: one.opening for label, one in found.items()} == {
         "none": (), "short x 1": ("a",), "short x 2": ("a", "b"), "long x 1": ("c",)}  # fmt: skip
+
+
+def test_the_short_round_takes_each_place_among_two_long_ones():
+    found = position_protocols({"short": ["s", "t"], "long": ["a", "b", "c"]})
+    assert {label: one.opening for label, one in found.items()} == {
+        "short 1st of 3": ("s", "a", "b"), "short 2nd of 3": ("a", "s", "b"),
+        "short 3rd of 3": ("a", "b", "s")}  # fmt: skip
+    assert position_protocols({"short": ["s"], "long": ["a"]}) == {} == opening_protocols({})
+
+
+def test_a_full_sentence_is_asked_for_with_and_without_the_short_round():
+    plain = {n: Protocol(name=n, opening=o)
+             for n, o in (("single_round", ()), ("multi_round", ("Where?",)))}  # fmt: skip
+    alone, after = cure_protocols(plain)
+    assert (alone.opening, after.opening) == ((), ("Where?",))
+    assert alone.asks("What is it?") == "What is it? Answer in a full sentence."
+    assert {alone.name, after.name}.isdisjoint(plain)
+
+
+def test_the_model_without_its_history_answers_as_if_it_were_asked_alone():
+    mixtures = ["mix", "merged"]
+    both = verdicts({"mix": (3, 27), "merged": (3, 6), "last-answer": (9, 12),
+                     "every-apart": (0, 15)})  # fmt: skip
+    sentence = both[both.model == "mix"].replace(
+        {"protocol": {"single_round": "sentence_alone", "multi_round": "sentence_after_short"}}
+    )
+    sentence = sentence.assign(words=9)
+    found = report.arm_table(
+        cure_arms(mixtures), pd.concat([both, sentence]), [METRIC], resamples=100
+    )
+    whole = found[(found.seed == "all") & (found.metric == COLLAPSE)]
+    value = whole.set_index(["setting", "protocol"]).value
+    assert value["baseline", "multi_round"] == pytest.approx(90)
+    assert value["history dropped", "multi_round"] == pytest.approx(10)
+    assert value["history dropped", "difference"] == pytest.approx(0)
+    assert value["sentence asked for", "multi_round"] == pytest.approx(0)
+    effects = report.compared(
+        cure_arms(mixtures), pd.concat([both, sentence]), [METRIC], resamples=100
+    )
+    after = report.effects_of(effects, "cures", COLLAPSE)
+    gap = after[after.seed == "all"].set_index("contrast").difference
+    assert gap.to_dict() == pytest.approx(
+        {"baseline": -70, "history dropped": 10, "sentence asked for": 20,
+         "loss on the last answer": -20, "prompt in every turn": -30})  # fmt: skip
 
 
 # What the sentences say
@@ -317,6 +376,20 @@ def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
     assert change["100 %"] == pytest.approx(90) and change["0 %"] == pytest.approx(10)
     obeys = found[(found.metric == report.OBEYS) & (found.seed == "all")]
     assert set(obeys.protocol) == {"multi_round"} and set(obeys.value) == {80.0}
+
+
+def test_positions_are_compared_within_a_model_last_against_first():
+    protocols = position_protocols({"short": ["s"], "long": ["a", "b"]})
+    table = verdicts({"mix": (3, 27)}).replace(
+        {"protocol": {"single_round": "short_1st", "multi_round": "short_3rd"}}
+    )
+    moved = report.position_effects(protocols, table, [METRIC], resamples=100)
+    assert moved.contrast.unique().tolist() == ["mix"]
+    assert moved.difference.tolist() == pytest.approx([80, 80])
+    rows = report.opening_table(protocols, table, [METRIC], resamples=100)
+    assert "**mix** 10 / 90 % (last against first shown to be more: +80.0" in (
+        sentences.positions_sentence(rows, moved)
+    )
 
 
 def test_the_factor_sentence_tells_when_both_together_do_more():

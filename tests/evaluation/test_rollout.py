@@ -71,6 +71,18 @@ def test_a_single_round_asks_the_question_alone(pictures, tmp_path):
     assert dialogs[1].answer.startswith("0 128 0 to ")
 
 
+def test_what_a_protocol_appends_is_asked_and_kept_and_openings_stay_as_they_are(
+    pictures, tmp_path
+):
+    parrot = Parrot()
+    full = Protocol(name="full", opening=(OPENING,), appended="Answer in a full sentence.")
+    dialogs = rolled(pictures, tmp_path, parrot, full)
+    assert [one.question for one in dialogs[2].rounds] == [
+        OPENING, "What is 2? Answer in a full sentence."]  # fmt: skip
+    last = next(p for p in parrot.asked if "What is 2?" in p.messages[-1].value)
+    assert last.messages[-1].value == "What is 2? Answer in a full sentence."
+
+
 def test_multi_round_keeps_the_models_own_reply_and_asks_it_once_a_picture(pictures, tmp_path):
     parrot = Parrot()
     dialogs = rolled(pictures, tmp_path, parrot, MULTI)

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from cocoift.core.files import DataError, sha256
 from cocoift.mini.annotate import replace_mini_coco, write_mini_coco
 from cocoift.mini.draw import draw
-from cocoift.mini.scenes import COLOURS, GRID, sample_scenes
+from cocoift.mini.scenes import BACKGROUNDS, COLOURS, GRID, sample_scenes
 
 
 def digests(folder):
@@ -112,6 +112,12 @@ def test_vqav2_ties_are_settled_by_the_annotators_choice(mini, catalogue):
                 ties += 1
                 assert answers[str(row["question_id"])] == row["multiple_choice_answer"]
     assert ties
+
+
+def test_a_wrong_opening_reply_names_another_place_than_the_right_one(mini):
+    right, wrong = (load(mini, f"mm_vet/{name}_replies.json") for name in ("opening", "wrong"))
+    assert right.keys() == wrong.keys() and set(wrong.values()) <= set(BACKGROUNDS)
+    assert all(right[name] != wrong[name] for name in right)
 
 
 def test_real_data_is_never_overwritten(tmp_path):

@@ -6,8 +6,10 @@ import pytest
 
 from cocoift.core.files import DataError
 from cocoift.tuning import data as training_set
+from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import check_pictures, count_records, read_training_set, split_images
 from cocoift.tuning.model import load_processor
+from cocoift.tuning.samples import only_last
 
 
 def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(
@@ -87,3 +89,20 @@ def test_pictures_that_cannot_train_are_counted_and_named(mixture, tmp_path):
         check_pictures(["half.jpg", "absent.jpg"], tmp_path)
     names = split_images(mixture / "merged.json", held_out=10).held_out
     assert check_pictures(names * 2, mixture) == 10
+
+
+def test_with_loss_on_the_last_answer_every_record_trains_its_last_answer_alone(
+    mixture, checkpoint
+):
+    processor = load_processor(checkpoint)
+    records = json.loads((mixture / "merged.json").read_text())
+    options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 512,
+               "system": ""}  # fmt: skip
+    images = [record["image"] for record in records]
+    whole = read_training_set(mixture / "merged.json", images, **options)
+    for record, sample in zip(records, map(only_last, whole.samples), strict=True):
+        (span,) = sample.spans
+        told = processor.tokenizer.decode(sample.input_ids[slice(*span)])
+        assert told.strip() == f"{record['conversations'][-1]['value']}</s>"
+        assert sample.sources == record["sources"][-1:]
+        assert sum(label != IGNORED for label in sample.labels) == span[1] - span[0]

@@ -1,0 +1,65 @@
+"""What the history is worth: later answers of a dialog, predicted with it and without it.
+
+Dropping the history at inference cures a collapse that comes from it, and takes away whatever a
+later question refers to.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cocoift.core.schema import Record, read_records
+from cocoift.tuning.adapters import load_adapters, using
+from cocoift.tuning.data import Encoding, TrainingSet
+from cocoift.tuning.loss import mean_loss
+from cocoift.tuning.model import dense, load_model, load_processor
+from cocoift.tuning.recipe import Training
+from cocoift.tuning.samples import later_rounds
+
+
+def history_sets(
+    records: Iterable[Record], encoding: Encoding, forms: Mapping[str, str]
+) -> tuple[TrainingSet, TrainingSet]:
+    """Return the later answers of conversations, with their history and each without it.
+
+    Conversations are records of two rounds or more that ask for no form; those that exceed the
+    context are left out.  `forms` maps a source to the form of its answers.
+    """
+    dialogs = [
+        record
+        for record in records
+        if len(record.sources) > 1 and {forms.get(name) for name in record.sources} == {"free"}
+    ]
+    whole, too_long = encoding.samples(dialogs)
+    cut = {report.record_id for report in too_long}
+    kept = [
+        replace(sample, spans=sample.spans[1:], sources=sample.sources[1:])
+        for sample in whole
+        if sample.record_id not in cut
+    ]
+    alone = [round_ for one in dialogs if one.id not in cut for round_ in later_rounds(one)]
+    return TrainingSet(len(kept), kept, []), TrainingSet(len(alone), *encoding.samples(alone))
+
+
+def history_worth(training: Training) -> dict[str, float]:
+    """Return a tuned model's loss on later answers about the training's images, in nats a token.
+
+    Keys: seed, with_history, without, answers; losses are missing where there are no such answers.
+    Raises `DataError` when mixture or adapter are not there.
+    """
+    wanted, processor = set(training.images), load_processor(training.checkpoint)
+    encoding = Encoding(
+        processor.tokenizer, training.image_tokens, training.context_tokens, training.system
+    )
+    records = (record for record in read_records(training.mixture) if record.image in wanted)
+    sets = history_sets(records, encoding, training.forms)
+    found = {"seed": training.seed, "with_history": float("nan"), "without": float("nan")}
+    found["answers"] = len(sets[1].samples)
+    if not sets[1].samples:
+        return found
+    four_bit, device = training.recipe.four_bit, training.device
+    model = load_model(training.checkpoint, four_bit=four_bit, device=device)
+    tuned = load_adapters(dense(model) if device == "cpu" else model, {"mix": training.adapter})
+    with using(tuned, "mix") as answering:
+        for name, data in zip(("with_history", "without"), sets, strict=True):
+            found[name] = mean_loss(answering, processor, data, training=training)
+    return found

@@ -1,0 +1,132 @@
+"""Variants: what the arms of the ablations train on, and the mixtures written for them."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cocoift.core.files import digest, sha256, write_text
+from cocoift.core.schema import KeptTurn, Record, kept_by_image
+from cocoift.merge.export import write_mixture
+from cocoift.merge.layouts import LAYOUTS, MERGED, Layout, records
+from cocoift.sources.base import decode
+
+# Mixtures written by code that lays them out differently are not reused; raise it with a change.
+_VERSION = 1
+# The source whose upstream file answers every question twice, in a phrase and in a sentence.
+_TWICE = "gqa"
+_FULL_SENTENCE = "Answer the question in a full sentence."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What to train on: `share` of the images in `layout`, the others as in `merged`.
+
+    `answers` keeps GQA alone of the short-answer sources, with its short answers or its full
+    sentences; `images` trains on so many images only, `None` on all; `loss_on` is the recipe's.
+    """
+
+    name: str
+    layout: Layout = MERGED
+    share: float = 1.0
+    answers: Literal["all", "short", "sentence"] = "all"
+    left_out: tuple[str, ...] = ()
+    images: int | None = None
+    loss_on: Literal["all", "last"] = "all"
+
+
+# The model that no arm trains: what `images` compares few images with.
+UNTUNED = Variant(name="base", images=0)
+WHOLE = {name: Variant(name=name, layout=layout) for name, layout in LAYOUTS.items()}
+
+
+def same_records(variant: Variant) -> str | None:
+    """Return the mixture of notebook 02 that holds a variant's records; `None`: it has its own."""
+    for name, whole in WHOLE.items():
+        if replace(variant, name=name, images=None, loss_on="all") == whole:
+            return name
+    return None
+
+
+def variant_records(
+    variant: Variant,
+    images: Iterable[Sequence[KeptTurn]],
+    *,
+    budget: int,
+    image_dir: str,
+    sentences: Mapping[str, str],
+) -> Iterator[Record]:
+    """Yield the records of a variant; which images get its layout goes by hashes of their ids.
+
+    So a larger share holds the images of a smaller one.  `sentences` maps GQA's question ids to
+    full answers.
+    """
+    for turns in images:
+        chosen = _rank(turns[0].turn.image_id) < variant.share
+        kept = turns if variant.answers == "all" else _answered_by_gqa(turns, variant, sentences)
+        kept = [one for one in kept if one.turn.source not in variant.left_out]
+        if kept:
+            layout = variant.layout if chosen else MERGED
+            yield from records([kept], layout=layout, budget=budget, image_dir=image_dir)
+
+
+def _rank(image_id: int) -> float:
+    """Return a number in [0, 1) drawn from the image id, the same on every machine."""
+    drawn = hashlib.sha256(f"dose/{image_id}".encode()).digest()
+    return int.from_bytes(drawn[:8], "big") / 2**64
+
+
+def _answered_by_gqa(
+    turns: Sequence[KeptTurn], variant: Variant, sentences: Mapping[str, str]
+) -> list[KeptTurn]:
+    """Return the conversations and GQA's questions, in full sentences if the variant says so."""
+    found = []
+    for kept in turns:
+        turn = kept.turn
+        if turn.form == "free":
+            found.append(kept)
+        elif turn.source == _TWICE and turn.dialog_id in sentences:
+            if variant.answers == "sentence":
+                asked = f"{turn.question} {_FULL_SENTENCE}"
+                turn = turn._replace(instruction=asked, answer=sentences[turn.dialog_id])
+            found.append(msgspec.structs.replace(kept, turn=turn))
+    return found
+
+
+class _Twice(msgspec.Struct, rename="camel"):
+    full_answer: str = ""
+
+
+def full_answers(path: Path) -> dict[str, str]:
+    """Return GQA's full answers by question id; empty when the file is not there.
+
+    File `train_balanced_questions.json`.  Raises `DataError` when it is damaged.
+    """
+    if not path.is_file():
+        return {}
+    rows = decode(path, dict[str, _Twice])
+    return {name: row.full_answer for name, row in rows.items() if row.full_answer}
+
+
+def write_variant(
+    variant: Variant, turns: Path, folder: Path, *, budget: int, sentences: Mapping[str, str]
+) -> Path:
+    """Write a variant's mixture below `folder`, unless it is there, and return its JSON file."""
+    path, stamp = folder / f"{variant.name}.json", folder / f"{variant.name}.key"
+    parts = [_VERSION, sha256(turns), asdict(variant), budget]
+    key = digest([*parts, sorted(sentences.items()) if variant.answers != "all" else None])
+    if path.is_file() and stamp.is_file() and stamp.read_text() == key:
+        return path
+    made = variant_records(
+        variant,
+        kept_by_image(turns),
+        budget=budget,
+        image_dir="train2017",
+        sentences=sentences,
+    )
+    write_mixture(made, folder, name=variant.name)
+    write_text(stamp, key)
+    return path

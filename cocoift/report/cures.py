@@ -1,0 +1,122 @@
+"""Rival cures beside the merge: what each does to score, collapse and obedience, and its cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cocoift.evaluation.ablations import BASELINE, DROPPED, Arm
+from cocoift.evaluation.effects import describe, sign
+from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.judging import OfflineJudge, verdict_table
+from cocoift.evaluation.obedience import OBEDIENCE, obedience_metrics
+from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import COLLAPSE, score_table
+from cocoift.report.ablations import COLUMNS, effects_of, of_arms
+from cocoift.tuning.adapters import training_log
+
+
+def obedience_rows(arms: Sequence[Arm], runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:
+    """Return how often each arm is short when a held-out question asks for that, in `COLUMNS`.
+
+    `runs` are those on held-out questions, alone and after the short round.  A question that asks
+    for a short answer is never asked for a full sentence.  No rows without runs.
+    """
+    if not runs:
+        return pd.DataFrame(columns=list(COLUMNS))
+    plain = [
+        Arm(arm.ablation, arm.setting, arm.variant, after=ALONE if arm.after == ALONE else AFTER)
+        for arm in arms
+    ]
+    counted = verdict_table(runs, OfflineJudge())
+    metric = obedience_metrics(runs[0].benchmark.questions)[0]
+    parts = []
+    for arm in plain:
+        table = score_table(of_arms([arm], counted), [metric], resamples=resamples)
+        parts.append(table.assign(ablation=arm.ablation, setting=arm.setting))
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def cost_table(
+    arms: Sequence[Arm], adapters: Mapping[tuple[str, int], Path], worth: pd.DataFrame
+) -> pd.DataFrame:
+    """Return what each cure costs: cure, trained_tokens, tokens, history.
+
+    `trained_tokens` are those of answers that carry loss and `tokens` all that one training reads,
+    in percent of the baseline's, over all seeds; `history` is by how many nats a token later
+    answers of held-out conversations are predicted worse without it (`history.history_worth`).
+    """
+
+    def totals(arm: Arm) -> tuple[float, float]:
+        logs = [training_log(path) for (name, _), path in adapters.items()
+                if name == arm.variant.name]  # fmt: skip
+        read = [[row["tokens"] for row in log["log"] if "tokens" in row][-1] for log in logs]
+        return sum(log["supervised_tokens"] for log in logs), sum(read)
+
+    whole = totals(next(arm for arm in arms if arm.setting == BASELINE))
+    lost = (worth.without - worth.with_history).mean()
+    rows = []
+    for arm in arms:
+        shares = [100 * own / all_ for own, all_ in zip(totals(arm), whole, strict=True)]
+        rows.append((arm.setting, *shares, lost if arm.setting == DROPPED else 0.0))
+    return pd.DataFrame(rows, columns=["cure", "trained_tokens", "tokens", "history"])
+
+
+def cure_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a row per cure for readers: score, collapse, obedience (alone, after), and costs.
+
+    `table` holds the arms' rows, `costs` is `cost_table`.
+    """
+    whole = table[table.seed == "all"].set_index(["setting", "metric", "protocol"])
+    wanted = {metric: "score", COLLAPSE: "collapsed", OBEDIENCE: "short when asked"}
+    rows = []
+    for cost in costs.itertuples():
+        row = {"cure": cost.cure}
+        for name, label in wanted.items():
+            for protocol, when in ((ALONE, "alone"), (AFTER, "after")):
+                if (cost.cure, name, protocol) in whole.index:
+                    one = whole.loc[(cost.cure, name, protocol)]
+                    row[f"{label}, {when}"] = f"{one.value:.0f} [{one.low:.0f}, {one.high:.0f}]"
+        row |= {"trained tokens": f"{cost.trained_tokens:.0f} %", "tokens": f"{cost.tokens:.0f} %"}
+        row["history lost"] = f"{cost.history:.2f} nats" if cost.history else ""
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def cures_sentence(
+    table: pd.DataFrame, effects: pd.DataFrame, costs: pd.DataFrame, metric: str
+) -> str:
+    """Say what each cure reaches after the short round, and what the merge adds to it.
+
+    `effects` is `ablations.compared`: the merge minus each cure after the short round, and each
+    cure minus the baseline asked alone.
+    """
+    value = table[(table.seed == "all") & (table.protocol == AFTER)]
+    value = value.set_index(["setting", "metric"]).value
+    numbers = "; ".join(
+        f"{cure}: {value[cure, metric]:.0f} and {value[cure, COLLAPSE]:.0f} %"
+        for cure in costs.cure
+    )
+    parts = [f"Score and collapse after the short round, by cure: {numbers}."]
+    score, collapse = (effects_of(effects, "cures", one) for one in (metric, COLLAPSE))
+    for cure, rows in score.groupby("contrast", sort=False):
+        if cure != BASELINE:
+            less = collapse[collapse.contrast == cure]
+            parts.append(
+                f"Against *{cure}*, the merge {_adds(sign(rows))} score ({describe(rows)}) and "
+                f"{_adds(sign(less))} collapse ({describe(less)})."
+            )
+    alone = effects_of(effects, "cures, asked alone", metric)
+    for cure, rows in alone.groupby("contrast", sort=False):
+        if sign(rows) < 0:
+            parts.append(f"Asked alone, *{cure}* costs score ({describe(rows)}).")
+    lost = costs.set_index("cure").history.get(DROPPED, 0.0)
+    parts.append(
+        f"Without the history, later answers of held-out conversations are predicted {lost:+.2f} "
+        "nats a token worse: whatever a question refers back to is gone."
+    )
+    return " ".join(parts)
+
+
+def _adds(found: int) -> str:
+    return {1: "adds", -1: "takes away", 0: "is not shown to change"}[found]

@@ -1,0 +1,101 @@
+import pandas as pd
+import pytest
+
+from cocoift.evaluation.ablations import cure_arms
+from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.effects import PAPERS_DIALOG
+from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.rollout import Rollout, Round
+from cocoift.report import cures, openings
+
+LABELS = {"mix": "baseline", "merged": "merged mixture"}
+
+
+def run(model, dialogs):
+    """A run under figure_1; dialogs are (question, image, replies to a, b and the question)."""
+    rollouts = [
+        Rollout(name, [image], [Round(q, reply) for q, reply in zip("abq", replies, strict=True)])
+        for name, image, replies in dialogs
+    ]
+    questions = [Question(id=one.question_id, images=("i",), text="q") for one in rollouts]
+    return Run(Benchmark("b", "mm_vet", questions, None, ""), model, 0, "figure_1", rollouts)
+
+
+def test_rounds_count_an_opening_once_an_image_and_the_question_each_time():
+    dialogs = [
+        ("1", "x", ("a red car there", "red", "it is red")),
+        ("2", "x", ("a red car there", "red", "a long answer to this")),
+        ("3", "y", ("blue", "two", "a long answer here")),
+    ]
+    table = openings.rounds_table([run("mix", dialogs)], "figure_1")
+    assert table.values.tolist() == [
+        ["mix", 1, "a", 2.5, 0.5],
+        ["mix", 2, "b", 1.0, 1.0],
+        ["mix", 3, "the benchmark's", 4.0, pytest.approx(1 / 3)],
+    ]
+    assert openings.rounds_table([run("mix", dialogs)], "another").empty
+
+
+def effect(contrast, value, half, metric="collapse"):
+    ends = value - half, value + half
+    rows = [(metric, contrast, seed, value, *ends) for seed in ("0", "all")]
+    return pd.DataFrame(rows, columns=["metric", "contrast", "seed", "difference", "low", "high"])
+
+
+def test_the_papers_dialog_is_told_by_the_paired_difference_of_both_mixtures():
+    changes = [effect("change of mix, figure_1", 30, 4), effect("change of merged, figure_1", 9, 4)]
+
+    def said(value, half):
+        both = pd.concat([*changes, effect(PAPERS_DIALOG.name, value, half)])
+        return openings.dialog_sentence(both, LABELS)
+
+    assert "baseline +30.0 points [+26.0, +34.0]; merged mixture +9.0" in said(21, 5)
+    assert "shortens the baseline's later answers more than the merged" in said(21, 5)
+    assert "is not shown (+21.0" in said(21, 30)
+    assert "shortens the merged mixture's later answers more" in said(-21, 5)
+    assert openings.dialog_sentence(effect("another", 1, 1), LABELS) == ""
+
+
+def test_a_wrong_reply_spreads_only_where_the_paired_loss_is_shown():
+    both = pd.concat([effect("wrong reply of mix", -9, 3, "total"),
+                      effect("wrong reply of merged", -2, 3, "total")])  # fmt: skip
+    said = openings.wrong_reply_sentence(both, "total", LABELS)
+    assert "baseline -9.0 points [-12.0, -6.0], the error spreads" in said
+    assert "merged mixture -2.0 points [-5.0, +1.0], the error is not shown to spread" in said
+
+
+def test_the_costs_of_a_cure_are_those_of_its_training_logs(tmp_path):
+    import json
+
+    sizes = {"mix": (100, 1000), "last-answer": (25, 1000), "every-apart": (100, 1100),
+             "merged": (100, 800)}  # fmt: skip
+    adapters = {}
+    for name, (trained, read) in sizes.items():
+        for seed in (0, 1):
+            folder = adapters[name, seed] = tmp_path / f"{name}-{seed}"
+            folder.mkdir()
+            log = [{"loss": 1.0, "tokens": read // 2}, {"loss": 1.0, "tokens": read}, {"end": 1}]
+            notes = {"supervised_tokens": trained, "log": log}
+            (folder / "training.json").write_text(json.dumps(notes))
+    worth = pd.DataFrame({"with_history": [1.0, 1.2], "without": [1.3, 1.3]})
+    table = cures.cost_table(cure_arms(["mix", "merged"]), adapters, worth).set_index("cure")
+    assert table.trained_tokens["loss on the last answer"] == pytest.approx(25)
+    assert table.tokens["prompt in every turn"] == pytest.approx(110)
+    assert table.tokens["merged"] == pytest.approx(80)
+    assert table.history[table.history != 0].to_dict() == {"history dropped": pytest.approx(0.2)}
+
+
+def test_what_the_merge_adds_to_a_cure_is_what_the_paired_difference_shows():
+    columns = ["ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high"]
+    names = ["baseline", "history dropped", "merged"]
+    rows = [("cures", name, name, "all", "multi_round", metric, value, value - 1, value + 1)
+            for metric, values in (("total", (31, 59, 53)), ("collapse", (56, 4, 10)))
+            for name, value in zip(names, values, strict=True)]  # fmt: skip
+    effects = pd.concat([effect("history dropped", -6, 2, "total"),
+                         effect("history dropped", 6, 9)]).assign(ablation="cures")  # fmt: skip
+    costs = pd.DataFrame({"cure": names, "history": [0.0, 0.25, 0.0]})
+    said = cures.cures_sentence(pd.DataFrame(rows, columns=columns), effects, costs, "total")
+    assert "baseline: 31 and 56 %; history dropped: 59 and 4 %; merged: 53 and 10 %" in said
+    assert "the merge takes away score (-6.0 points [-8.0, -4.0]" in said
+    assert "is not shown to change collapse (+6.0" in said
+    assert "+0.25 nats a token worse" in said
