@@ -37,6 +37,7 @@ ALLOWED = {
     "evaluation.candidates": {"transformers", "peft"},
     "evaluation.endpoint": {"openai"},
     "inspector.controls": {"ipywidgets"},
+    "report.cards": {"transformers"},
     "report.figures": {"IPython"},
     "report.training": {"torch", "transformers", "peft"},
     "study.injected": {"IPython"},

@@ -17,7 +17,7 @@ def make_controls(
     `titles` are those of the sources, `evaluated` the benchmarks' pictures that have answers.
     """
     sources = [("any source", ""), *((titles.get(n, n), n) for n in inspection.sources)]
-    wide = widgets.Layout(width="auto")
+    wide = widgets.Layout(width="auto", margin="2px 14px 2px 2px")
     style = {"description_width": "initial"}
     asked = [(f"{benchmark}: {name}", (benchmark, name)) for benchmark, name in evaluated]
     checks = {

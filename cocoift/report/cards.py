@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from cocoift.core.files import DataError, inside
 from cocoift.core.html import render
@@ -9,6 +12,10 @@ from cocoift.core.images import image_address, open_image
 from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.core.text import tidy
 from cocoift.tuning.chat import Sample
+from cocoift.tuning.samples import batch_samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _LARGEST_SIDE = 320
 
@@ -36,7 +43,9 @@ def record_card(
     )
 
 
-def supervision_card(sample: Sample, decode: Callable[[Sequence[int]], str], *, image: str) -> str:
+def supervision_card(
+    sample: Sample, decode: Callable[[Sequence[int]], str], *, image: str
+) -> Markup:
     """Return a sample as HTML: its whole text, the supervised tokens marked and underlined.
 
     `decode` turns ids into text; the run of image tokens, each decoded as `image`, is shortened.
@@ -50,6 +59,27 @@ def supervision_card(sample: Sample, decode: Callable[[Sequence[int]], str], *, 
         parts += [(before, False), (decode(ids[start:end]), True)]
         place = end
     return render("supervision.html", parts=parts)
+
+
+def batch_card(
+    input_ids: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    image: str = IMAGE_MARKER,
+) -> Markup:
+    """Return what carries loss in a batch of a foreign trainer as HTML, one card per row.
+
+    `input_ids` and `labels` are the collator's, as lists or tensors on the CPU, and `image` is how
+    an image token decodes.  Raises `DataError` as `samples.batch_samples` does.
+    """
+    rows = []
+    for sample in batch_samples(input_ids, labels, pad=tokenizer.pad_token_id):
+        share = sum(end - start for start, end in sample.spans) / max(1, len(sample.input_ids))
+        head = f"{sample.record_id}: {len(sample.input_ids)} tokens, {share:.0%} carry loss"
+        card = supervision_card(sample, tokenizer.decode, image=image)
+        rows.append(Markup("<h4>{}</h4>{}").format(head, card))
+    return Markup("").join(rows)
 
 
 def dialog_card(

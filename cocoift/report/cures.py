@@ -103,8 +103,8 @@ def cures_sentence(
         if cure != BASELINE:
             less = collapse[collapse.contrast == cure]
             parts.append(
-                f"Against *{cure}*, the merge {_adds(sign(rows))} score ({describe(rows)}) and "
-                f"{_adds(sign(less))} collapse ({describe(less)})."
+                f"Against *{cure}*, the merge {_moves(sign(rows))} the score ({describe(rows)}) "
+                f"and {_moves(sign(less))} collapse ({describe(less)})."
             )
     alone = effects_of(effects, "cures, asked alone", metric)
     for cure, rows in alone.groupby("contrast", sort=False):
@@ -118,5 +118,5 @@ def cures_sentence(
     return " ".join(parts)
 
 
-def _adds(found: int) -> str:
-    return {1: "adds", -1: "takes away", 0: "is not shown to change"}[found]
+def _moves(found: int) -> str:
+    return {1: "raises", -1: "lowers", 0: "is not shown to change"}[found]

@@ -1,13 +1,14 @@
 """Records of any length as training samples that fit the model's context."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cocoift.core.files import DataError
 from cocoift.core.schema import IMAGE_MARKER, Message, Record
-from cocoift.tuning.chat import Sample, encode, prompt_ids
+from cocoift.tuning.chat import IGNORED, Sample, encode, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,36 @@ def samples(
 def only_last(sample: Sample) -> Sample:
     """Return a sample whose last answer alone carries loss."""
     return replace(sample, spans=sample.spans[-1:], sources=sample.sources[-1:])
+
+
+def batch_samples(
+    input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, pad: int | None = None
+) -> list[Sample]:
+    """Return the rows of a batch of any trainer as samples, a span for each run of labels.
+
+    `input_ids` and `labels` have shape (rows, longest), as TRL's, LLaMA-Factory's and ms-swift's
+    collators return them: labels not yet shifted, `IGNORED` where no loss is taken.  `pad` tokens
+    at the ends that carry no loss are left out.  Raises `DataError` naming the row and the place
+    where a label is neither `IGNORED` nor the token that stands there.
+    """
+    found = []
+    for number, (ids, own) in enumerate(zip(input_ids, labels, strict=True)):
+        tokens, wanted = np.asarray(ids), np.asarray(own)
+        if tokens.shape != wanted.shape:
+            raise DataError(f"row {number}: {tokens.size} ids and {wanted.size} labels")
+        carries = wanted != IGNORED
+        if len(strange := np.flatnonzero(carries & (wanted != tokens))):
+            at = strange[0]
+            raise DataError(
+                f"row {number}, token {at}: label {wanted[at]} is neither {IGNORED} nor its token "
+                f"{tokens[at]}; give labels as the collator returns them, not shifted"
+            )
+        kept = np.flatnonzero(carries | (tokens != pad))
+        first, last = (kept[0], kept[-1] + 1) if len(kept) else (0, 0)
+        edges = np.flatnonzero(np.diff(np.r_[0, carries[first:last], 0]))
+        spans = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+        found.append(Sample(f"row {number}", "", tokens[first:last], spans, [""] * len(spans)))
+    return found
 
 
 def later_rounds(record: Record) -> Iterator[Record]:

@@ -1,3 +1,4 @@
+import copy
 import html
 from html.parser import HTMLParser
 
@@ -5,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import DataCollatorForSeq2Seq
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import visible
-from cocoift.report.cards import record_card, thumbnail
+from cocoift.report.cards import batch_card, record_card, thumbnail
+from cocoift.tuning.chat import encode
+from cocoift.tuning.model import load_processor
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -85,3 +89,65 @@ def test_no_picture_and_too_large_a_picture_are_told(tmp_path, monkeypatch):
     Image.new("RGB", (10, 10)).save(tmp_path / "big.png")
     with pytest.raises(DataError, match="10 x 10 px is too large"):
         thumbnail(tmp_path / "big.png")
+
+
+class Marked(HTMLParser):
+    """Collects the text that is marked as carrying loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.found = False, []
+
+    def handle_starttag(self, tag, attrs):
+        self.open = tag == "mark"
+        self.found += [""] if self.open else []
+
+    def handle_endtag(self, tag):
+        self.open = False
+
+    def handle_data(self, data):
+        if self.open:
+            self.found[-1] += data
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint):
+    return load_processor(checkpoint).tokenizer
+
+
+def row_of(tokenizer, *answers):
+    """A conversation as LLaMA-Factory hands it to its collator: ids, labels, attention mask."""
+    messages = []
+    for number, answer in enumerate(answers):
+        asked = "And?" if number else "<image>\nWhat is it?"
+        messages += [Message("human", asked), Message("gpt", answer)]
+    record = Record("r", "i.jpg", messages, [""] * len(answers))
+    sample = encode(record, tokenizer=tokenizer, image_tokens=4, system="")
+    ids = list(sample.input_ids)
+    return {"input_ids": ids, "labels": sample.labels, "attention_mask": [1] * len(ids)}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_of_transformers_own_collator_shows_the_answers_alone_as_carrying_loss(
+    tokenizer, side
+):
+    """LLaMA-Factory's and ms-swift's collators pad as `DataCollatorForSeq2Seq` does."""
+    padded = copy.deepcopy(tokenizer)
+    padded.padding_side = side
+    rows = [row_of(tokenizer, "red", "a car"), row_of(tokenizer, "It is <b>big</b>.")]
+    lengths = [len(row["input_ids"]) for row in rows]
+    batch = DataCollatorForSeq2Seq(padded, return_tensors="pt")(rows)
+    card = batch_card(batch["input_ids"], batch["labels"], tokenizer)
+    page = Marked()
+    page.feed(card)
+    assert [text.strip() for text in page.found] == [
+        "red</s>", "a car</s>", "It is <b>big</b>.</s>"]  # fmt: skip
+    assert all(f"row {n}: {length} tokens, " in card for n, length in enumerate(lengths))
+    assert "&lt;image&gt; × 4" in card
+
+
+def test_labels_that_are_shifted_are_refused_with_their_row_and_place(tokenizer):
+    row = row_of(tokenizer, "red")
+    shifted = [*row["labels"][1:], -100]
+    with pytest.raises(DataError, match=r"row 0, token \d+: label .* not shifted"):
+        batch_card([row["input_ids"]], [shifted], tokenizer)

@@ -96,6 +96,6 @@ def test_what_the_merge_adds_to_a_cure_is_what_the_paired_difference_shows():
     costs = pd.DataFrame({"cure": names, "history": [0.0, 0.25, 0.0]})
     said = cures.cures_sentence(pd.DataFrame(rows, columns=columns), effects, costs, "total")
     assert "baseline: 31 and 56 %; history dropped: 59 and 4 %; merged: 53 and 10 %" in said
-    assert "the merge takes away score (-6.0 points [-8.0, -4.0]" in said
+    assert "the merge lowers the score (-6.0 points [-8.0, -4.0]" in said
     assert "is not shown to change collapse (+6.0" in said
     assert "+0.25 nats a token worse" in said
