@@ -101,18 +101,18 @@ def compared(
         by.setdefault(arm.ablation, {})[arm.setting] = arm.model
     wanted: dict[str, list[Contrast]] = {}
     if dose := list(by.get("dose", {}).values()):
-        wanted["dose"] = [_after("last - first", dose[-1], dose[0])]
+        wanted["dose"] = [_versus("last - first", dose[-1], dose[0])]
     if {"short", "sentence"} <= set(answers := by.get("answers", {})):
-        wanted["answers"] = [_after("sentence - short", answers["sentence"], answers["short"])]
+        wanted["answers"] = [_versus("sentence - short", answers["sentence"], answers["short"])]
     for ablation, whole in (("images", "all"), ("sources", "all sources")):
         if whole in (settings := by.get(ablation, {})):
             less = {setting: name for setting, name in settings.items() if setting != whole}
-            wanted[ablation] = [_after(one, name, settings[whole]) for one, name in less.items()]
+            wanted[ablation] = [_versus(one, name, settings[whole]) for one, name in less.items()]
     if "merged" in (cures := by.get("cures", {})):
         rivals = {setting: name for setting, name in cures.items() if setting != "merged"}
-        wanted["cures"] = [_after(one, cures["merged"], name) for one, name in rivals.items()]
+        wanted["cures"] = [_versus(one, cures["merged"], name) for one, name in rivals.items()]
         wanted["cures, asked alone"] = [
-            Contrast(one, versus(name, cures[BASELINE], ALONE).weights)
+            _versus(one, name, cures[BASELINE], ALONE)
             for one, name in cures.items()
             if one != BASELINE
         ]
@@ -126,8 +126,8 @@ def compared(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def _after(name: str, one: str, other: str) -> Contrast:
-    return Contrast(name, versus(one, other, AFTER).weights)
+def _versus(name: str, one: str, other: str, protocol: str = AFTER) -> Contrast:
+    return Contrast(name, versus(one, other, protocol).weights)
 
 
 def factor_contrasts() -> list[Contrast]:

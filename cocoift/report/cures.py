@@ -8,11 +8,11 @@ import pandas as pd
 from cocoift.evaluation.ablations import BASELINE, DROPPED, Arm
 from cocoift.evaluation.effects import describe, sign
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.judging import OfflineJudge, verdict_table
-from cocoift.evaluation.obedience import OBEDIENCE, obedience_metrics
+from cocoift.evaluation.obedience import OBEDIENCE
 from cocoift.evaluation.protocols import AFTER, ALONE
-from cocoift.evaluation.score import COLLAPSE, score_table
-from cocoift.report.ablations import COLUMNS, effects_of, of_arms
+from cocoift.evaluation.score import COLLAPSE
+from cocoift.report.ablations import COLUMNS, effects_of
+from cocoift.report.evaluation import obedience_scores
 from cocoift.tuning.adapters import training_log
 
 
@@ -22,18 +22,15 @@ def obedience_rows(arms: Sequence[Arm], runs: Sequence[Run], *, resamples: int) 
     `runs` are those on held-out questions, alone and after the short round.  A question that asks
     for a short answer is never asked for a full sentence.  No rows without runs.
     """
-    if not runs:
-        return pd.DataFrame(columns=list(COLUMNS))
-    plain = [
-        Arm(arm.ablation, arm.setting, arm.variant, after=ALONE if arm.after == ALONE else AFTER)
-        for arm in arms
-    ]
-    counted = verdict_table(runs, OfflineJudge())
-    metric = obedience_metrics(runs[0].benchmark.questions)[0]
+    scores = obedience_scores(runs, resamples=resamples)
+    scores = scores[scores.metric == OBEDIENCE]
     parts = []
-    for arm in plain:
-        table = score_table(of_arms([arm], counted), [metric], resamples=resamples)
-        parts.append(table.assign(ablation=arm.ablation, setting=arm.setting))
+    for arm in arms:
+        own = scores[scores.model == arm.variant.name]
+        named = {"ablation": arm.ablation, "setting": arm.setting, "model": arm.model}
+        after = own[own.protocol == (ALONE if arm.after == ALONE else AFTER)]
+        parts.append(own[own.protocol == ALONE].assign(**named))
+        parts.append(after.assign(**named, protocol=AFTER))
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 

@@ -85,15 +85,19 @@ def merge_inputs(study: Study) -> MergeInputs:
     )
 
 
-def held_out_set(study: Study, mixture: str, processor: "LlavaProcessor") -> "TrainingSet":
-    """Return the samples of a mixture on the images that no training sees."""
+def _held_out_images(study: Study) -> tuple[str, ...]:
     from cocoift.tuning.data import split_images
-    from cocoift.tuning.train import training_set
 
     merged, count = study.merged / "merged.json", study.preset.held_out_images
-    images = split_images(merged, held_out=count).held_out
+    return split_images(merged, held_out=count).held_out
+
+
+def held_out_set(study: Study, mixture: str, processor: "LlavaProcessor") -> "TrainingSet":
+    """Return the samples of a mixture on the images that no training sees."""
+    from cocoift.tuning.train import training_set
+
     training = study.training(mixture, study.preset.seeds[0])
-    return training_set(replace(training, images=images), processor)
+    return training_set(replace(training, images=_held_out_images(study)), processor)
 
 
 def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
@@ -135,10 +139,8 @@ def probe_margins(study: Study) -> tuple[pd.DataFrame, str]:
 def history_worth(study: Study) -> pd.DataFrame:
     """Return `history.history_worth` of the baseline's models on held-out images, by seed."""
     from cocoift.evaluation.history import history_worth
-    from cocoift.tuning.data import split_images
 
-    merged, count = study.merged / "merged.json", study.preset.held_out_images
-    images = split_images(merged, held_out=count).held_out
+    images = _held_out_images(study)
     parts = [history_worth(replace(study.training("mix", seed), images=images))
              for seed in study.preset.seeds]  # fmt: skip
     return pd.DataFrame(parts)
