@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tracemalloc
 from collections import defaultdict
 
 import pytest
@@ -104,3 +105,14 @@ def test_questions_without_a_mark_upstream_get_one(source, mini, catalogue):
     turns = read_source(source, catalogue[source], mini[0]).turns.to_pylist()
     assert len(turns) > 100 and all(turn["question"].endswith("?") for turn in turns)
     assert not any(" ?" in turn["question"] for turn in turns)
+
+
+def test_a_pickle_of_eight_bytes_cannot_take_gigabytes(tmp_path):
+    paths = write(tmp_path, {(1, 1): ((0, 0, 9, 9), ["a man"])})
+    paths["refs"].write_bytes(b"\x80\x02]r\xff\xff\xff\x0f.")  # memo entry 268,435,455
+    tracemalloc.start()
+    try:
+        assert list(refcoco(**paths)) == []
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
