@@ -29,7 +29,12 @@ PRODUCTS = {
     "05_multi_round_eval": "rollouts/manifest.json",
 }
 # The notebooks that read these sections of a preset; all notebooks read the rest of it.
-READERS = {"evaluation": ("00", "03", "05", "06", "07"), "bias": ("06",), "ablations": ("07",)}
+READERS = {
+    "evaluation": ("00", "03", "05", "06", "07", "08"),
+    "bias": ("06",),
+    "ablations": ("07",),
+    "talk_to": ("08",),
+}
 
 
 class OneLine(ConsoleReporter):

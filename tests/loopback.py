@@ -45,6 +45,17 @@ def completion(text: str) -> bytes:
     ).encode()  # fmt: skip
 
 
+def events(text: str) -> bytes:
+    """A reply in chunks, a word each, as servers stream it."""
+    told = []
+    for word in text.split(" "):
+        choice = {"index": 0, "finish_reason": None, "delta": {"content": f"{word} "}}
+        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "loopback",
+                 "choices": [choice]}  # fmt: skip
+        told.append(f"data: {json.dumps(chunk)}\n\n")
+    return "".join([*told, "data: [DONE]\n\n"]).encode()
+
+
 @contextmanager
 def serving(reply: Callable[[dict, int], str | Broken], *, delay: float = 0.0):
     """Serve on a free loopback port; `reply(body, number)` gives a text or (status, body)."""
@@ -56,9 +67,12 @@ def serving(reply: Callable[[dict, int], str | Broken], *, delay: float = 0.0):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             told = state.handle(body)
-            status, content = (200, completion(told)) if isinstance(told, str) else told
+            kind, made = "application/json", completion
+            if body.get("stream"):
+                kind, made = "text/event-stream", events
+            status, content = (200, made(told)) if isinstance(told, str) else told
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

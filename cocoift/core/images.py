@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -32,14 +32,23 @@ class BadImage:
 def open_image(path: Path) -> Image.Image:
     """Return a picture as RGB; raises `DataError` when it is missing, corrupt or far too large."""
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > LARGEST_PIXELS:
-                raise DataError(f"{path.name}: {picture.width} x {picture.height} px is too large")
-            return picture.convert("RGB")
+        with path.open("rb") as file:
+            return read_image(file, path.name)
     except FileNotFoundError as error:
         raise DataError(f"{path.name}: no picture on disk") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except OSError as error:
         raise DataError(f"{path.name}: not a whole picture ({error})") from error
+
+
+def read_image(file: BinaryIO, name: str) -> Image.Image:
+    """Return a picture as RGB from an open file; raises `DataError` as `open_image` does."""
+    try:
+        with Image.open(file) as picture:
+            if picture.width * picture.height > LARGEST_PIXELS:
+                raise DataError(f"{name}: {picture.width} x {picture.height} px is too large")
+            return picture.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: not a whole picture ({error})") from error
 
 
 def bad_images(names: Iterable[str], root: Path) -> list[BadImage]:

@@ -27,6 +27,8 @@ _VERSION = 2
 
 # Questions and two answers for each to how much likelier the first one begins, in nats.
 Margins = Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]
+# A question to its answer as it grows, or to why it broke off.
+Streamer = Callable[[Prompt], Iterator[str | Failure]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Candidate:
     """A model to evaluate: how to ask it, and a digest of what its answers depend on.
 
     `margins` compares how two answers to each question begin (`generation.margins`); a model
-    behind an endpoint has none.
+    behind an endpoint has none.  `stream` answers one question token by token.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Candidate:
     answer: Answerer
     key: str
     margins: Margins | None = None
+    stream: Streamer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,19 @@ def local_margins(
     return partial(margins, model, processor, system=system, batch=batch)
 
 
+def local_stream(
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
+    *,
+    system: str,
+    new_tokens: int,
+) -> Streamer:
+    """Return a function that answers one question token by token, by a loaded model."""
+    from cocoift.evaluation.generation import stream
+
+    return partial(stream, model, processor, system=system, new_tokens=new_tokens)
+
+
 def endpoint_answers(endpoint: Endpoint, *, system: str, new_tokens: int) -> Answerer:
     """Return an answerer that asks a model behind an OpenAI-compatible endpoint."""
     from cocoift.evaluation.endpoint import ask_endpoint, to_openai
@@ -105,6 +121,17 @@ def endpoint_answers(endpoint: Endpoint, *, system: str, new_tokens: int) -> Ans
     return answer
 
 
+def endpoint_stream(endpoint: Endpoint, *, system: str, new_tokens: int) -> Streamer:
+    """Return a function that answers one question token by token, by a model behind an endpoint."""
+    from cocoift.evaluation.endpoint import stream_reply, to_openai
+
+    def stream(prompt: Prompt) -> Iterator[str | Failure]:
+        chat = to_openai(prompt.messages, prompt.pictures, system=system)
+        yield from stream_reply(endpoint, chat, new_tokens=new_tokens)
+
+    return stream
+
+
 def endpoint_candidates(
     endpoints: Sequence[NamedEndpoint], *, system: str, new_tokens: int
 ) -> Iterator[Candidate]:
@@ -112,7 +139,8 @@ def endpoint_candidates(
     for endpoint in endpoints:
         key = digest([endpoint.base_url, endpoint.model, system, new_tokens])
         answer = endpoint_answers(endpoint, system=system, new_tokens=new_tokens)
-        yield Candidate(endpoint.name, 0, answer, key)
+        stream = endpoint_stream(endpoint, system=system, new_tokens=new_tokens)
+        yield Candidate(endpoint.name, 0, answer, key, stream=stream)
 
 
 def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candidate]:
@@ -130,17 +158,19 @@ def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candi
         asked, processor, system=system, new_tokens=local.new_tokens, batch=batch
     )
     compare = local_margins(asked, processor, system=system, batch=batch)
+    stream = local_stream(asked, processor, system=system, new_tokens=local.new_tokens)
     same = [_VERSION, weights_digest(local.base), four_bit, local.device]
     same += [local.system, local.new_tokens]
     for name in names:
         own = None if name == "base" else sha256(local.adapters[name] / WEIGHTS)
         key = digest([*same, own])
         if tuned is None:
-            yield Candidate(name, local.seed, answer, key, compare)
+            yield Candidate(name, local.seed, answer, key, compare, stream)
         else:
             adapter = None if name == "base" else name
             answers, margins = _switched(tuned, adapter, answer), _switched(tuned, adapter, compare)
-            yield Candidate(name, local.seed, answers, key, margins)
+            streamed = _switched_stream(tuned, adapter, stream)
+            yield Candidate(name, local.seed, answers, key, margins, streamed)
 
 
 def _in_four_bits(local: LocalModels) -> bool:
@@ -172,5 +202,15 @@ def _switched(
     def switched(*args: P.args, **kwargs: P.kwargs) -> list[T]:
         with using(model, adapter):
             return list(work(*args, **kwargs))
+
+    return switched
+
+
+def _switched_stream(model: Any, adapter: str | None, stream: Streamer) -> Streamer:
+    """Return `stream` with one of the model's adapters in use until the answer ends."""
+
+    def switched(prompt: Prompt) -> Iterator[str | Failure]:
+        with using(model, adapter):
+            yield from stream(prompt)
 
     return switched

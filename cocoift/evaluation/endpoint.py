@@ -107,13 +107,6 @@ def complete(
     temperature: float,
 ) -> tuple[str | Failure, int, int]:
     """Ask once; return the reply and its tokens, in and out (0 if the server reports none)."""
-    from openai import OpenAIError
-
-    def reason_of(error: Exception) -> str:
-        # Servers quote what they were sent, and failures go into files.
-        text = str(error).replace(client.api_key, "***")
-        return f"{type(error).__name__}: {text[:200]}"
-
     try:
         reply = client.chat.completions.create(
             model=model,
@@ -123,9 +116,40 @@ def complete(
         )
         text = reply.choices[0].message.content or ""
         usage = reply.usage
-    except OpenAIError as error:
-        return Failure(reason_of(error)), 0, 0
-    except Exception as error:  # a server that answers 200 with something else
-        return Failure(f"not a completion: {reason_of(error)}"), 0, 0
+    except Exception as error:  # the client's, and those of a reply that is no completion
+        return _failure(error, client), 0, 0
     paid = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
     return (text.strip() or Failure("empty reply"), *paid)
+
+
+def stream_reply(
+    endpoint: Endpoint, conversation: list[dict[str, Any]], *, new_tokens: int
+) -> Iterator[str | Failure]:
+    """Ask once; yield the reply as it grows, then a `Failure` if it broke off or is empty."""
+    client, said = endpoint.client(), ""
+    try:
+        with client.chat.completions.create(
+            model=endpoint.model,
+            messages=conversation,
+            max_tokens=new_tokens,
+            temperature=0.0,
+            stream=True,
+        ) as chunks:
+            for chunk in chunks:
+                if chunk.choices:
+                    said += chunk.choices[0].delta.content or ""
+                    yield said.strip()
+    except Exception as error:  # the client's, and those of a stream that holds no chunks
+        yield _failure(error, client)
+        return
+    if not said.strip():
+        yield Failure("empty reply")
+
+
+def _failure(error: Exception, client: "OpenAI") -> Failure:
+    """Return why a request failed, without the key: servers quote what they were sent."""
+    from openai import OpenAIError
+
+    text = str(error).replace(client.api_key, "***")[:200]
+    what = "" if isinstance(error, OpenAIError) else "not a completion: "
+    return Failure(f"{what}{type(error).__name__}: {text}")

@@ -4,30 +4,18 @@ Questions about one picture begin alike: with the picture and, in several rounds
 rounds.  The key-value cache of that beginning is computed once and copied to every question.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProcessor
 
 from cocoift.core.images import pixel_values, side_by_side
+from cocoift.evaluation.alike import Alike, group_alike, in_batches, left_padded
 from cocoift.evaluation.protocols import Prompt
 from cocoift.tuning.chat import answered_ids, prompt_ids
 from cocoift.tuning.model import image_tokens
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """The prompts of one key: their common beginning, and how each goes on."""
-
-    pictures: tuple[Image.Image, ...]
-    prefix: list[int]
-    numbers: list[int]
-    suffixes: list[list[int]]
 
 
 @torch.inference_mode()
@@ -48,12 +36,29 @@ def generate(
     tokenizer = processor.tokenizer
     answers = [""] * len(asked)
     prompts = _prompts(asked, processor, image_tokens(model.config), system)
-    for groups in _batches(_shared(asked, prompts), batch):
+    for groups in in_batches(group_alike(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
         generated = _decode(model, processor, groups, new_tokens)
         for number, ids in zip(numbers, generated, strict=True):
             answers[number] = tokenizer.decode(ids, skip_special_tokens=True).strip()
     return answers
+
+
+@torch.inference_mode()
+def stream(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    prompt: Prompt,
+    *,
+    system: str,
+    new_tokens: int = 128,
+) -> Iterator[str]:
+    """Yield the model's greedy answer as it grows by a token; the last one is `generate`'s."""
+    prompts = _prompts([prompt], processor, image_tokens(model.config), system)
+    ids: list[int] = []
+    for step in _steps(model, processor, group_alike([prompt], prompts), new_tokens):
+        ids += [token for _, token in step]
+        yield processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 @torch.inference_mode()
@@ -85,7 +90,7 @@ def margins(
         prompts.append(one[:same])
         pairs.append((one[same], other[same]))
     found = [0.0] * len(asked)
-    for groups in _batches(_shared(asked, prompts), batch):
+    for groups in in_batches(group_alike(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
         logits = _next(model, *_prompted(model, processor, groups)).float()
         chosen = torch.tensor([pairs[number] for number in numbers], device=logits.device)
@@ -106,53 +111,34 @@ def _prompts(
     ]
 
 
-def _shared(asked: Sequence[Prompt], prompts: Sequence[list[int]]) -> list[_Shared]:
-    """Group prompts by their pictures, shortest prompts first."""
-    by_key: dict[str, list[int]] = defaultdict(list)
-    for number, prompt in enumerate(asked):
-        by_key[prompt.key].append(number)
-    groups = []
-    for numbers in by_key.values():
-        own = [prompts[n] for n in numbers]
-        # One token at least is left to every question: its logits are needed.
-        columns = zip(*(prompt[:-1] for prompt in own), strict=False)
-        common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-        suffixes = [prompt[common:] for prompt in own]
-        groups.append(_Shared(asked[numbers[0]].pictures, own[0][:common], numbers, suffixes))
-    return sorted(groups, key=lambda group: len(group.prefix) + max(map(len, group.suffixes)))
-
-
-def _batches(groups: Sequence[_Shared], batch: int) -> Iterator[list[_Shared]]:
-    """Yield groups of at most `batch` prompts together; a larger group is cut."""
-    waiting: list[_Shared] = []
-    for group in groups:
-        for start in range(0, len(group.numbers), batch):
-            part = slice(start, start + batch)
-            piece = _Shared(group.pictures, group.prefix, group.numbers[part], group.suffixes[part])
-            if waiting and sum(len(g.numbers) for g in waiting) + len(piece.numbers) > batch:
-                yield waiting
-                waiting = []
-            waiting.append(piece)
-    if waiting:
-        yield waiting
-
-
 def _decode(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    groups: Sequence[_Shared],
+    groups: Sequence[Alike],
     new_tokens: int,
 ) -> list[list[int]]:
     """Return the new token ids of every prompt of these groups, in their order."""
+    generated: list[list[int]] = [[] for group in groups for _ in group.numbers]
+    for step in _steps(model, processor, groups, new_tokens):
+        for row, token in step:
+            generated[row].append(token)
+    return generated
+
+
+def _steps(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    groups: Sequence[Alike],
+    new_tokens: int,
+) -> Iterator[list[tuple[int, int]]]:
+    """Yield (row, new token id) of every answer that has not ended, one token at a time."""
     end = processor.tokenizer.eos_token_id
     ids, mask, positions, cache = _prompted(model, processor, groups)
-    generated: list[list[int]] = [[] for _ in ids]
     running = list(range(len(ids)))
     for _ in range(new_tokens):
         logits = _next(model, ids, mask, positions, cache)
         chosen = logits.argmax(-1)
-        for row, token in zip(running, chosen.tolist(), strict=True):
-            generated[row].append(token)
+        yield list(zip(running, chosen.tolist(), strict=True))
         going = (chosen != end).nonzero().flatten()
         if not len(going):
             break
@@ -163,11 +149,10 @@ def _decode(
         ids = chosen[:, None]
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         positions = positions[:, -1:] + 1
-    return generated
 
 
 def _prompted(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, groups: Sequence[_Shared]
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, groups: Sequence[Alike]
 ) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
     """Return what the first step needs: fresh ids, whole mask, positions, filled cache."""
     pad = processor.tokenizer.pad_token_id
@@ -199,7 +184,7 @@ def _next(
 def _prefill(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    groups: Sequence[_Shared],
+    groups: Sequence[Alike],
     pad: int,
 ) -> tuple[DynamicCache, Tensor]:
     """Return the cache of every group's beginning, a row for each of its prompts, and its mask."""
@@ -220,14 +205,3 @@ def _prefill(
     chosen = torch.tensor(rows, device=model.device)
     cache.batch_select_indices(chosen)
     return cache, mask[chosen]
-
-
-def left_padded(prompts: Sequence[Sequence[int]], *, pad: int) -> tuple[Tensor, Tensor]:
-    """Return ids and attention mask, shape (prompts, longest), padded on the left."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return ids, mask

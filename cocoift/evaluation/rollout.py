@@ -141,7 +141,9 @@ def opened_prompts(
     return [
         None
         if q.images in failures
-        else _prompt(q.images, shown, [*rounds[q.images], Round(protocol.asks(q.text), "")])
+        else as_prompt(
+            q.images, shown[q.images], [*rounds[q.images], Round(protocol.asks(q.text), "")]
+        )
         for q in questions
     ]
 
@@ -178,7 +180,7 @@ def _dialogs(
         yield Rollout(question.id, list(question.images), before, reason)
     ready = [question for question in part if question.images not in failures]
     asked = [
-        _prompt(q.images, shown, [*rounds[q.images], Round(protocol.asks(q.text), "")])
+        as_prompt(q.images, shown[q.images], [*rounds[q.images], Round(protocol.asks(q.text), "")])
         for q in ready
     ]
     for number, reply in answer(asked):
@@ -215,7 +217,7 @@ def _open(
                 given = _reference(protocol, position, images)
                 opened[images].append(Round(text, given, "reference"))
             continue
-        asked = [_prompt(one, shown, [*opened[one], Round(text, "")]) for one in going]
+        asked = [as_prompt(one, shown[one], [*opened[one], Round(text, "")]) for one in going]
         for number, reply in answer(asked):
             images = going[number]
             if isinstance(reply, Failure):
@@ -235,11 +237,13 @@ def _reference(protocol: Protocol, position: int, images: tuple[str, ...]) -> st
     return reply[images[0]]
 
 
-def _prompt(
-    images: Images, shown: dict[Images, tuple[Image.Image, ...]], rounds: Sequence[Round]
-) -> Prompt:
+def as_prompt(images: Images, pictures: tuple[Image.Image, ...], rounds: Sequence[Round]) -> Prompt:
+    """Return a dialog about pictures, ready to be answered; its last round has no answer yet.
+
+    `images` are the names of the pictures.
+    """
     messages = []
     for position, one in enumerate(rounds):
         marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
         messages += [Message("human", f"{marker}{one.question}"), Message("gpt", one.answer)]
-    return Prompt("\n".join(images), shown[images], messages[:-1])
+    return Prompt("\n".join(images), pictures, messages[:-1])

@@ -1,6 +1,7 @@
 """How a study asks its models: the gates, the benchmarks, the held-out questions, the ablations."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from cocoift.core.files import write_manifest
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.study.opened import Study
+from cocoift.study.preset import Preset
 
 # Modules that load torch are imported by the functions that need them.
 if TYPE_CHECKING:
+    from cocoift.evaluation.candidates import Candidate
     from cocoift.evaluation.evaluate import Run
     from cocoift.evaluation.gates import HeldOutRound
 
@@ -94,7 +97,6 @@ def ask(
     study: Study, benchmarks: Sequence[Benchmark], protocols: Sequence[Protocol]
 ) -> "list[Run]":
     """Put every question to every model, local and behind endpoints, under these protocols."""
-    from cocoift.evaluation.candidates import endpoint_candidates
     from cocoift.evaluation.evaluate import LocalRun, evaluate, evaluate_local
 
     preset, folder = study.preset, study.work / "rollouts"
@@ -104,14 +106,34 @@ def ask(
         for name in preset.evaluation.models
     ]
     runs = evaluate_local(asked, benchmarks, folder=folder, processes=preset.processes)
-    served = endpoint_candidates(
-        preset.evaluation.endpoints,
-        system=preset.system_prompt,
-        new_tokens=preset.evaluation.new_tokens,
-    )
-    for candidate in served:
+    for candidate in _served(preset):
         runs += evaluate(candidate, benchmarks, protocols, folder=folder)
     return runs
+
+
+def _served(preset: Preset) -> "Iterator[Candidate]":
+    from cocoift.evaluation.candidates import endpoint_candidates
+
+    answers = preset.evaluation
+    return endpoint_candidates(
+        answers.endpoints, system=preset.system_prompt, new_tokens=answers.new_tokens
+    )
+
+
+def models_to_talk_to(study: Study) -> "list[Candidate]":
+    """Return the evaluated models of the first seed, those behind endpoints, and `talk_to`'s.
+
+    Models of one base share it in memory.
+    """
+    from cocoift.evaluation.candidates import local_candidates
+
+    preset = study.preset
+    local, names = study.local_models(preset.seeds[0]), preset.evaluation.models
+    found = list(local_candidates(local, names)) if names else []
+    for name, checkpoint in preset.talk_to.items():
+        alone = replace(local, base=checkpoint, adapters={})
+        found += [replace(one, name=name) for one in local_candidates(alone, ["base"])]
+    return [*found, *_served(preset)]
 
 
 def obedience_of_variants(

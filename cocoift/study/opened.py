@@ -98,7 +98,8 @@ class Study:
     @property
     def labels(self) -> dict[str, str]:
         """How tables and figures call each model."""
-        return LABELS | {one.name: one.name for one in self.preset.evaluation.endpoints}
+        further = [*(one.name for one in self.preset.evaluation.endpoints), *self.preset.talk_to]
+        return LABELS | {name: name for name in further}
 
     @property
     def models(self) -> list[str]:

@@ -100,7 +100,8 @@ class Preset(Settings, frozen=True):
     model. `mixtures` are those that notebook 04 tunes on. `image_lists` name the images that may
     train (none: any COCO image), `evaluation_sets` those that must not. `tokenizer_file` counts
     the tokens of the merge (`None`: they are estimated). `processes` trainings or models run at
-    once, a thread each; a GPU holds one.
+    once, a thread each; a GPU holds one. `talk_to` are checkpoints that notebook 08 talks to
+    besides the evaluated models, by the name to show.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Preset(Settings, frozen=True):
     evaluation: Evaluation = Evaluation()
     bias: Bias = Bias()
     ablations: Ablations = Ablations()
+    talk_to: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         """Refuse models that notebook 04 does not tune."""

@@ -10,7 +10,7 @@ from cocoift.evaluation.candidates import LocalModels, local_candidates
 from cocoift.evaluation.evaluate import LocalRun, evaluate_local
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import read_protocols
-from cocoift.evaluation.rollout import Head, roll_out
+from cocoift.evaluation.rollout import Head, opened_prompts, roll_out
 from cocoift.study import read_preset
 from cocoift.tuning.adapters import load_adapters, using
 from cocoift.tuning.model import load_model, load_processor, quantised_modules
@@ -143,3 +143,21 @@ def test_a_base_is_in_four_bits_where_its_adapters_were_trained_on_them(local):
     (alone,) = local_candidates(local, ["base"])
     base, _ = local_candidates(local, ["base", "mix"])
     assert alone.key == base.key
+
+
+def test_a_streamed_answer_grows_into_the_one_that_is_generated_and_frees_the_base(local, asked):
+    benchmark, protocols = asked
+    settings = {"image_root": benchmark.images}
+    candidates = list(local_candidates(local, ["base", "mix", "merged"]))
+    base = candidates[0]
+    prompts = opened_prompts(benchmark.questions[:3], protocols[1], base.answer, **settings)
+    said = {one.name: [text for _, text in one.answer(prompts)] for one in candidates}
+    assert said["base"] != said["mix"]
+    for prompt, texts in zip(prompts, zip(*said.values(), strict=True), strict=True):
+        for candidate, text in zip(candidates, texts, strict=True):
+            grown = list(candidate.stream(prompt))
+            assert grown[-1] == text
+            assert len(grown) <= local.new_tokens
+            next(interrupted := candidate.stream(prompt))
+            interrupted.close()
+    assert [text for _, text in base.answer(prompts)] == said["base"]

@@ -7,14 +7,14 @@ import time
 from functools import partial
 
 import pytest
-from loopback import completion, serving
+from loopback import completion, events, serving
 from PIL import Image
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message
 from cocoift.evaluation import judge_api
 from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, to_openai
+from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, stream_reply, to_openai
 from cocoift.evaluation.judge_api import JudgeSettings, grade, prompt_text
 from cocoift.evaluation.protocols import Failure
 
@@ -297,3 +297,29 @@ def test_the_key_is_in_no_file(tmp_path):
     with serving(lambda body, number: "0.5") as server:
         judge_api.judge(settings(server), QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
     assert not [p for p in tmp_path.iterdir() if b"sk-secret" in p.read_bytes()]
+
+
+def streamed(server, **more):
+    chat = [{"role": "user", "content": "Where?"}]
+    return list(stream_reply(endpoint(server, **more), chat, new_tokens=8))
+
+
+def test_a_reply_is_streamed_word_by_word():
+    with serving(lambda body, number: "in the park") as server:
+        assert streamed(server) == ["in", "in the", "in the park"]
+        assert server.requests[0]["stream"] and server.requests[0]["temperature"] == 0
+
+
+def test_a_stream_that_breaks_off_keeps_what_was_said_and_tells_why():
+    broken = events("in the")[: -len("data: [DONE]\n\n")] + b"data: {not json}\n\n"
+    with serving(lambda body, number: (200, broken)) as server:
+        *said, failure = streamed(server)
+    assert said == ["in", "in the"] and "JSONDecodeError" in failure.reason
+
+
+def test_a_stream_that_fails_or_says_nothing_is_a_failure_without_the_key():
+    with serving(lambda body, number: (401, b'{"error": "bad key sk-secret"}')) as server:
+        (failure,) = streamed(server)
+    assert "401" in failure.reason and "sk-secret" not in failure.reason
+    with serving(lambda body, number: (200, b"data: [DONE]\n\n")) as server:
+        assert streamed(server) == [Failure("empty reply")]

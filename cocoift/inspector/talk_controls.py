@@ -1,0 +1,69 @@
+"""The chat's controls, each with a label, and how they are laid out."""
+
+from collections.abc import Mapping, Sequence
+
+import ipywidgets as widgets
+
+
+def make_talk_controls(
+    thumbnails: Mapping[str, str], *, models: Sequence[str]
+) -> dict[str, widgets.Widget]:
+    """Return every control by name; `thumbnails` are the pictures as HTML, by name."""
+    buttons = {
+        "ask": ("ask", "put the question to every model"),
+        "short_first": ("short round first", "begin anew, with one short-answer round"),
+        "again": ("start anew", "forget what was said about this picture"),
+        "stop": ("stop", "interrupt the models"),
+        "compare": ("margins", "which answer would each model sooner begin?"),
+    }
+    wide = widgets.Layout(width="auto", margin="2px 10px 2px 2px")
+    found: dict[str, widgets.Widget] = {
+        name: widgets.Button(description=text, tooltip=told, layout=wide)
+        for name, (text, told) in buttons.items()
+    }
+    for number, (name, shown) in enumerate(thumbnails.items()):
+        found[f"picture_{number}"] = widgets.Button(
+            description=f"picture {number + 1}", tooltip=f"talk about {name}", layout=wide
+        )
+        found[f"thumbnail_{number}"] = widgets.HTML(shown)
+    for name in ("picture", "compared", "status", *(f"column_{name}" for name in models)):
+        found[name] = widgets.HTML()
+    found["question"] = widgets.Text(
+        description="question",
+        placeholder="type a question, press Enter",
+        layout=widgets.Layout(flex="1 1 24rem", width="auto"),
+    )
+    found["own"] = widgets.FileUpload(
+        accept="image/*", multiple=False, description="a picture of your own", layout=wide
+    )
+    return found
+
+
+def lay_out_talk(
+    c: Mapping[str, widgets.Widget], *, pictures: Sequence[str], models: Sequence[str]
+) -> widgets.VBox:
+    """Return the widget: pictures to choose from, the picture beside what each model says."""
+    wrap = widgets.Layout(flex_flow="row wrap", align_items="center")
+    thumbnails = [
+        widgets.VBox([c[f"thumbnail_{n}"], c[f"picture_{n}"]], layout=widgets.Layout(width="auto"))
+        for n in range(len(pictures))
+    ]
+    column = widgets.Layout(flex="1 1 10rem", min_width="9rem", width="auto")
+    for name in models:
+        c[f"column_{name}"].layout = column
+    columns = widgets.HBox(
+        [c[f"column_{name}"] for name in models],
+        layout=widgets.Layout(flex="1 1 30rem", flex_flow="row wrap", align_items="flex-start"),
+    )
+    talk = widgets.Layout(flex_flow="row wrap", align_items="flex-start")
+    buttons = ("short_first", "again", "stop", "compare")
+    return widgets.VBox(
+        [
+            widgets.HBox([*thumbnails, c["own"]], layout=wrap),
+            widgets.HBox([c["picture"], columns], layout=talk),
+            c["compared"],
+            widgets.HBox([c["question"], c["ask"]], layout=wrap),
+            widgets.HBox([c[name] for name in buttons], layout=wrap),
+            c["status"],
+        ]
+    )
