@@ -38,6 +38,7 @@ KEPT_SCHEMA = pa.schema(
         pa.field("record", pa.int16(), nullable=False),
         pa.field("position", pa.int16(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
+        pa.field("licence", pa.int16()),
     ]
 )
 
@@ -71,13 +72,17 @@ class Message(msgspec.Struct, frozen=True, rename={"speaker": "from"}):
     value: str
 
 
-class Record(msgspec.Struct, frozen=True):
-    """One conversation about one image; `sources` has one entry per round."""
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One conversation about one image; `sources` has one entry per round.
+
+    `licence` is COCO's number of the image's licence, where it is known.
+    """
 
     id: str
     image: str
     conversations: list[Message]
     sources: list[str]
+    licence: int | None = None
 
 
 def coco_id(name: int | str) -> int:
@@ -101,14 +106,16 @@ def coco_id_in(name: str) -> int | None:
     return int(match[match.lastindex or 0]) if match else None
 
 
-def to_record(turns: Sequence[Turn], *, record_id: str, image: str) -> Record:
+def to_record(
+    turns: Sequence[Turn], *, record_id: str, image: str, licence: int | None = None
+) -> Record:
     """Return the record whose rounds are `turns`, the image marker before the first instruction."""
     conversations = []
     for position, turn in enumerate(turns):
         marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
         conversations.append(Message("human", f"{marker}{turn.instruction}"))
         conversations.append(Message("gpt", turn.answer or ""))
-    return Record(record_id, image, conversations, [turn.source for turn in turns])
+    return Record(record_id, image, conversations, [turn.source for turn in turns], licence)
 
 
 def check_record(record: Record) -> None:
@@ -177,12 +184,16 @@ def row_table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
 
 
 class KeptTurn(msgspec.Struct, frozen=True):
-    """A turn of the merged set: which record of its image, where in it, at how many tokens."""
+    """A turn of the merged set: which record of its image, where in it, at how many tokens.
+
+    `licence` is COCO's number of the image's licence, where it is known.
+    """
 
     turn: Turn
     record: int
     position: int
     tokens: int
+    licence: int | None = None
 
 
 def kept_by_image(path: Path, *, group: int | None = None) -> Iterator[list[KeptTurn]]:

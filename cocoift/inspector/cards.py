@@ -33,7 +33,7 @@ def turn_table(
         for turn in view.turns
     ]
     records = len({turn["record"] for turn in view.turns})
-    caption = f"{_some(len(rows), 'turn')} in {_some(records, 'record')}"
+    caption = f"{_some(len(rows), 'turn')} in {_some(records, 'record')}; picture: {view.licence}"
     return render_part("inspector.html", "turns", caption, rows, any(row[2] for row in rows))
 
 

@@ -1,5 +1,6 @@
 """One image and everything about it, read without loading the set: what the inspector shows."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,10 +86,11 @@ class Filter:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageView:
-    """Everything about one image: kept and dropped turns, instances, where its picture is."""
+    """Everything about one image: turns, instances, where its picture is and its licence."""
 
     image_id: int
     picture: str
+    licence: str
     turns: list[dict[str, Any]]
     dropped: list[dict[str, Any]]
     instances: list[dict[str, Any]]
@@ -107,6 +109,7 @@ class Inspection:
     source_bits: np.ndarray
     form_bits: np.ndarray
     conflicts: frozenset[int]
+    licences: Mapping[int, str] = field(default_factory=dict)
     picture: str = "train2017/{:012d}.jpg"
     found: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -118,6 +121,7 @@ class Inspection:
         return ImageView(
             image_id=image_id,
             picture=self.picture.format(image_id),
+            licence=self.licences.get(turns[0].get("licence") or 0, "licence not known"),
             turns=turns,
             dropped=self.dropped.rows(image_id) if self.dropped else [],
             instances=self.instances.rows(image_id) if self.instances else [],
@@ -167,6 +171,7 @@ def open_inspection(merged: Path, *, image_root: Path, instances: Path | None = 
         source_bits=source_bits,
         form_bits=form_bits,
         conflicts=_conflicts(dropped),
+        licences=_licences(merged / "licences.json"),
     )
 
 
@@ -186,6 +191,13 @@ def _conflicts(dropped: Path) -> frozenset[int]:
         return frozenset()
     table = pq.read_table(dropped, columns=["image_id"], filters=[("reason", "=", "conflict")])
     return frozenset(table["image_id"].to_pylist())
+
+
+def _licences(path: Path) -> dict[int, str]:
+    if not path.is_file():
+        return {}
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return {row["licence"]: row["name"] for row in rows}
 
 
 def answers_by_image(verdicts: Path) -> Mapping[tuple[str, str], pd.DataFrame]:

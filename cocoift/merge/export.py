@@ -25,6 +25,7 @@ from cocoift.merge.layouts import Layout
 from cocoift.merge.rules import Rules
 from cocoift.sources.base import paused_collector
 from cocoift.sources.catalogue import Entry
+from cocoift.sources.coco import Scope
 
 # Where records say that images are, below the image folder.
 IMAGE_DIR = "train2017"
@@ -143,28 +144,49 @@ One conversation per COCO image, merged from many annotation sets by `cocoift` a
 2401.08968. Images are not included; paths are relative to the COCO image folder."""
 
 
+def image_licences(turns: Path, scope: Scope) -> pd.DataFrame:
+    """Return licence, name, address and number of images in a file of kept turns.
+
+    `licence` is COCO's number; images without one, or with one that no image list names, are in a
+    row without.
+    """
+    table = pq.read_table(turns, columns=["image_id", "licence"]).to_pandas().drop_duplicates()
+    known = table.licence.where(table.licence.isin(list(scope.licences)))
+    counted = known.value_counts(dropna=False).sort_index()
+    rows = []
+    for number, images in counted.items():
+        one = scope.licences.get(0 if pd.isna(number) else int(number))
+        rows.append((one.id, one.short, one.url, images) if one else ("", "not known", "", images))
+    return pd.DataFrame(rows, columns=["licence", "name", "address", "images"])
+
+
 def dataset_card(
     catalogue: Mapping[str, Entry],
     drops: pd.DataFrame,
     *,
     counts: Mapping[str, Mapping[str, int]],
+    licences: pd.DataFrame,
     rules: Rules,
     tokens: str,
 ) -> str:
-    """Return the dataset card: what is in the mixtures, by which rules, under whose licences."""
+    """Return the dataset card: what is in the mixtures, by which rules, under whose licences.
+
+    `licences` are those of `image_licences`.
+    """
     used = [name for name in catalogue if name in set(drops.source)]
     wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
     wide.insert(0, "in", wide.sum(axis=1))
     wide = wide.astype(int).reset_index()
     entries = [catalogue[name] for name in used]
-    licences = [(entry.title, entry.licence, entry.citation) for entry in entries]
+    sources = [(entry.title, entry.licence, entry.citation) for entry in entries]
     mixtures = [(name, *numbers.values()) for name, numbers in counts.items()]
     stated = [*msgspec.structs.asdict(rules).items(), ("tokens counted by", tokens)]
     tables = {
         "Mixtures": _table(("mixture", "records", "rounds"), mixtures),
         "Rules": _table(("rule", "value"), stated),
         "Turns in, kept and dropped": _table(wide.columns, wide.itertuples(index=False)),
-        "Licences of the sources": _table(("source", "licence", "citation"), licences),
+        "Licences of the sources": _table(("source", "licence", "citation"), sources),
+        "Licences of the images": _table(licences.columns, licences.itertuples(index=False)),
     }
     files = (f"- {{config_name: {name}, data_files: {name}.parquet}}" for name in counts)
     lines = [_CARD.format(files="\n".join(files))]
@@ -185,7 +207,8 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str
     yield from map(line, rows)
 
 
-def write_extras(folder: Path, *, names: Iterable[str], card: str) -> None:
-    """Write what stands beside the mixtures: LLaMA-Factory's entry and the dataset card."""
+def write_extras(folder: Path, *, names: Iterable[str], card: str, licences: pd.DataFrame) -> None:
+    """Write what stands beside the mixtures: LLaMA-Factory's entry, the card, the licences."""
     write_text(folder / "dataset_info.json", dataset_info(names))
     write_text(folder / "README.md", card)
+    write_text(folder / "licences.json", licences.to_json(orient="records", indent=2) + "\n")

@@ -17,6 +17,7 @@ RECORD_SCHEMA = pa.schema(
         ("image", pa.string()),
         ("conversations", pa.list_(_MESSAGE)),
         ("sources", pa.list_(pa.string())),
+        ("licence", pa.int16()),
     ]
 )
 _CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
@@ -56,6 +57,7 @@ def encode_records(records: Sequence[Record]) -> Encoded:
         _texts(images),
         _lists(_structs([message for chat in chats for message in chat]), map(len, chats)),
         _lists(_texts(sources), (len(record.sources) for record in records)),
+        pa.array([record.licence for record in records], pa.int16()),
     ]
     return Encoded(
         [encode(record) for record in records],

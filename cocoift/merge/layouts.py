@@ -65,7 +65,8 @@ def records(
                 rows = [turn for turn, _ in costed]
                 if layout.prompts == "first":
                     rows[1:] = [_bare(turn) for turn in rows[1:]]
-                yield to_record(rows, record_id=record_id, image=f"{image_dir}/{image_id:012d}.jpg")
+                image = f"{image_dir}/{image_id:012d}.jpg"
+                yield to_record(rows, record_id=record_id, image=image, licence=turns[0].licence)
 
 
 def is_terse(turn: Turn, words: int) -> bool:

@@ -157,7 +157,7 @@ def merge_part(part: Part) -> MergedPart:
                 count_tokens=count_tokens,
                 curated=inputs.curated.get(image_id, ()),
             )
-            kept += _kept_rows(merged)
+            kept += _kept_rows(merged, inputs.scope.licence_of.get(image_id))
             dropped += ((*turn, reason) for turn, reason in merged.dropped)
             drops.update({(source, why): count for source, why, count in merged.drops})
             conflicts += merged.conflicts
@@ -183,10 +183,10 @@ def _turns_by_image(part: Part) -> Iterator[tuple[int, list[Turn]]]:
     yield from sorted(found.items())
 
 
-def _kept_rows(merged: MergedImage) -> Iterator[tuple]:
+def _kept_rows(merged: MergedImage, licence: int | None) -> Iterator[tuple]:
     for number, record in enumerate(merged.records):
         for position, (turn, tokens) in enumerate(record):
-            yield (*turn, number, position, tokens)
+            yield (*turn, number, position, tokens, licence)
 
 
 def _write(parts: Iterable[MergedPart], out: Path, turns_in: dict[str, int]) -> MergeReport:

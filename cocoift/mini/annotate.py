@@ -23,6 +23,24 @@ _CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 # COCO's boxes and areas have two decimals.
 _DECIMALS = 2
 _STAMP = "MINI_COCO.txt"
+# As in COCO's own files.
+_CC = "http://creativecommons.org/licenses"
+_LICENCES = [
+    {"url": url, "id": number, "name": name}
+    for number, (url, name) in enumerate(
+        [
+            (f"{_CC}/by-nc-sa/2.0/", "Attribution-NonCommercial-ShareAlike License"),
+            (f"{_CC}/by-nc/2.0/", "Attribution-NonCommercial License"),
+            (f"{_CC}/by-nc-nd/2.0/", "Attribution-NonCommercial-NoDerivs License"),
+            (f"{_CC}/by/2.0/", "Attribution License"),
+            (f"{_CC}/by-sa/2.0/", "Attribution-ShareAlike License"),
+            (f"{_CC}/by-nd/2.0/", "Attribution-NoDerivs License"),
+            ("http://flickr.com/commons/usage/", "No known copyright restrictions"),
+            ("http://www.usa.gov/copyright.shtml", "United States Government Work"),
+        ],
+        start=1,
+    )
+]
 
 
 def write_mini_coco(
@@ -96,7 +114,7 @@ def benchmark_instances(scenes: Mapping[str, Scene]) -> dict[str, Any]:
 
 
 def _head(split: str, images: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"info": {"description": f"mini-COCO {split}"}, "licenses": [], "images": images}
+    return {"info": {"description": f"mini-COCO {split}"}, "licenses": _LICENCES, "images": images}
 
 
 def _instance_file(
@@ -113,7 +131,7 @@ def _instance_file(
 def _image(scene: Scene, split: str) -> dict[str, Any]:
     name = name_2017(scene)
     return {
-        "license": 1,
+        "license": 1 + scene.image_id % len(_LICENCES),
         "file_name": name,
         "coco_url": f"http://images.cocodataset.org/{split}/{name}",
         "height": scene.pixels,

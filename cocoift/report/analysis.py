@@ -28,6 +28,7 @@ REASONS = {
     "odd_conversation": "rounds do not alternate",
     "not_in_train2017": "not in train2017",
     "evaluation_image": "evaluation image",
+    "licence": "licence not asked for",
     "curated": "taken out by a person",
     "empty_question": "empty question",
     "empty_answer": "empty answer",

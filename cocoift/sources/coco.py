@@ -1,22 +1,42 @@
 """COCO itself: captions, and the image lists that say which images are in train2017."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cocoift.core.files import DataError
 from cocoift.core.schema import coco_id_in
 from cocoift.sources.base import QA, Dialog, Drop, damaged, decode, decode_lines
+
+_CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([\d.]+)")
+
+
+class Licence(msgspec.Struct, frozen=True):
+    """A licence of COCO's pictures, as `licenses` of its files list it."""
+
+    id: int
+    name: str
+    url: str
+
+    @property
+    def short(self) -> str:
+        """`CC BY-NC 2.0` and the like; the name in full of what is not Creative Commons."""
+        found = _CREATIVE_COMMONS.search(self.url)
+        return f"CC {found[1].upper()} {found[2]}" if found else self.name
 
 
 class _Image(msgspec.Struct):
     id: int
+    license: int | None = None
 
 
 class _ImageList(msgspec.Struct):
     images: list[_Image]
+    licenses: list[Licence] = []
 
 
 class _Caption(msgspec.Struct):
@@ -44,10 +64,17 @@ class _Named(msgspec.Struct, rename={"paths": "Image path"}):
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """Which images may train: those of train2017 (`None`: any), less the evaluation images."""
+    """Which images may train: those of train2017 (`None`: any), less the evaluation images.
+
+    `licence_of` maps images to the ids of `licences`; with `allowed`, images under other ones, or
+    under none that is known, may not train.
+    """
 
     train: frozenset[int] | None = None
     evaluation: frozenset[int] = frozenset()
+    licences: Mapping[int, Licence] = field(default_factory=dict)
+    licence_of: Mapping[int, int] = field(default_factory=dict)
+    allowed: frozenset[int] | None = None
 
     def refusal(self, image_id: int) -> str | None:
         """Return why an image may not train, or `None` when it may."""
@@ -55,6 +82,8 @@ class Scope:
             return "evaluation_image"
         if self.train is not None and image_id not in self.train:
             return "not_in_train2017"
+        if self.allowed is not None and self.licence_of.get(image_id) not in self.allowed:
+            return "licence"
         return None
 
 
@@ -93,12 +122,34 @@ def evaluation_image_ids(path: Path) -> set[int]:
     return {found for found in map(coco_id_in, names) if found is not None}
 
 
-def read_scope(image_lists: Sequence[Path], evaluation_sets: Sequence[Path]) -> Scope:
+def read_scope(
+    image_lists: Sequence[Path], evaluation_sets: Sequence[Path], *, licences: Collection[str] = ()
+) -> Scope:
     """Return which images may train; without image lists any COCO image may.
 
-    Raises `DataError` when a listed file is missing: training on evaluation images by accident
-    would be worse than stopping.
+    `licences` restricts them to pictures under these, by id, name or short name (`CC BY 2.0`); none
+    means all.  Raises `DataError` for a licence that no image list names, and when a listed file is
+    missing: training on evaluation images by accident would be worse than stopping.
     """
-    train = frozenset(image_ids(image_lists)) if image_lists else None
-    evaluation = frozenset().union(*map(evaluation_image_ids, evaluation_sets))
-    return Scope(train=train, evaluation=evaluation)
+    images: list[_Image] = []
+    known: dict[int, Licence] = {}
+    for path in image_lists:
+        found = decode(path, _ImageList)
+        images += found.images
+        known |= {licence.id: licence for licence in found.licenses}
+    return Scope(
+        train=frozenset(image.id for image in images) if image_lists else None,
+        evaluation=frozenset().union(*map(evaluation_image_ids, evaluation_sets)),
+        licences=known,
+        licence_of={image.id: image.license for image in images if image.license is not None},
+        allowed=frozenset(_named(licences, known)) if licences else None,
+    )
+
+
+def _named(licences: Collection[str], known: Mapping[int, Licence]) -> Iterator[int]:
+    for wanted in licences:
+        ids = [one.id for one in known.values() if wanted in (str(one.id), one.name, one.short)]
+        if not ids:
+            names = ", ".join(sorted(one.short for one in known.values())) or "none"
+            raise DataError(f"licences: no image list names {wanted!r}; they name: {names}")
+        yield from ids

@@ -117,7 +117,8 @@ class Study:
     def scope(self) -> Scope:
         """Return which images may train; raises `DataError` for a listed file that is absent."""
         lists = [self.raw / name for name in self.preset.image_lists]
-        return read_scope(lists, [self.raw / name for name in self.preset.evaluation_sets])
+        sets = [self.raw / name for name in self.preset.evaluation_sets]
+        return read_scope(lists, sets, licences=self.preset.licences)
 
     def benchmarks(self) -> list[Benchmark]:
         """Return the benchmarks that are on disk."""

@@ -98,10 +98,11 @@ class Preset(Settings, frozen=True):
     `notebooks` are the numbers of those to run (none: all). `checkpoint` is a folder or a name on
     the model hub. `mini_coco` and `tiny_llava` make notebook 00 draw the data and build the
     model. `mixtures` are those that notebook 04 tunes on. `image_lists` name the images that may
-    train (none: any COCO image), `evaluation_sets` those that must not. `tokenizer_file` counts
-    the tokens of the merge (`None`: they are estimated). `processes` trainings or models run at
-    once, a thread each; a GPU holds one. `talk_to` are checkpoints that notebook 08 talks to
-    besides the evaluated models, by the name to show.
+    train (none: any COCO image), `licences` the licences of their pictures (none: any; by COCO's
+    number or name, or as `CC BY 2.0`), `evaluation_sets` the images that must not.
+    `tokenizer_file` counts the tokens of the merge (`None`: they are estimated). `processes`
+    trainings or models run at once, a thread each; a GPU holds one. `talk_to` are checkpoints that
+    notebook 08 talks to besides the evaluated models, by the name to show.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Preset(Settings, frozen=True):
     image_lists: list[str] = msgspec.field(
         default_factory=lambda: ["annotations/instances_train2017.json"]
     )
+    licences: list[str] = []
     evaluation_sets: list[str] = msgspec.field(
         default_factory=lambda: ["evaluation/qa90_questions.jsonl"]
     )

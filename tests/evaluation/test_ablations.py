@@ -46,7 +46,7 @@ def images(count):
 
 
 def _rest(item):
-    return item.record, item.position, item.tokens
+    return item.record, item.position, item.tokens, item.licence
 
 
 def made(variant, sentences=None, turns=None):
@@ -135,8 +135,8 @@ def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_pat
     def write(turns):
         rows = [[*item.turn, *_rest(item)] for item in turns]
         columns = [list(column) for column in zip(*rows, strict=True)]
-        pq.write_table(pa.Table.from_arrays(list(map(pa.array, columns)), schema=KEPT_SCHEMA),
-                       tmp_path / "turns.parquet")  # fmt: skip
+        arrays = [pa.array(c, field.type) for c, field in zip(columns, KEPT_SCHEMA, strict=True)]
+        pq.write_table(pa.Table.from_arrays(arrays, schema=KEPT_SCHEMA), tmp_path / "turns.parquet")
 
     variant = Variant(name="dose-50", layout=MIX, share=0.5)
     given = {"budget": 1000, "sentences": {}}

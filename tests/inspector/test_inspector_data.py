@@ -12,9 +12,11 @@ from pycocotools.coco import COCO
 from cocoift.core.files import DataError
 from cocoift.inspector.data import ByImage, Filter, open_inspection
 from cocoift.inspector.raw_annotations import raw_annotations
+from cocoift.merge.export import image_licences, write_extras
 from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
+from cocoift.sources.coco import read_scope
 from cocoift.sources.instances import write_instances
 
 
@@ -26,7 +28,11 @@ def folder(mini, catalogue, tmp_path_factory):
     read_all(catalogue, raw, work / "turns")
     tables = sorted((work / "turns").glob("*.parquet"))
     rules = Rules(context_tokens=600, image_tokens=16)
-    merge_tables(tables, out=work / "merged/turns.parquet", inputs=MergeInputs(rules=rules))
+    lists = [raw / f"annotations/instances_{split}2017.json" for split in ("train", "val")]
+    inputs = MergeInputs(rules=rules, scope=read_scope(lists, []))
+    merge_tables(tables, out=work / "merged/turns.parquet", inputs=inputs)
+    licences = image_licences(work / "merged/turns.parquet", inputs.scope)
+    write_extras(work / "merged", names=["merged"], card="", licences=licences)
     write_instances(raw / "annotations/instances_train2017.json", work / "instances.parquet")
     return work
 
@@ -42,6 +48,15 @@ def opened(folder, mini):
 @pytest.fixture(scope="module")
 def turns(folder):
     return pq.read_table(folder / "merged/turns.parquet").to_pandas()
+
+
+def test_an_image_tells_its_licence(opened, mini):
+    rows = json.loads((mini[0] / "annotations/instances_train2017.json").read_bytes())["images"]
+    under = {row["id"]: row["license"] for row in rows}
+    for image_id in opened.turns.ids[::40]:
+        expected = {1: "CC BY-NC-SA 2.0", 4: "CC BY 2.0", 8: "United States Government Work"}
+        if (number := under.get(int(image_id))) in expected:
+            assert opened.view(int(image_id)).licence == expected[number]
 
 
 def test_an_image_is_read_as_the_whole_table_has_it(opened, turns):

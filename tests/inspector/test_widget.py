@@ -230,7 +230,9 @@ def view(text):
             "form": text, "tokens": 3, "record": 0, "reason": text, "question": text}  # fmt: skip
     box = {"category": text, "bbox": [1, 1, 9, 9], "iscrowd": False, "height": 64, "width": 64,
            "segmentation": "[[1, 1, 9, 1, 9, 9]]"}  # fmt: skip
-    return ImageView(image_id=9, picture="x.jpg", turns=[turn], dropped=[turn], instances=[box])
+    return ImageView(
+        image_id=9, picture="x.jpg", licence=text, turns=[turn], dropped=[turn], instances=[box]
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:12].encode().hex())

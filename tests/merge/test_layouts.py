@@ -100,7 +100,8 @@ def test_the_json_is_llavas_own_format(written):
 
 def test_parquet_and_json_hold_the_same_records(written):
     rows = pq.read_table(written / "mix.parquet").to_pylist()
-    assert rows == json.loads((written / "mix.json").read_text())
+    records = json.loads((written / "mix.json").read_text())
+    assert rows == [{"licence": None, **record} for record in records]
 
 
 def test_messages_are_typed_content_with_one_image(written):
@@ -146,13 +147,19 @@ def test_extras_name_the_files_and_the_licences(tmp_path, catalogue):
         [("vqav2", "kept", 8), ("vqav2", "duplicate", 2)], columns=["source", "reason", "turns"]
     )
     counts = {"merged": {"records": 1, "rounds": 8}}
-    card = dataset_card(
-        catalogue=catalogue, drops=drops, counts=counts, rules=Rules(), tokens="estimate"
+    licences = pd.DataFrame(
+        [(4, "CC BY 2.0", "http://creativecommons.org/licenses/by/2.0/", 7)],
+        columns=["licence", "name", "address", "images"],
     )
-    write_extras(tmp_path, names=counts, card=card)
+    card = dataset_card(
+        catalogue=catalogue, drops=drops, counts=counts, licences=licences, rules=Rules(),
+        tokens="estimate",
+    )  # fmt: skip
+    write_extras(tmp_path, names=counts, card=card, licences=licences)
     text = (tmp_path / "README.md").read_text()
     assert "| VQAv2 | CC BY 4.0 |" in text
     assert "| vqav2 | 10 | 2 | 8 |" in text
+    assert "| 4 | CC BY 2.0 | http://creativecommons.org/licenses/by/2.0/ | 7 |" in text
     info = json.loads((tmp_path / "dataset_info.json").read_text())
     assert info == json.loads(dataset_info(["merged"]))
     assert info["merged"]["columns"] == {"messages": "conversations", "images": "image"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import KEPT_SCHEMA, kept_by_image
-from cocoift.merge.export import export_mixture, write_mixture
+from cocoift.merge.export import export_mixture, image_licences, write_mixture
 from cocoift.merge.layouts import MERGED, MIX, records
 from cocoift.merge.partitioned import MergeInputs, image_ranges, merge_tables
 from cocoift.merge.rules import Rules
@@ -95,6 +95,24 @@ def test_the_merge_is_sorted_and_counts_every_turn(tables, tmp_path, mini):
     leaked = {i for i, why in report.refused_images.items() if why == "evaluation_image"}
     assert {scene.image_id for scene in mini[1].train[:3]} <= leaked
     assert not leaked & set(turns["image_id"].to_pylist())
+
+
+def test_licences_go_along_and_those_not_asked_for_are_counted_as_dropped(tables, tmp_path, mini):
+    lists = [mini[0] / "annotations/instances_train2017.json"]
+    numbers = {row["id"]: row["license"] for row in json.loads(lists[0].read_bytes())["images"]}
+    scope = read_scope(lists, [], licences=["CC BY 2.0", "CC BY-SA 2.0"])
+    report = merged(tables, tmp_path / "turns.parquet", scope=scope)
+    table = pq.read_table(tmp_path / "turns.parquet").to_pandas()
+    assert set(table.licence) == {4, 5}
+    assert table.licence.tolist() == table.image_id.map(numbers).tolist()
+    assert {numbers[i] for i, why in report.refused_images.items() if why == "licence"} == {
+        1, 2, 3, 6, 7, 8
+    }  # fmt: skip
+    made = json.loads(as_json(tmp_path / "turns.parquet", tmp_path))
+    assert all(record["licence"] == numbers[int(record["image"][-16:-4])] for record in made)
+    listed = image_licences(tmp_path / "turns.parquet", scope)
+    assert listed.name.tolist() == ["CC BY 2.0", "CC BY-SA 2.0"]
+    assert listed.images.tolist() == table.groupby("licence").image_id.nunique().tolist()
 
 
 def test_shuffled_inputs_give_identical_bytes(tables, tmp_path):

@@ -179,7 +179,7 @@ def test_a_records_tokens_include_the_image(tmp_path):
     from cocoift.core.schema import KEPT_SCHEMA
     from cocoift.merge.rules import Rules
 
-    row = (9, "a", "1", 0, "q", "q", "x", "free", 0, 0, 30)
+    row = (9, "a", "1", 0, "q", "q", "x", "free", 0, 0, 30, None)
     table = pa.table({n: [v] for n, v in zip(KEPT_SCHEMA.names, row, strict=True)}, KEPT_SCHEMA)
     pq.write_table(table, tmp_path / "turns.parquet")
     found = kept_table(tmp_path / "turns.parquet", rules=Rules(image_tokens=16, record_tokens=4))

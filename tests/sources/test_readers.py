@@ -302,6 +302,29 @@ def test_a_missing_evaluation_set_stops_the_merge_rather_than_leak(tmp_path):
         read_scope([], [tmp_path / "absent.jsonl"])
 
 
+def test_licences_are_named_by_number_name_or_short_name(real):
+    lists = [real / "coco_instances/instances_train2017.json"]
+    rows = json.loads(lists[0].read_text())["images"]
+    for wanted in ("4", "Attribution License", "CC BY 2.0"):
+        scope = read_scope(lists, [], licences=[wanted])
+        allowed = {row["id"] for row in rows if scope.refusal(row["id"]) is None}
+        assert allowed == {row["id"] for row in rows if row["license"] == 4} != set()
+    shorts = {licence.short for licence in scope.licences.values()}
+    assert {"CC BY-NC-SA 2.0", "No known copyright restrictions"} <= shorts
+    with pytest.raises(DataError, match=r"names 'CC BY 4\.0'; they name: CC BY 2\.0, CC BY-NC"):
+        read_scope(lists, [], licences=["CC BY 4.0"])
+
+
+def test_an_image_whose_licence_is_not_known_is_not_under_one_that_is_asked_for(tmp_path):
+    path = tmp_path / "images.json"
+    licence = {"id": 4, "name": "Attribution License", "url": ""}
+    path.write_text(json.dumps({"images": [{"id": 1}, {"id": 2, "license": 4}],
+                                "licenses": [licence]}))  # fmt: skip
+    scope = read_scope([path], [], licences=["4"])
+    assert scope.refusal(1) == "licence" and scope.refusal(2) is None
+    assert read_scope([path], []).refusal(1) is None
+
+
 def test_image_lists_tell_train2017(mini):
     raw, world = mini
     found = image_ids([raw / "annotations/instances_train2017.json"])
