@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     example = "cocoift export llava-1.5-7b data/served/merged --mixture merged"
     own = _names_an_adapter(command(_export, text, example))
     own.add_argument("out", type=Path, help="folder for the checkpoint")
+    text = "write mixtures as a dataset folder for the hub: Parquet, configs and a card"
+    own = command(_dataset, text, "cocoift dataset mini data/hub --pictures")
+    own.add_argument("preset", help=PRESET)
+    own.add_argument("out", type=Path, help="folder for the dataset, new or empty")
+    own.add_argument("--mixtures", nargs="+", default=["merged"], help="e.g. merged instructed")
+    own.add_argument("--pictures", action="store_true", help="put the pictures into the files")
     text = "build LLaVA-1.5's base from a Vicuna, a CLIP tower and a stage-1 projector"
     example = "cocoift assemble data/base-7b vicuna-7b clip-vit-large mm_projector.safetensors"
     own = command(_assemble, text, example)
@@ -112,6 +118,17 @@ def _export(chosen: argparse.Namespace) -> None:
     adapter = study.adapter(chosen.mixture, chosen.seed)
     base, system = study.base(chosen.seed), study.preset.system_prompt
     print(export(adapter, chosen.out, checkpoint=base, system=system))
+
+
+def _dataset(chosen: argparse.Namespace) -> None:
+    from cocoift.merge.hub import HubDataset, write_hub_dataset
+    from cocoift.study import open_study
+
+    study = open_study(chosen.preset)
+    root = study.images if chosen.pictures else None
+    dataset = HubDataset(merged=study.merged, mixtures=chosen.mixtures, image_root=root)
+    out = write_hub_dataset(dataset, chosen.out)
+    print(f"{out}; publish it with: hf upload --repo-type dataset NAME {out}")
 
 
 def _assemble(chosen: argparse.Namespace) -> None:

@@ -128,6 +128,7 @@ def dataset_info(names: Iterable[str]) -> str:
     return json.dumps(entries, indent=2) + "\n"
 
 
+NO_IMAGES = "Images are not included; paths are relative to the COCO image folder."
 _CARD = """\
 ---
 language: en
@@ -141,7 +142,7 @@ configs:
 # COCO multi-round instruction data
 
 One conversation per COCO image, merged from many annotation sets by `cocoift` after arXiv \
-2401.08968. Images are not included; paths are relative to the COCO image folder."""
+2401.08968. {images}"""
 
 
 def image_licences(turns: Path, scope: Scope) -> pd.DataFrame:
@@ -189,7 +190,7 @@ def dataset_card(
         "Licences of the images": _table(licences.columns, licences.itertuples(index=False)),
     }
     files = (f"- {{config_name: {name}, data_files: {name}.parquet}}" for name in counts)
-    lines = [_CARD.format(files="\n".join(files))]
+    lines = [_CARD.format(files="\n".join(files), images=NO_IMAGES)]
     for title, table in tables.items():
         lines += ["", f"## {title}", "", *table]
     return "\n".join(lines) + "\n"

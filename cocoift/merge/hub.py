@@ -1,0 +1,111 @@
+"""Mixtures as a dataset folder for the hub: Parquet with an `Image` column, configs and a card."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from tqdm.auto import tqdm
+
+from cocoift.core.files import DataError, inside, replacing_folder, write_text
+from cocoift.merge.export import NO_IMAGES
+from cocoift.merge.formats import RECORD_SCHEMA
+
+# How `datasets` stores a picture, and how it is told which column is one
+# (huggingface.co/docs/datasets/en/about_dataset_features, "Image feature").
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_TEXT, _NUMBER = ({"dtype": kind, "_type": "Value"} for kind in ("string", "int16"))
+_FEATURES = {
+    "id": _TEXT,
+    "image": {"_type": "Image"},
+    "conversations": [{"from": _TEXT, "value": _TEXT}],
+    "sources": [_TEXT],
+    "licence": _NUMBER,
+}
+_SCHEMA = pa.schema(
+    [pa.field("image", _PICTURE) if field.name == "image" else field for field in RECORD_SCHEMA],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+# Small row groups, since the hub's viewer reads whole ones; shards of about half a gigabyte with
+# COCO's pictures in them.
+_GROUP_RECORDS, _SHARD_RECORDS = 100, 3_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubDataset:
+    """Which mixtures of a merged set go to the hub.
+
+    With `image_root` every record holds its picture's bytes; without, its path below COCO's
+    image folder.  A shard holds `shard_records`, in steps of a hundred.
+    """
+
+    merged: Path
+    mixtures: Sequence[str] = ("merged",)
+    image_root: Path | None = None
+    shard_records: int = _SHARD_RECORDS
+
+
+def write_hub_dataset(dataset: HubDataset, out: Path) -> Path:
+    """Write a folder that `datasets.load_dataset` reads and `hf upload` takes; return it.
+
+    A config a mixture, `data/<mixture>/train-*.parquet` each, and the card of the merged set.
+    Raises `DataError` for a mixture or a picture that is not there, and for a folder that holds
+    something already; nothing is written then.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty; name a new folder")
+    with replacing_folder(out) as unfinished:
+        for name in dataset.mixtures:
+            path = dataset.merged / f"{name}.parquet"
+            if not path.is_file():
+                raise DataError(f"no mixture {path}; run notebook 02_merge")
+            _write_shards(dataset, path, unfinished / "data" / name)
+        write_text(unfinished / "README.md", _card(dataset))
+    return out
+
+
+def _write_shards(dataset: HubDataset, path: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    file = pq.ParquetFile(path)
+    shards = max(1, -(-file.metadata.num_rows // dataset.shard_records))
+    groups = file.iter_batches(batch_size=min(_GROUP_RECORDS, dataset.shard_records))
+    for number in tqdm(range(shards), desc=path.stem, unit=" shards"):
+        shard = folder / f"train-{number:05d}-of-{shards:05d}.parquet"
+        with pq.ParquetWriter(shard, _SCHEMA) as writer:
+            for rows in islice(groups, max(1, dataset.shard_records // _GROUP_RECORDS)):
+                writer.write_table(_with_pictures(rows, dataset.image_root))
+
+
+def _with_pictures(rows: pa.RecordBatch, root: Path | None) -> pa.Table:
+    names = rows["image"].to_pylist()
+    pictures = [{"bytes": _content(root, name) if root else None, "path": name} for name in names]
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    columns["image"] = pa.array(pictures, _PICTURE)
+    return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
+
+
+def _content(root: Path, name: str) -> bytes:
+    path = inside(root, name)
+    if not path.is_file():
+        raise DataError(f"{path}: no picture on disk; write the dataset without pictures")
+    return path.read_bytes()
+
+
+def _card(dataset: HubDataset) -> str:
+    """Return the merged set's card with the configs of this folder."""
+    path = dataset.merged / "README.md"
+    if not path.is_file():
+        raise DataError(f"no card {path}; run notebook 02_merge")
+    _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
+    stated = yaml.safe_load(head)
+    stated["configs"] = [
+        {"config_name": name, "data_files": f"data/{name}/train-*.parquet"}
+        for name in dataset.mixtures
+    ]
+    if dataset.image_root:
+        body = body.replace(NO_IMAGES, "The images are included; each is under its own licence.")
+    return f"---\n{yaml.safe_dump(stated, sort_keys=False)}---\n{body}"
