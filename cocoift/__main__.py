@@ -58,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("out", type=Path, help="folder for the dataset, new or empty")
     own.add_argument("--mixtures", nargs="+", default=["merged"], help="e.g. merged instructed")
     own.add_argument("--pictures", action="store_true", help="put the pictures into the files")
+    text = "write a benchmark and its protocols as tasks of lmms-eval and VLMEvalKit"
+    own = command(_tasks, text, "cocoift tasks mini data/tasks")
+    own.add_argument("preset", help=PRESET)
+    own.add_argument("out", type=Path, help="folder for the tasks, new or empty")
+    own.add_argument("--benchmark", default="mm_vet", help="a name in the preset")
+    names = ["single_round", "multi_round"]
+    own.add_argument("--protocols", nargs="+", default=names, help="names in the preset")
     text = "build LLaVA-1.5's base from a Vicuna, a CLIP tower and a stage-1 projector"
     example = "cocoift assemble data/base-7b vicuna-7b clip-vit-large mm_projector.safetensors"
     own = command(_assemble, text, example)
@@ -129,6 +136,16 @@ def _dataset(chosen: argparse.Namespace) -> None:
     dataset = HubDataset(merged=study.merged, mixtures=chosen.mixtures, image_root=root)
     out = write_hub_dataset(dataset, chosen.out)
     print(f"{out}; publish it with: hf upload --repo-type dataset NAME {out}")
+
+
+def _tasks(chosen: argparse.Namespace) -> None:
+    from cocoift.evaluation.harness.tasks import write_tasks
+    from cocoift.study import asking, open_study, steps
+
+    study = open_study(chosen.preset)
+    steps.draw_benchmarks(study)
+    tasks = asking.harness_tasks(study, chosen.benchmark, chosen.protocols)
+    print(write_tasks(tasks, chosen.out))
 
 
 def _assemble(chosen: argparse.Namespace) -> None:

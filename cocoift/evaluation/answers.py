@@ -37,6 +37,19 @@ class AnswerFile(Settings, frozen=True):
     format: Format | None = None
 
 
+class LoggedAnswers(Settings, frozen=True):
+    """What another harness logged of a model under one protocol, as a preset states it.
+
+    `file` is below `raw_dir`: lmms-eval's `*_samples_cocoift_*.jsonl` (`--log_samples`), or
+    VLMEvalKit's predictions as TSV (`PRED_FORMAT=tsv`).
+    """
+
+    name: str
+    benchmark: str
+    protocol: str
+    file: str
+
+
 class _Answer(msgspec.Struct):
     question_id: int | str
     text: str

@@ -64,6 +64,20 @@ class Protocol:
         """How many rounds a dialog has."""
         return len(self.opening) + 1
 
+    def given(self, image: str) -> list[str]:
+        """Return a reference's replies about an image; none where the model replies itself.
+
+        Raises `DataError` for an image that a file of replies leaves out.
+        """
+        found = []
+        for reply in self.replies:
+            if isinstance(reply, Mapping):
+                if image not in reply:
+                    raise DataError(f"protocol {self.name}: no reference reply for image {image}")
+                reply = reply[image]
+            found.append(reply)
+        return found
+
     def asks(self, text: str) -> str:
         """Return a question as this protocol words it."""
         return f"{text} {self.appended}" if self.appended else text

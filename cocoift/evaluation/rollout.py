@@ -214,7 +214,7 @@ def _open(
         ]
         if protocol.replies:
             for images in going:
-                given = _reference(protocol, position, images)
+                given = protocol.given(images[0])[position]
                 opened[images].append(Round(text, given, "reference"))
             continue
         asked = [as_prompt(one, shown[one], [*opened[one], Round(text, "")]) for one in going]
@@ -226,15 +226,6 @@ def _open(
                 opened[images].append(Round(text, reply))
                 save(Rollout(_OPENING, list(images), list(opened[images])))
     return {images: opened.get(images, []) for images in shown}, failures
-
-
-def _reference(protocol: Protocol, position: int, images: tuple[str, ...]) -> str:
-    reply = protocol.replies[position]
-    if isinstance(reply, str):
-        return reply
-    if images[0] not in reply:
-        raise DataError(f"protocol {protocol.name}: no reference reply for image {images[0]}")
-    return reply[images[0]]
 
 
 def as_prompt(images: Images, pictures: tuple[Image.Image, ...], rounds: Sequence[Round]) -> Prompt:

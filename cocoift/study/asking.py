@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cocoift.core.files import write_manifest
+from cocoift.core.files import DataError, write_manifest
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.study.opened import Study
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cocoift.evaluation.candidates import Candidate
     from cocoift.evaluation.evaluate import Run
     from cocoift.evaluation.gates import HeldOutRound
+    from cocoift.evaluation.harness.tasks import Tasks
 
 
 def held_out_halves(study: Study) -> "tuple[list[HeldOutRound], list[HeldOutRound]]":
@@ -108,7 +109,23 @@ def ask(
     runs = evaluate_local(asked, benchmarks, folder=folder, processes=preset.processes)
     for candidate in _served(preset):
         runs += evaluate(candidate, benchmarks, protocols, folder=folder)
-    return runs
+    return runs + _logged(study, benchmarks, protocols, folder)
+
+
+def _logged(
+    study: Study, benchmarks: Sequence[Benchmark], protocols: Sequence[Protocol], folder: Path
+) -> "list[Run]":
+    """Return what other harnesses logged of these benchmarks under these protocols."""
+    from cocoift.evaluation.harness.logs import logged_run
+
+    by_benchmark = {one.name: one for one in benchmarks}
+    by_protocol = {one.name: one for one in protocols}
+    return [
+        logged_run(one, by_benchmark[one.benchmark], by_protocol[one.protocol], raw=study.raw,
+                   folder=folder)
+        for one in study.preset.evaluation.logged
+        if one.benchmark in by_benchmark and one.protocol in by_protocol
+    ]  # fmt: skip
 
 
 def _served(preset: Preset) -> "Iterator[Candidate]":
@@ -117,6 +134,24 @@ def _served(preset: Preset) -> "Iterator[Candidate]":
     answers = preset.evaluation
     return endpoint_candidates(
         answers.endpoints, system=preset.system_prompt, new_tokens=answers.new_tokens
+    )
+
+
+def harness_tasks(study: Study, benchmark: str, protocols: Sequence[str]) -> "Tasks":
+    """Return a benchmark and protocols of a preset for other harnesses.
+
+    Raises `DataError` for names that the preset does not have, or not on disk.
+    """
+    from cocoift.evaluation.harness.tasks import Tasks
+
+    benchmarks, known = {one.name: one for one in study.benchmarks()}, study.protocols()
+    for wanted, names in (([benchmark], list(benchmarks)), (protocols, list(known))):
+        for name in set(wanted) - set(names):
+            raise DataError(f"no {name!r} here; there are: {', '.join(names) or 'none'}")
+    return Tasks(
+        benchmark=benchmarks[benchmark],
+        protocols=[known[name] for name in protocols],
+        new_tokens=study.preset.evaluation.new_tokens,
     )
 
 

@@ -98,14 +98,21 @@ class Study:
     @property
     def labels(self) -> dict[str, str]:
         """How tables and figures call each model."""
-        further = [*(one.name for one in self.preset.evaluation.endpoints), *self.preset.talk_to]
-        return LABELS | {name: name for name in further}
+        return LABELS | {name: name for name in (*self._further, *self.preset.talk_to)}
 
     @property
     def models(self) -> list[str]:
         """The names of all models to evaluate, local ones first."""
-        evaluation = self.preset.evaluation
-        return [*evaluation.models, *(one.name for one in evaluation.endpoints)]
+        return [*self.preset.evaluation.models, *self._further]
+
+    @property
+    def _further(self) -> list[str]:
+        answers = self.preset.evaluation
+        served, logged = (
+            [one.name for one in answers.endpoints],
+            [one.name for one in answers.logged],
+        )
+        return list(dict.fromkeys([*served, *logged]))
 
     @property
     def device(self) -> "Device":

@@ -17,7 +17,7 @@ from cocoift.core.files import DataError
 from cocoift.core.parallel import Runner
 from cocoift.core.schema import Settings
 from cocoift.evaluation.ablations import GROUPS, Ablation
-from cocoift.evaluation.answers import AnswerFile
+from cocoift.evaluation.answers import AnswerFile, LoggedAnswers
 from cocoift.evaluation.benchmarks import BenchmarkFiles, GradedAnswers
 from cocoift.evaluation.endpoint import NamedEndpoint
 from cocoift.evaluation.judge_api import OpenAiJudge
@@ -33,14 +33,15 @@ from cocoift.tuning.recipe import TuningRecipe
 class Evaluation(Settings, frozen=True):
     """Which models answer what, under which protocols, and who judges (notebooks 05 to 07).
 
-    `models` are the local ones.  `new_tokens` is the longest answer, `answer_batch` how many
-    questions a local model answers at once.  A larger share of answers without a score than
-    `most_unscored` stops notebook 05.  `graded` are answers that the judge is compared on.
-    `resamples` are those of the bootstrap over images.
+    `models` are the local ones, `logged` those that another harness has asked.  `new_tokens` is
+    the longest answer, `answer_batch` how many questions a local model answers at once.  A larger
+    share of answers without a score than `most_unscored` stops notebook 05.  `graded` are answers
+    that the judge is compared on.  `resamples` are those of the bootstrap over images.
     """
 
     models: list[Literal["base", Mixture]] = []
     endpoints: list[NamedEndpoint] = []
+    logged: list[LoggedAnswers] = []
     benchmarks: dict[str, BenchmarkFiles] = {}
     protocols: dict[str, ProtocolSettings] = {}
     judge: ReferenceJudge | OpenAiJudge = ReferenceJudge()
@@ -53,7 +54,7 @@ class Evaluation(Settings, frozen=True):
     def __post_init__(self) -> None:
         """Refuse models without the two protocols that every comparison rests on."""
         missing = {ALONE, AFTER} - self.protocols.keys()
-        if missing and (self.models or self.endpoints):
+        if missing and (self.models or self.endpoints or self.logged):
             raise ValueError(f"protocols lack {', '.join(sorted(missing))}")
 
 

@@ -1,0 +1,1 @@
+"""The protocols as tasks of other evaluation harnesses, and what their logs say."""

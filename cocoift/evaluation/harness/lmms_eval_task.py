@@ -1,0 +1,104 @@
+"""An lmms-eval task that asks questions alone or after opening rounds.
+
+`write_lmms_eval` copies this file beside its tasks as `utils.py`; it needs nothing of cocoift.
+A row holds images, the opening questions, their replies where a reference gives them, and the
+question.  Interfaces: lmms-eval 0.7, `api/task.py`, and `generate_until_multi_round` of its models.
+"""
+
+import json
+
+# An answer of so many words or fewer to an open question counts as collapsed.
+SHORT_WORDS = 3
+
+
+def doc_to_visual(doc, lmms_eval_specific_kwargs=None):
+    """Return the row's images as RGB."""
+    return [image.convert("RGB") for image in doc["images"]]
+
+
+def doc_to_messages(doc, round_idx=None, previous_output=None, previous_round_info=None):
+    """Return the chat so far, ending in the question to answer next.
+
+    In a further round: (chat, whether the dialog is over, the answers so far, None).
+    """
+    said = list(doc["replies"]) if round_idx is None else list(previous_output)
+    if round_idx is None:
+        return _chat(doc, said)
+    over = round_idx > len(doc["opening"])
+    return (None if over else _chat(doc, said)), over, previous_output, None
+
+
+def doc_to_text(
+    doc,
+    lmms_eval_specific_kwargs=None,
+    round_idx=None,
+    previous_output=None,
+    previous_round_info=None,
+):
+    """Return the same for models that take a text: a conversation in LLaVA's JSON format.
+
+    In a further round: (images, text, whether the dialog is over, the answers so far, None).
+    """
+    said = list(doc["replies"]) if round_idx is None else [_text(one) for one in previous_output]
+    if round_idx is None:
+        return _as_json(doc, said)
+    if round_idx > len(doc["opening"]):
+        return None, None, True, previous_output, None
+    return doc_to_visual(doc), _as_json(doc, said), False, previous_output, None
+
+
+def process_results(doc, results):
+    """Return both metrics of a row: the dialog, and the words of its last answer."""
+    answers = results[0] if isinstance(results[0], (list, tuple)) else results[:1]
+    said = [*doc["replies"], *map(_text, answers)]
+    rounds = [
+        {"question": question, "answer": answer}
+        for question, answer in zip(_questions(doc), said, strict=True)
+    ]
+    told = {"question_id": doc["question_id"], "rounds": rounds, "words": len(said[-1].split())}
+    return {"words": told, "collapse": told}
+
+
+def mean_words(rows):
+    """Return the mean number of words of the last answers."""
+    return sum(row["words"] for row in rows) / len(rows)
+
+
+def share_collapsed(rows):
+    """Return the share of last answers that are short."""
+    return sum(row["words"] <= SHORT_WORDS for row in rows) / len(rows)
+
+
+def _questions(doc):
+    return [*doc["opening"], doc["question"]]
+
+
+def _text(answer):
+    """Return the text of an answer, which a batch of one may hold."""
+    while isinstance(answer, (list, tuple)):
+        answer = answer[0]
+    return (answer or "").strip()
+
+
+def _chat(doc, said):
+    chat = []
+    for number, question in enumerate(_questions(doc)[: len(said) + 1]):
+        pictures = [] if number else [{"type": "image", "url": one} for one in doc_to_visual(doc)]
+        content = [*pictures, {"type": "text", "text": question}]
+        chat.append({"role": "user", "content": content})
+        if number < len(said):
+            reply = [{"type": "text", "text": _text(said[number])}]
+            chat.append({"role": "assistant", "content": reply})
+    return chat
+
+
+def _as_json(doc, said):
+    asked = _questions(doc)[: len(said) + 1]
+    if not said:
+        return asked[0]
+    turns = []
+    for number, question in enumerate(asked):
+        marker = "" if number else "<image>\n"
+        turns.append({"from": "human", "value": f"{marker}{question}"})
+        turns += [{"from": "gpt", "value": reply} for reply in said[number : number + 1]]
+    return json.dumps(turns)

@@ -1,0 +1,88 @@
+"""Answers that lmms-eval or VLMEvalKit logged, as rollouts of this study."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+
+from cocoift.core.files import DataError, digest, sha256, write_bytes
+from cocoift.evaluation.answers import LoggedAnswers
+from cocoift.evaluation.benchmarks import Benchmark
+from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.protocols import Protocol
+from cocoift.evaluation.rollout import Head, Rollout, Round
+from cocoift.sources.base import decode_lines
+
+# What VLMEvalKit writes where a model gave no answer (`vlmeval/smp/misc.py`).
+_FAILED = "Failed to obtain answer"
+
+
+class _Told(msgspec.Struct):
+    question_id: str
+    rounds: list[dict[str, str]]
+
+
+class _Sample(msgspec.Struct):
+    collapse: _Told
+
+
+def logged_run(
+    logged: LoggedAnswers, benchmark: Benchmark, protocol: Protocol, *, raw: Path, folder: Path
+) -> Run:
+    """Return a log's dialogs as a run, and write them as a rollout file below `folder`.
+
+    Questions that the log leaves out have failed.  Raises `DataError` naming file and question for
+    a damaged log, for a question that is not the benchmark's, and for one that was asked otherwise
+    than the protocol asks.
+    """
+    path = raw / logged.file
+    said = dict(_lmms_eval(path) if path.suffix == ".jsonl" else _vlmevalkit(path))
+    known = {question.id: question for question in benchmark.questions}
+    rollouts = []
+    for name in said.keys() - known.keys():
+        raise DataError(f"{path}: question {name!r} is not in benchmark {benchmark.name}")
+    for name, question in known.items():
+        texts = [*protocol.opening, protocol.asks(question.text)]
+        answers = said.get(name)
+        if answers is None:
+            rollouts.append(Rollout(name, list(question.images), [], "not in the log"))
+            continue
+        if [text for text, _ in answers] != texts:
+            raise DataError(
+                f"{path}: question {name!r} was not asked as protocol {protocol.name} does; "
+                "write the tasks again (`cocoift tasks`) and repeat the run"
+            )
+        by = ["reference" if protocol.replies else "model"] * len(protocol.opening)
+        rounds = [
+            Round(text, answer, who)
+            for (text, answer), who in zip(answers, [*by, "model"], strict=True)
+        ]
+        failed = next((answer for _, answer in answers if answer.startswith(_FAILED)), "")
+        rollouts.append(Rollout(name, list(question.images), rounds, failed))
+    file = folder / benchmark.name / f"{logged.name}-0-{protocol.name}.jsonl"
+    head = Head(digest([sha256(path), benchmark.digest]), f"{logged.name}-0", protocol.name)
+    write_bytes(file, b"".join(msgspec.json.encode(row) + b"\n" for row in (head, *rollouts)))
+    return Run(benchmark, logged.name, 0, protocol.name, rollouts, file)
+
+
+def _lmms_eval(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    for row in decode_lines(path, _Sample):
+        told = row.collapse
+        yield told.question_id, [(one["question"], one["answer"]) for one in told.rounds]
+
+
+def _vlmevalkit(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        rows = table[["index", "question", "prediction"]].itertuples(index=False)
+        for name, question, prediction in rows:
+            several = question.startswith("['<ImageHere>") or question.startswith('["<ImageHere>')
+            texts = ast.literal_eval(question) if several else [question]
+            answers = ast.literal_eval(prediction) if several else [prediction]
+            texts[0] = texts[0].removeprefix("<ImageHere>")
+            yield name, [(text, str(answer).strip()) for text, answer in
+                         zip(texts, answers, strict=True)]  # fmt: skip
+    except (OSError, ValueError, KeyError, SyntaxError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; name VLMEvalKit's predictions as TSV") from error

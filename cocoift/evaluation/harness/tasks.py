@@ -1,0 +1,159 @@
+"""Write a benchmark under several protocols as tasks of lmms-eval and of VLMEvalKit."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from cocoift.core.files import DataError, inside, replacing_folder, write_text
+from cocoift.core.images import bad_images, open_image, side_by_side
+from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.protocols import Protocol
+
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_TEXT = {"dtype": "string", "_type": "Value"}
+_FEATURES = {"question_id": _TEXT, "images": [{"_type": "Image"}], "opening": [_TEXT],
+             "replies": [_TEXT], "question": _TEXT, "answer": _TEXT}  # fmt: skip
+_SCHEMA = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("images", pa.list_(_PICTURE)),
+        ("opening", pa.list_(pa.string())),
+        ("replies", pa.list_(pa.string())),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """A benchmark and the protocols under which other harnesses are to ask it."""
+
+    benchmark: Benchmark
+    protocols: Sequence[Protocol]
+    new_tokens: int = 512
+
+    def name(self, protocol: Protocol) -> str:
+        """Return the name of a protocol's task."""
+        return f"cocoift_{self.benchmark.name}_{protocol.name}"
+
+
+def write_tasks(tasks: Tasks, out: Path) -> Path:
+    """Write `out/lmms_eval` and `out/vlmevalkit`; return `out`.
+
+    Raises `DataError` for a protocol that shows another picture, for a picture that cannot be
+    opened, and for a folder that holds something already; nothing is written then.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty; name a new folder")
+    for protocol in tasks.protocols:
+        if protocol.picture != "own":
+            raise DataError(f"protocol {protocol.name} shows another picture; leave it out")
+    names = [name for question in tasks.benchmark.questions for name in question.images]
+    for bad in bad_images(names, tasks.benchmark.images):
+        raise DataError(f"benchmark {tasks.benchmark.name}: {bad.reason}")
+    with replacing_folder(out) as unfinished:
+        _write_lmms_eval(tasks, unfinished / "lmms_eval", data=out.resolve() / "lmms_eval/data")
+        _write_vlmevalkit(tasks, unfinished / "vlmevalkit")
+    return out
+
+
+def _write_lmms_eval(tasks: Tasks, folder: Path, *, data: Path) -> None:
+    """Write a task a protocol and a group of all; `data` is where their rows will lie.
+
+    Format: `docs/task_guide.md` of EvolvingLMMs-Lab/lmms-eval.
+    """
+    (folder / "data").mkdir(parents=True)
+    for protocol in tasks.protocols:
+        name = tasks.name(protocol)
+        rows = [_row(tasks, protocol, question) for question in tasks.benchmark.questions]
+        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        pq.write_table(table, folder / f"data/{protocol.name}.parquet")
+        write_text(folder / f"{name}.yaml", _task_yaml(tasks, protocol, data))
+    group = {
+        "group": f"cocoift_{tasks.benchmark.name}",
+        "task": [*map(tasks.name, tasks.protocols)],
+    }
+    write_text(folder / f"cocoift_{tasks.benchmark.name}.yaml", yaml.safe_dump(group))
+    source = files("cocoift.evaluation.harness").joinpath("lmms_eval_task.py")
+    write_text(folder / "utils.py", source.read_text(encoding="utf-8"))
+
+
+def _task_yaml(tasks: Tasks, protocol: Protocol, data: Path) -> str:
+    own_replies = protocol.opening and not protocol.replies
+    task = {
+        "task": tasks.name(protocol),
+        "dataset_path": "parquet",
+        "dataset_kwargs": {"data_files": {"test": str(data / f"{protocol.name}.parquet")}},
+        "test_split": "test",
+        "output_type": "generate_until_multi_round" if own_replies else "generate_until",
+        "doc_to_target": "answer",
+        "generation_kwargs": {"max_new_tokens": tasks.new_tokens, "temperature": 0,
+                              "do_sample": False},
+        "metadata": [{"version": 1.0}],
+    }  # fmt: skip
+    functions = ("doc_to_visual", "doc_to_text", "doc_to_messages", "process_results")
+    lines = [f"{name}: !function utils.{name}" for name in functions]
+    lines.append("metric_list:")
+    for metric, function, better in (("words", "mean_words", "true"),
+                                     ("collapse", "share_collapsed", "false")):  # fmt: skip
+        lines += [f"- metric: {metric}", f"  aggregation: !function utils.{function}",
+                  f"  higher_is_better: {better}"]  # fmt: skip
+    return yaml.safe_dump(task, sort_keys=False) + "\n".join(lines) + "\n"
+
+
+def _row(tasks: Tasks, protocol: Protocol, question: Question) -> dict[str, Any]:
+    return {
+        "question_id": question.id,
+        "images": [
+            {"bytes": inside(tasks.benchmark.images, name).read_bytes(), "path": name}
+            for name in question.images
+        ],
+        "opening": list(protocol.opening),
+        "replies": list(protocol.given(question.images[0])),
+        "question": protocol.asks(question.text),
+        "answer": question.answer,
+    }
+
+
+def _write_vlmevalkit(tasks: Tasks, folder: Path) -> None:
+    """Write a TSV a protocol: of one round as its custom VQA sets, of several as its MMDU.
+
+    Formats: `docs/en/Development.md` and `vlmeval/dataset/image_mt.py` of
+    open-compass/VLMEvalKit.  There a model answers every opening round itself, so protocols with
+    replies of a reference are left out.
+    """
+    folder.mkdir(parents=True)
+    for protocol in tasks.protocols:
+        if not protocol.replies:
+            rows = pd.DataFrame(_tsv_rows(tasks, protocol))
+            rows.to_csv(folder / f"{tasks.name(protocol)}.tsv", sep="\t", index=False)
+
+
+def _tsv_rows(tasks: Tasks, protocol: Protocol) -> Iterator[dict[str, str]]:
+    for question in tasks.benchmark.questions:
+        own = [open_image(inside(tasks.benchmark.images, name)) for name in question.images]
+        buffer = io.BytesIO()
+        side_by_side(own).save(buffer, "png")
+        asked, answers = protocol.asks(question.text), question.answer
+        if protocol.opening:
+            texts = [*protocol.opening, asked]
+            asked = repr([f"<ImageHere>{texts[0]}", *texts[1:]])
+            answers = repr([*("" for _ in protocol.opening), question.answer])
+        yield {
+            "index": question.id,
+            "image": base64.b64encode(buffer.getvalue()).decode(),
+            "question": asked,
+            "answer": answers,
+        }
