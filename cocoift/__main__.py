@@ -101,7 +101,7 @@ def _test(chosen: argparse.Namespace) -> None:
         study = served.measure_served(changes)
     except NotebookFailed as error:
         sys.exit(str(error))
-    print(served.result_table(study).to_string(), served.verdict(study), sep="\n\n")
+    print(served.results(study))
 
 
 def _download(chosen: argparse.Namespace) -> None:

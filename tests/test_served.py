@@ -1,7 +1,10 @@
 """`cocoift test` on three kinds of model, played by a loopback server."""
 
+import json
+
 import pytest
 from loopback import serving
+from PIL import Image
 
 from cocoift.__main__ import main
 from cocoift.evaluation.benchmarks import Benchmark, Question
@@ -53,24 +56,38 @@ def measured(play, tmp_path, monkeypatch, **more):
 )
 def test_three_kinds_of_model_are_told_apart(play, said, tmp_path, monkeypatch):
     study, asked, again = measured(play, tmp_path, monkeypatch)
-    assert served.verdict(study).startswith(said)
-    table = served.result_table(study)
+    assert served.verdict(study, "mm_vet").startswith(said)
+    table = served.result_table(study, "mm_vet")
     assert table.loc["single_round", "obedience"].startswith("100")
     assert again == 0, "a rerun asks nothing that was answered"
     if play is not failing_now_and_then:
         assert asked == served.requests_of(study)
 
 
-def test_the_command_prints_the_table_and_leaves_the_report(tmp_path, monkeypatch, capsys, root):
+def test_the_command_prints_a_table_a_benchmark_and_leaves_the_report(
+    tmp_path, monkeypatch, capsys
+):
+    photos = tmp_path / "raw/mm-vet/images"
+    photos.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(photos / "v1_0.png")
+    row = {"imagename": "v1_0.png", "question": "What is it?", "answer": "beach",
+           "capability": ["rec"]}  # fmt: skip
+    (photos.parent / "mm-vet.json").write_text(json.dumps({"v1_0": row}))
     changes = {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports"),
-               "raw_dir": str(tmp_path / "raw"), "mini_coco": {"benchmark": 4}}  # fmt: skip
+               "raw_dir": str(tmp_path / "endpoint/raw"),
+               "mini_coco": {"benchmark": 4}}  # fmt: skip
     real = served.served_changes
     monkeypatch.setattr(served, "served_changes", lambda *where: real(*where) | changes)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     with serving(collapsing) as server:
         main(["test", "--base-url", server.url, "--model", "m"])
+        asked = len(server.requests)
     said = capsys.readouterr().out
-    assert "requests; rerun to resume" in said and "makes it terse" in said
+    assert f"at most {asked} requests; rerun to resume" in said
+    mini, photographs = said.split("mm_vet_photos\n")
+    assert "One short round makes it terse" in mini and "One short round" in photographs
+    # The file of reference replies is about mini's pictures.
+    assert "reference_history" in mini and "reference_history" not in photographs
     assert (tmp_path / "reports/06_bias_analysis.html").is_file()
     assert (tmp_path / "reports/index.html").is_file()
 

@@ -13,6 +13,7 @@ import msgspec
 
 from cocoift.core.files import DataError, sha256
 from cocoift.core.schema import Settings
+from cocoift.evaluation.protocols import Protocol
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 Format = Literal["mm_vet", "infimm_eval", "llava_bench"]
@@ -67,6 +68,10 @@ class Benchmark:
     questions: list[Question]
     images: Path
     digest: str
+
+    def can_be_asked_under(self, protocol: Protocol) -> bool:
+        """Tell whether a protocol's replies, where they go by image, are about its images."""
+        return protocol.knows({name for question in self.questions for name in question.images})
 
 
 class _MmVet(msgspec.Struct):

@@ -50,10 +50,13 @@ def evaluate(
     *,
     folder: Path,
 ) -> list[Run]:
-    """Roll a model out on every benchmark under every protocol; files go below `folder`."""
+    """Roll a model out on every benchmark under every protocol; files go below `folder`.
+
+    A protocol whose replies are about another benchmark's images is left out.
+    """
     runs = []
     for benchmark in benchmarks:
-        for protocol in protocols:
+        for protocol in filter(benchmark.can_be_asked_under, protocols):
             name = f"{candidate.name}-{candidate.seed}-{protocol.name}.jsonl"
             file = folder / benchmark.name / name
             key = digest([candidate.key, benchmark.digest, asdict(protocol)])

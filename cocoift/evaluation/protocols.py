@@ -1,6 +1,6 @@
 """Protocols: how a question is put to a model, alone or after opening rounds."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,6 +63,11 @@ class Protocol:
     def rounds(self) -> int:
         """How many rounds a dialog has."""
         return len(self.opening) + 1
+
+    def knows(self, images: Collection[str]) -> bool:
+        """Tell whether replies by image name, where it has any, are about some of these images."""
+        files = (reply for reply in self.replies if isinstance(reply, Mapping))
+        return all(any(image in reply for image in images) for reply in files)
 
     def given(self, image: str) -> list[str]:
         """Return a reference's replies about an image; none where the model replies itself.

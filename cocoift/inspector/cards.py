@@ -28,13 +28,14 @@ def turn_table(
         (
             turn,
             titles.get(turn["source"], turn["source"]),
+            colour_of(turn["source"]),
             flags.get((turn["source"], turn["dialog_id"], turn["round"])),
         )
         for turn in view.turns
     ]
     records = len({turn["record"] for turn in view.turns})
     caption = f"{_some(len(rows), 'turn')} in {_some(records, 'record')}; picture: {view.licence}"
-    return render_part("inspector.html", "turns", caption, rows, any(row[2] for row in rows))
+    return render_part("inspector.html", "turns", caption, rows, any(row[3] for row in rows))
 
 
 def dropped_table(view: ImageView, titles: Mapping[str, str], reasons: Mapping[str, str]) -> Markup:

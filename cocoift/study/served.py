@@ -40,7 +40,7 @@ def requests(benchmarks: Sequence[Benchmark], protocols: Sequence[Protocol]) -> 
         + len({question.images for question in benchmark.questions})
         * (0 if protocol.replies else len(protocol.opening))
         for benchmark in benchmarks
-        for protocol in protocols
+        for protocol in filter(benchmark.can_be_asked_under, protocols)
     )
 
 
@@ -67,22 +67,33 @@ def measure_served(changes: dict[str, Any]) -> Study:
     return study
 
 
-def result_table(study: Study) -> pd.DataFrame:
-    """Return score, collapse and obedience by protocol in percent, with 95 % intervals."""
+def results(study: Study) -> str:
+    """Return the table and the verdict of every benchmark that the model was asked."""
+    return "\n\n".join(
+        f"{one.name}\n{result_table(study, one.name).to_string()}\n\n{verdict(study, one.name)}"
+        for one in study.benchmarks()
+        if one.kind == "mm_vet"
+    )
+
+
+def result_table(study: Study, benchmark: str) -> pd.DataFrame:
+    """Return score, collapse and obedience by protocol in percent, with 95 % intervals.
+
+    Obedience is measured on questions of its own, whichever the benchmark.
+    """
     scores = pd.read_csv(study.tables / "scores.csv", dtype={"seed": str})
-    first = scores.benchmark.iloc[0]
     own = scores[(scores.seed == "all")
-                 & ((scores.benchmark == first) & scores.metric.isin(["total", COLLAPSE])
+                 & ((scores.benchmark == benchmark) & scores.metric.isin(["total", COLLAPSE])
                     | (scores.metric == OBEDIENCE))]  # fmt: skip
     table = wide_table(own, list(own.protocol.unique()), study.labels).set_index("protocol")
     return table[["total", COLLAPSE, OBEDIENCE]].fillna("")
 
 
-def verdict(study: Study) -> str:
+def verdict(study: Study, benchmark: str) -> str:
     """Say whether the short round is shown to make the model terse, and by how much."""
     effects = pd.read_csv(study.tables / "effects.csv", dtype={"seed": str})
     (model,) = study.models
-    own = effects[effects.benchmark == effects.benchmark.iloc[0]]
+    own = effects[effects.benchmark == benchmark]
     rows = rows_of(own, change(model).name, COLLAPSE)
     found = {1: "makes it terse", -1: "makes it less terse", 0: "is not shown to make it terse"}
     return f"One short round {found[sign(rows)]}: collapsed answers {describe(rows)}."
