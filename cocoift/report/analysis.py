@@ -93,6 +93,20 @@ def overlap(readings: Mapping[str, Reading]) -> pd.DataFrame:
     return pd.DataFrame(counts, index=names, columns=names)
 
 
+def overlap_sentence(shared: pd.DataFrame, titles: Mapping[str, str]) -> str:
+    """Say which share of a source's images another one annotates, from `overlap`'s table."""
+    own = pd.Series(np.diag(shared), index=shared.index)
+    others = (shared.sum(axis=1) - own) / (own * (len(own) - 1))
+    found = others[own > 0].dropna()
+    if found.empty:
+        return "There are no two sources to compare."
+    return (
+        f"Of a source's images, another source annotates {found.mean():.0%} on average: between "
+        f"{found.min():.0%} ({titles[found.idxmin()]}) and {found.max():.0%} "
+        f"({titles[found.idxmax()]})."
+    )
+
+
 def sources_per_image(turns: pa.Table) -> pd.Series:
     """Return the number of sources that annotate each image, by image id."""
     pairs = turns.select(["image_id", "source"]).group_by(["image_id", "source"]).aggregate([])

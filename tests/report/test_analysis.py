@@ -175,6 +175,16 @@ def test_prompted_turns_are_the_terse_ones_of_conversations(tmp_path):
     assert table.prompted.to_dict() == {"visdial": 1, "chat": 0}
 
 
+def test_overlap_is_told_as_the_share_of_a_sources_images_that_another_annotates():
+    # Of a's 10 images b has 5 and c none; b has 5, all a's; c has 5, one of them b's.
+    names = ["a", "b", "c"]
+    shared = pd.DataFrame([[10, 5, 0], [5, 5, 1], [0, 1, 5]], names, names)
+    said = analysis.overlap_sentence(shared, {name: name.upper() for name in names})
+    # a: (50 + 0) / 2 = 25 %; b: (100 + 20) / 2 = 60 %; c: (0 + 20) / 2 = 10 %.
+    assert "annotates 32% on average: between 10% (C) and 60% (B)" in said
+    assert "no two sources" in analysis.overlap_sentence(shared.iloc[:1, :1], {"a": "A"})
+
+
 def test_a_records_tokens_include_the_image(tmp_path):
     from cocoift.core.schema import KEPT_SCHEMA
     from cocoift.merge.rules import Rules
