@@ -33,7 +33,7 @@ READERS = {
     "evaluation": ("00", "03", "05", "06", "07", "08"),
     "bias": ("06",),
     "ablations": ("07",),
-    "talk_to": ("08",),
+    "chat_checkpoints": ("08",),
 }
 
 

@@ -38,7 +38,7 @@ class AnswerFile(Settings, frozen=True):
 
 
 class LoggedAnswers(Settings, frozen=True):
-    """What another harness logged of a model under one protocol, as a preset states it.
+    """Another harness's log of one model under one protocol, as a preset names it.
 
     `file` is below `raw_dir`: lmms-eval's `*_samples_cocoift_*.jsonl` (`--log_samples`), or
     VLMEvalKit's predictions as TSV (`PRED_FORMAT=tsv`).

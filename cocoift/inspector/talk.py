@@ -1,4 +1,4 @@
-"""A talk with several models side by side: the same questions, to each its own history."""
+"""A chat with several models side by side: same questions, separate histories."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -13,11 +13,10 @@ from cocoift.evaluation.rollout import Round, as_prompt
 
 @dataclass(eq=False)
 class Exchange:
-    """One question of a talk, and by model what it answers, why it failed, and its margin.
+    """One question, with each model's answer, failure and margin by model name.
 
-    `finished` when every model was heard to the end.  `margins` are in nats, between the two
-    answers `compared`: above 0 the first,
-    shorter one is the likelier beginning.
+    `finished` once every model has answered.  `margins` are in nats and compare how the two answers
+    in `compared` begin: above 0, the first and shorter one is likelier.
     """
 
     question: str
@@ -28,29 +27,28 @@ class Exchange:
     margins: dict[str, float] = field(default_factory=dict)
 
 
-class Talk:
-    """One dialog about one picture with several models, which do not hear one another."""
+class Chat:
+    """A dialog about one picture with several models; none sees the others' answers."""
 
     def __init__(self, candidates: Sequence[Candidate], name: str, picture: Image.Image) -> None:
         self.candidates = list(candidates)
         self.start(name, picture)
 
     def start(self, name: str, picture: Image.Image) -> None:
-        """Begin anew, about this picture."""
+        """Start a new dialog about a picture."""
         self.name, self.picture = name, picture
         self.exchanges: list[Exchange] = []
 
     def ask(self, question: str) -> Generator[str, None, None]:
-        """Put a question to one model after another; yield a model's name as its answer grows.
+        """Ask each model in turn; yield a model's name whenever its answer grows.
 
-        To interrupt the models, stop iterating.  A question that not all models were asked is in
-        no history from then on, and one that failed is not in the history of the model it failed
-        for.
+        Stop iterating to interrupt.  An interrupted question is left out of every model's history,
+        a failed one out of the history of the model that failed.
         """
         exchange = Exchange(question)
         self.exchanges.append(exchange)
         for candidate in self.candidates:
-            with closing(_growing(candidate, self._prompt(candidate, exchange))) as growing:
+            with closing(_stream(candidate, self._prompt(candidate, exchange))) as growing:
                 for said in growing:
                     if isinstance(said, Failure):
                         exchange.failures[candidate.name] = said.reason
@@ -60,10 +58,10 @@ class Talk:
         exchange.finished = True
 
     def compare(self) -> Exchange | None:
-        """Measure for the last question how much likelier each model begins short than long.
+        """Measure each model's margin between the shortest and the longest answer just given.
 
-        Compared are the shortest and the longest of the models' own answers.  Returns `None` when
-        nothing was asked, or all said the same.  A model behind an endpoint has no margin.
+        Returns the last exchange, or `None` if there are no two different answers.  Models behind
+        an endpoint have no margin.
         """
         if not self.exchanges:
             return None
@@ -88,8 +86,8 @@ class Talk:
         return as_prompt((self.name,), (self.picture,), [*rounds, Round(exchange.question, "")])
 
 
-def _growing(candidate: Candidate, prompt: Prompt) -> Generator[str | Failure, None, None]:
-    """Yield a model's answer as it grows; at once, from a model that does not stream."""
+def _stream(candidate: Candidate, prompt: Prompt) -> Generator[str | Failure, None, None]:
+    """Yield a model's growing answer, or the whole answer if the model does not stream."""
     if candidate.stream is not None:
         yield from candidate.stream(prompt)
     else:

@@ -1,20 +1,23 @@
-"""The chat's controls, each with a label, and how they are laid out."""
+"""The chat widget's controls and layout."""
 
 from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 
 
-def make_talk_controls(
+def make_chat_controls(
     thumbnails: Mapping[str, str], *, models: Sequence[str]
 ) -> dict[str, widgets.Widget]:
-    """Return every control by name; `thumbnails` are the pictures as HTML, by name."""
+    """Return every control by name; `thumbnails` holds the pictures as HTML, by name."""
     buttons = {
-        "ask": ("ask", "put the question to every model"),
-        "short_first": ("short round first", "begin anew, with one short-answer round"),
-        "again": ("start anew", "forget what was said about this picture"),
+        "ask": ("ask", "ask every model this question"),
+        "short_first": ("short round first", "start over with one short-answer round"),
+        "restart": ("start over", "clear the dialog about this picture"),
         "stop": ("stop", "interrupt the models"),
-        "compare": ("margins", "which answer would each model sooner begin?"),
+        "compare": (
+            "margins",
+            "how likely was each model to begin the shortest and the longest answer?",
+        ),
     }
     wide = widgets.Layout(width="auto", margin="2px 10px 2px 2px")
     found: dict[str, widgets.Widget] = {
@@ -34,15 +37,15 @@ def make_talk_controls(
         layout=widgets.Layout(flex="1 1 24rem", width="auto"),
     )
     found["own"] = widgets.FileUpload(
-        accept="image/*", multiple=False, description="a picture of your own", layout=wide
+        accept="image/*", multiple=False, description="upload a picture", layout=wide
     )
     return found
 
 
-def lay_out_talk(
+def lay_out_chat(
     c: Mapping[str, widgets.Widget], *, pictures: Sequence[str], models: Sequence[str]
 ) -> widgets.VBox:
-    """Return the widget: pictures to choose from, the picture beside what each model says."""
+    """Return the widget: thumbnails, the chosen picture beside the models' columns, controls."""
     wrap = widgets.Layout(flex_flow="row wrap", align_items="center")
     thumbnails = [
         widgets.VBox([c[f"thumbnail_{n}"], c[f"picture_{n}"]], layout=widgets.Layout(width="auto"))
@@ -56,7 +59,7 @@ def lay_out_talk(
         layout=widgets.Layout(flex="1 1 30rem", flex_flow="row wrap", align_items="flex-start"),
     )
     talk = widgets.Layout(flex_flow="row wrap", align_items="flex-start")
-    buttons = ("short_first", "again", "stop", "compare")
+    buttons = ("short_first", "restart", "stop", "compare")
     return widgets.VBox(
         [
             widgets.HBox([*thumbnails, c["own"]], layout=wrap),

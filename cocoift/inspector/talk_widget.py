@@ -1,4 +1,4 @@
-"""Talk to several models at once: a chat in a widget, one column a model."""
+"""A chat widget with one column per model."""
 
 import io
 import threading
@@ -16,16 +16,16 @@ from cocoift.core.html import render_part
 from cocoift.core.images import image_address, open_image, read_image
 from cocoift.core.text import visible
 from cocoift.evaluation.candidates import Candidate
-from cocoift.inspector.talk import Talk
-from cocoift.inspector.talk_controls import lay_out_talk, make_talk_controls
+from cocoift.inspector.talk import Chat
+from cocoift.inspector.talk_controls import lay_out_chat, make_chat_controls
 
-# The page is redrawn at most so often, in seconds: a remote notebook sends whole columns.
+# Seconds between redraws: each one sends a whole column to the browser.
 _PAUSE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The pictures to choose from: names below a folder."""
+    """The pictures to choose from, by name below `root`."""
 
     root: Path
     names: Sequence[str]
@@ -36,18 +36,18 @@ class Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looks:
-    """How each model is called and coloured, by its name."""
+class ModelStyles:
+    """Each model's label and colour, by model name."""
 
     labels: Mapping[str, str]
     colours: Mapping[str, str]
 
 
-class TalkWidget:
-    """A chat with several models about a picture: put it on the last line of a cell.
+class ChatWidget:
+    """A chat with several models about a picture, for the last line of a cell.
 
-    `opening` are the questions of the short round that *short round first* asks.  `controls` holds
-    every control by name.  Where no widget can live, a static transcript takes its place.
+    `opening` holds the questions of the short round; `controls` holds every control by name.
+    Exported pages show a static transcript instead.
     """
 
     def __init__(
@@ -56,57 +56,57 @@ class TalkWidget:
         pictures: Pictures,
         *,
         opening: Sequence[str],
-        looks: Looks,
+        styles: ModelStyles,
     ) -> None:
-        self.pictures, self.opening, self.looks = pictures, tuple(opening), looks
+        self.pictures, self.opening, self.styles = pictures, tuple(opening), styles
         self.stopped, self.working = threading.Event(), threading.Lock()
         self.drawn = 0.0
         first = pictures.names[0]
-        self.talk = Talk(candidates, first, pictures.open(first))
+        self.chat = Chat(candidates, first, pictures.open(first))
         thumbnails = {name: self._picture(pictures.open(name), name) for name in pictures.names}
         names = [one.name for one in candidates]
-        self.controls = make_talk_controls(thumbnails, models=names)
-        self.widget = lay_out_talk(self.controls, pictures=pictures.names, models=names)
+        self.controls = make_chat_controls(thumbnails, models=names)
+        self.widget = lay_out_chat(self.controls, pictures=pictures.names, models=names)
         self._connect()
         self._draw()
 
     def choose(self, name: str) -> None:
-        """Begin anew about one of the pictures."""
+        """Start a new dialog about one of the pictures."""
         self._begin(name, self.pictures.open(name))
 
-    def again(self) -> None:
-        """Begin anew about the same picture."""
-        self._begin(self.talk.name, self.talk.picture)
+    def restart(self) -> None:
+        """Start a new dialog about the same picture."""
+        self._begin(self.chat.name, self.chat.picture)
 
-    def say(self, *questions: str) -> None:
-        """Ask every model these questions, one after the other, and wait for the answers."""
+    def ask(self, *questions: str) -> None:
+        """Ask every model these questions in order, and wait for the answers."""
         self.stopped.clear()
         for question in questions:
-            for name in self.talk.ask(question):
+            for name in self.chat.ask(question):
                 if time.monotonic() - self.drawn > _PAUSE:
                     self._draw_column(name)
                 if self.stopped.is_set():
                     self._draw()
-                    self._tell("Stopped. This question is in no model's history.")
+                    self._set_status("Stopped. Every model's history leaves this question out.")
                     return
             self._draw()
-        self._tell("")
+        self._set_status("")
 
-    def short_first(self) -> None:
-        """Begin anew with the short round, and wait for the answers."""
-        self.again()
-        self.say(*self.opening)
+    def ask_short_first(self) -> None:
+        """Start a new dialog with the short round, and wait for the answers."""
+        self.restart()
+        self.ask(*self.opening)
 
     def compare(self) -> None:
-        """Show for the last question which answer each model would sooner begin."""
-        found = self.talk.compare()
+        """Show each model's margin for the last question."""
+        found = self.chat.compare()
         self._draw()
-        self._tell("" if found else "Nothing to compare: the models did not answer differently.")
+        self._set_status("" if found else "Nothing to compare: the answers are the same.")
 
-    def card(self) -> Markup:
-        """Return the talk as static HTML: the picture and what each model said about it."""
-        shown = self._picture(self.talk.picture, self.talk.name, width="14rem")
-        columns = [self._column(one.name) for one in self.talk.candidates]
+    def transcript(self) -> Markup:
+        """Return the dialog as static HTML: the picture and every model's answers."""
+        shown = self._picture(self.chat.picture, self.chat.name, width="14rem")
+        columns = [self._column(one.name) for one in self.chat.candidates]
         return render_part("talk.html", "transcript", shown, columns) + self._compared()
 
     def _connect(self) -> None:
@@ -115,7 +115,7 @@ class TalkWidget:
             c[f"picture_{number}"].on_click(lambda _, name=name: self._in_background(
                 lambda: self.choose(name)))  # fmt: skip
         actions: dict[str, Callable[[], None]] = {
-            "ask": self._ask, "short_first": self.short_first, "again": self.again,
+            "ask": self._ask, "short_first": self.ask_short_first, "restart": self.restart,
             "compare": self.compare,
         }  # fmt: skip
         for name, action in actions.items():
@@ -131,31 +131,31 @@ class TalkWidget:
     def _ask(self) -> None:
         question = self.controls["question"].value.strip()
         if question:
-            self.say(question)
+            self.ask(question)
 
     def _uploaded(self) -> None:
         for one in self.controls["own"].value:
             self._begin(one["name"], read_image(io.BytesIO(one["content"]), one["name"]))
 
     def _begin(self, name: str, picture: Image.Image) -> None:
-        self.talk.start(name, picture)
+        self.chat.start(name, picture)
         self._draw()
-        self._tell("")
+        self._set_status("")
 
     def _in_background(self, action: Callable[[], None]) -> None:
-        """Do something while the kernel stays free to hear *stop*; what goes wrong is told."""
+        """Run an action in a thread, so that the kernel can receive *stop*; show its errors."""
 
         def work() -> None:
             if not self.working.acquire(blocking=False):
-                self._tell("The models are still answering; press stop to interrupt them.")
+                self._set_status("The models are still answering; press stop to interrupt them.")
                 return
             self._enable(False)
             try:
                 action()
             except DataError as error:
-                self._tell(str(error))
-            except Exception as error:  # the page would not show it, nor the thread
-                self._tell(f"{type(error).__name__}: {error}")
+                self._set_status(str(error))
+            except Exception as error:  # a thread's errors reach neither the page nor the user
+                self._set_status(f"{type(error).__name__}: {error}")
             finally:
                 self.working.release()
                 self._enable(True)
@@ -168,10 +168,10 @@ class TalkWidget:
                 control.disabled = not on
 
     def _draw(self) -> None:
-        shown = self._picture(self.talk.picture, self.talk.name, width="18rem")
+        shown = self._picture(self.chat.picture, self.chat.name, width="18rem")
         self.controls["picture"].value = shown
         self.controls["compared"].value = self._compared()
-        for candidate in self.talk.candidates:
+        for candidate in self.chat.candidates:
             self._draw_column(candidate.name)
 
     def _draw_column(self, name: str) -> None:
@@ -179,20 +179,20 @@ class TalkWidget:
         self.controls[f"column_{name}"].value = self._column(name)
 
     def _column(self, name: str) -> Markup:
-        label, colour = self.looks.labels[name], self.looks.colours[name]
-        return render_part("talk.html", "column", label, colour, name, self.talk.exchanges)
+        label, colour = self.styles.labels[name], self.styles.colours[name]
+        return render_part("talk.html", "column", label, colour, name, self.chat.exchanges)
 
     def _compared(self) -> Markup:
-        last = self.talk.exchanges[-1] if self.talk.exchanges else None
+        last = self.chat.exchanges[-1] if self.chat.exchanges else None
         return render_part("talk.html", "compared", last and last.compared)
 
     def _picture(self, picture: Image.Image, name: str, *, width: str = "7rem") -> Markup:
         data = image_address(picture, "jpeg", quality=90)
         return render_part("talk.html", "picture", data, f"picture {name}", width)
 
-    def _tell(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self.controls["status"].value = f'<span role="status">{visible(text)}</span>'
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = self.widget._repr_mimebundle_(**kwargs) or {}
-        return {**bundle, "text/html": self.card()}
+        return {**bundle, "text/html": self.transcript()}

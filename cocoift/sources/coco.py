@@ -16,7 +16,7 @@ _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([\d.]+
 
 
 class Licence(msgspec.Struct, frozen=True):
-    """A licence of COCO's pictures, as `licenses` of its files list it."""
+    """One entry of `licenses` in COCO's files."""
 
     id: int
     name: str
@@ -24,7 +24,7 @@ class Licence(msgspec.Struct, frozen=True):
 
     @property
     def short(self) -> str:
-        """`CC BY-NC 2.0` and the like; the name in full of what is not Creative Commons."""
+        """A short form such as `CC BY-NC 2.0`; the full name if it is not a Creative Commons licence."""
         found = _CREATIVE_COMMONS.search(self.url)
         return f"CC {found[1].upper()} {found[2]}" if found else self.name
 
@@ -66,8 +66,8 @@ class _Named(msgspec.Struct, rename={"paths": "Image path"}):
 class Scope:
     """Which images may train: those of train2017 (`None`: any), less the evaluation images.
 
-    `licence_of` maps images to the ids of `licences`; with `allowed`, images under other ones, or
-    under none that is known, may not train.
+    `licence_of` maps image ids to licence ids.  With `allowed`, images under any other licence, or
+    whose licence is not known, may not train.
     """
 
     train: frozenset[int] | None = None
@@ -127,8 +127,8 @@ def read_scope(
 ) -> Scope:
     """Return which images may train; without image lists any COCO image may.
 
-    `licences` restricts them to pictures under these, by id, name or short name (`CC BY 2.0`); none
-    means all.  Raises `DataError` for a licence that no image list names, and when a listed file is
+    `licences` keeps images under these licences only, by id, name or short name (`CC BY 2.0`);
+    empty keeps all.  Raises `DataError` for a licence that no image list names, and when a listed file is
     missing: training on evaluation images by accident would be worse than stopping.
     """
     images: list[_Image] = []

@@ -155,17 +155,17 @@ def harness_tasks(study: Study, benchmark: str, protocols: Sequence[str]) -> "Ta
     )
 
 
-def models_to_talk_to(study: Study) -> "list[Candidate]":
-    """Return the evaluated models of the first seed, those behind endpoints, and `talk_to`'s.
+def chat_models(study: Study) -> "list[Candidate]":
+    """Return the models of notebook 08: local ones of the first seed, other checkpoints, endpoints.
 
-    Models of one base share it in memory.
+    Adapters on the same base share it in memory.
     """
     from cocoift.evaluation.candidates import local_candidates
 
     preset = study.preset
     local, names = study.local_models(preset.seeds[0]), preset.evaluation.models
     found = list(local_candidates(local, names)) if names else []
-    for name, checkpoint in preset.talk_to.items():
+    for name, checkpoint in preset.chat_checkpoints.items():
         alone = replace(local, base=checkpoint, adapters={})
         found += [replace(one, name=name) for one in local_candidates(alone, ["base"])]
     return [*found, *_served(preset)]

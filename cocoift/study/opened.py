@@ -98,7 +98,7 @@ class Study:
     @property
     def labels(self) -> dict[str, str]:
         """How tables and figures call each model."""
-        return LABELS | {name: name for name in (*self._further, *self.preset.talk_to)}
+        return LABELS | {name: name for name in (*self._further, *self.preset.chat_checkpoints)}
 
     @property
     def models(self) -> list[str]:

@@ -102,8 +102,8 @@ class Preset(Settings, frozen=True):
     train (none: any COCO image), `licences` the licences of their pictures (none: any; by COCO's
     number or name, or as `CC BY 2.0`), `evaluation_sets` the images that must not.
     `tokenizer_file` counts the tokens of the merge (`None`: they are estimated). `processes`
-    trainings or models run at once, a thread each; a GPU holds one. `talk_to` are checkpoints that
-    notebook 08 talks to besides the evaluated models, by the name to show.
+    trainings or models run at once, a thread each; a GPU holds one. `chat_checkpoints` are
+    further checkpoints for notebook 08, by display name.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Preset(Settings, frozen=True):
     evaluation: Evaluation = Evaluation()
     bias: Bias = Bias()
     ablations: Ablations = Ablations()
-    talk_to: dict[str, str] = {}
+    chat_checkpoints: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         """Refuse models that notebook 04 does not tune."""

@@ -11,8 +11,8 @@ from PIL import Image
 
 from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.protocols import Failure
-from cocoift.inspector.talk import Talk
-from cocoift.inspector.talk_widget import Looks, Pictures, TalkWidget
+from cocoift.inspector.talk import Chat
+from cocoift.inspector.talk_widget import ChatWidget, ModelStyles, Pictures
 from cocoift.report.html import notebook_page, without_widgets
 
 SHORT = "Is it safe? Answer the question using a single word or phrase."
@@ -50,7 +50,7 @@ def models():
 
 @pytest.fixture
 def talk(models):
-    return Talk(models, "a.jpg", Image.new("RGB", (8, 8)))
+    return Chat(models, "a.jpg", Image.new("RGB", (8, 8)))
 
 
 def said(talk):
@@ -68,7 +68,7 @@ def test_the_same_question_is_put_to_every_model_each_with_its_own_history():
         speaker(name, lambda texts, name=name: heard[name].append(texts) or f"{name} {len(texts)}")
         for name in heard
     ]
-    ask(Talk(models, "a.jpg", Image.new("RGB", (8, 8))), "One?", "Two?")
+    ask(Chat(models, "a.jpg", Image.new("RGB", (8, 8))), "One?", "Two?")
     assert heard["base"] == [["<image>\nOne?"], ["<image>\nOne?", "base 1", "Two?"]]
     assert heard["mix"] == [["<image>\nOne?"], ["<image>\nOne?", "mix 1", "Two?"]]
 
@@ -100,7 +100,7 @@ def test_an_interrupted_question_is_in_no_history(talk):
 def test_a_model_that_fails_once_goes_on_without_that_round(models):
     fails = speaker("far", lambda texts: Failure("500") if len(texts) == 1 and "safe" in texts[0]
                     else f"{len(texts)} texts")  # fmt: skip
-    talk = Talk([*models, fails], "a.jpg", Image.new("RGB", (8, 8)))
+    talk = Chat([*models, fails], "a.jpg", Image.new("RGB", (8, 8)))
     ask(talk, SHORT, OPEN)
     assert talk.exchanges[0].failures == {"far": "500"}
     assert talk.exchanges[1].answers == {"base": LONG, "mix": "cup", "far": "1 texts"}
@@ -114,7 +114,7 @@ def test_margins_compare_the_shortest_with_the_longest_answer_in_each_models_own
         return [1.5]
 
     local = speaker("merged", terse_speaker, margins=margins)
-    talk = Talk([*models, local], "a.jpg", Image.new("RGB", (8, 8)))
+    talk = Chat([*models, local], "a.jpg", Image.new("RGB", (8, 8)))
     ask(talk, SHORT, OPEN)
     exchange = talk.compare()
     assert exchange.margins == {"merged": 1.5} and exchange.compared == ("cup", LONG)
@@ -136,9 +136,11 @@ def folder(tmp_path):
 
 def widget(models, folder):
     names = [one.name for one in models]
-    looks = Looks(labels={n: f"the {n}" for n in names}, colours=dict.fromkeys(names, "#123456"))
+    styles = ModelStyles(
+        labels={n: f"the {n}" for n in names}, colours=dict.fromkeys(names, "#123456")
+    )
     pictures = Pictures(root=folder, names=["a.jpg", "b.jpg"])
-    return TalkWidget(models, pictures, opening=[SHORT], looks=looks)
+    return ChatWidget(models, pictures, opening=[SHORT], styles=styles)
 
 
 def press(chat, name):
@@ -163,8 +165,8 @@ def test_buttons_ask_put_the_short_round_first_and_start_anew(models, folder):
     press(chat, "ask")
     assert "cup" in column(chat, "mix") and LONG in column(chat, "base")
     press(chat, "compare")
-    assert "shows no probabilities" in column(chat, "base")
-    press(chat, "again")
+    assert "returns no log-probabilities" in column(chat, "base")
+    press(chat, "restart")
     assert "word" not in column(chat, "mix")
 
 
@@ -192,8 +194,8 @@ def test_stop_interrupts_the_models_and_another_press_meanwhile_is_refused(folde
     chat.controls["question"].value = OPEN
     chat.controls["ask"].click()
     assert going.wait(10)
-    press(chat, "again")
-    assert "still answering" in chat.controls["status"].value and chat.talk.exchanges
+    press(chat, "restart")
+    assert "still answering" in chat.controls["status"].value and chat.chat.exchanges
     chat.controls["stop"].click()
     for _ in range(100):
         if "Stopped" in chat.controls["status"].value:
@@ -204,9 +206,9 @@ def test_stop_interrupts_the_models_and_another_press_meanwhile_is_refused(folde
 
 def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
     chat = widget(models, folder)
-    chat.say(OPEN)
+    chat.ask(OPEN)
     press(chat, "picture_1")
-    assert chat.talk.name == "b.jpg" and chat.talk.exchanges == []
+    assert chat.chat.name == "b.jpg" and chat.chat.exchanges == []
     buffer = io.BytesIO()
     Image.new("RGB", (5, 7)).save(buffer, "png")
     for content, told in ((buffer.getvalue(), ""), (b"no picture", "not a whole picture")):
@@ -218,7 +220,7 @@ def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
         assert told in chat.controls["status"].value
-    assert (chat.talk.name, chat.talk.picture.size) == ("mine.png", (5, 7))
+    assert (chat.chat.name, chat.chat.picture.size) == ("mine.png", (5, 7))
 
 
 def test_an_error_of_a_model_is_told_on_the_page(folder):
@@ -235,16 +237,16 @@ def test_an_error_of_a_model_is_told_on_the_page(folder):
 def test_what_models_people_and_files_say_is_escaped(folder):
     hostile = "<script>alert(1)</script>\u202e"
     chat = widget([speaker("base", lambda texts: hostile)], folder)
-    chat.say(hostile)
-    chat.talk.name = '"><img src=x onerror=alert(1)>'
-    for html in (column(chat, "base"), str(chat.card())):
+    chat.ask(hostile)
+    chat.chat.name = '"><img src=x onerror=alert(1)>'
+    for html in (column(chat, "base"), str(chat.transcript())):
         assert "<script" not in html and "\u202e" not in html and "&lt;script" in html
-    assert "<img src=x" not in chat.card()
+    assert "<img src=x" not in chat.transcript()
 
 
 def test_an_exported_page_holds_the_transcript(models, folder):
     chat = widget(models, folder)
-    chat.say(SHORT, OPEN)
+    chat.ask(SHORT, OPEN)
     output = nbformat.v4.new_output("display_data", data=chat._repr_mimebundle_())
     cell = nbformat.v4.new_code_cell("chat", outputs=[output])
     page = notebook_page(without_widgets(nbformat.v4.new_notebook(cells=[cell])), title="08")

@@ -47,7 +47,7 @@ def lab(project):
 @pytest.fixture(scope="module")
 def page(lab, project):
     with run_notebook_page(lab, "08_talk.ipynb", project) as page:
-        page.get_by_role("button", name="start anew").scroll_into_view_if_needed()
+        page.get_by_role("button", name="start over").scroll_into_view_if_needed()
         yield page
 
 
@@ -63,7 +63,7 @@ def ask(page, question):
 
 
 def test_a_person_asks_and_reads_three_answers(page):
-    page.get_by_role("button", name="start anew").click()
+    page.get_by_role("button", name="start over").click()
     page.get_by_label("question", exact=True).wait_for()
     ask(page, "What is behind the cup?")
     for name in NAMES:

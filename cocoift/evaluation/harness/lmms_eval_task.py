@@ -35,7 +35,7 @@ def doc_to_text(
     previous_output=None,
     previous_round_info=None,
 ):
-    """Return the same for models that take a text: a conversation in LLaVA's JSON format.
+    """Return the same as text, for models without a chat interface: LLaVA's JSON conversation.
 
     In a further round: (images, text, whether the dialog is over, the answers so far, None).
     """
@@ -48,15 +48,15 @@ def doc_to_text(
 
 
 def process_results(doc, results):
-    """Return both metrics of a row: the dialog, and the words of its last answer."""
+    """Return the dialog and the length of its last answer, for both metrics."""
     answers = results[0] if isinstance(results[0], (list, tuple)) else results[:1]
-    said = [*doc["replies"], *map(_text, answers)]
+    texts = [*doc["replies"], *map(_text, answers)]
     rounds = [
         {"question": question, "answer": answer}
-        for question, answer in zip(_questions(doc), said, strict=True)
+        for question, answer in zip(_questions(doc), texts, strict=True)
     ]
-    told = {"question_id": doc["question_id"], "rounds": rounds, "words": len(said[-1].split())}
-    return {"words": told, "collapse": told}
+    result = {"question_id": doc["question_id"], "rounds": rounds, "words": len(texts[-1].split())}
+    return {"words": result, "collapse": result}
 
 
 def mean_words(rows):
@@ -74,7 +74,7 @@ def _questions(doc):
 
 
 def _text(answer):
-    """Return the text of an answer, which a batch of one may hold."""
+    """Return an answer's text; some models wrap it in a batch of one."""
     while isinstance(answer, (list, tuple)):
         answer = answer[0]
     return (answer or "").strip()

@@ -33,9 +33,9 @@ def logged_run(
 ) -> Run:
     """Return a log's dialogs as a run, and write them as a rollout file below `folder`.
 
-    Questions that the log leaves out have failed.  Raises `DataError` naming file and question for
-    a damaged log, for a question that is not the benchmark's, and for one that was asked otherwise
-    than the protocol asks.
+    Questions missing from the log count as failed.  Raises `DataError` naming file and question for
+    a damaged log, for a question that is not in the benchmark, and for one whose rounds differ
+    from the protocol's.
     """
     path = raw / logged.file
     said = dict(_lmms_eval(path) if path.suffix == ".jsonl" else _vlmevalkit(path))
