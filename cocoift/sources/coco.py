@@ -24,7 +24,7 @@ class Licence(msgspec.Struct, frozen=True):
 
     @property
     def short(self) -> str:
-        """A short form such as `CC BY-NC 2.0`; the full name if it is not a Creative Commons licence."""
+        """A short form such as `CC BY-NC 2.0`; the full name where it is not Creative Commons."""
         found = _CREATIVE_COMMONS.search(self.url)
         return f"CC {found[1].upper()} {found[2]}" if found else self.name
 
@@ -128,8 +128,8 @@ def read_scope(
     """Return which images may train; without image lists any COCO image may.
 
     `licences` keeps images under these licences only, by id, name or short name (`CC BY 2.0`);
-    empty keeps all.  Raises `DataError` for a licence that no image list names, and when a listed file is
-    missing: training on evaluation images by accident would be worse than stopping.
+    empty keeps all.  Raises `DataError` for a licence that no image list names, and when a listed
+    file is missing: training on evaluation images by accident would be worse than stopping.
     """
     images: list[_Image] = []
     known: dict[int, Licence] = {}
