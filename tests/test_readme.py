@@ -13,10 +13,12 @@ from cocoift import __main__
 from cocoift.sources import Entry, read_catalogue, read_source
 from cocoift.study import read_preset
 
+NAMES = ("README.md", "SCALING.md", "HARNESSES.md")
+
 
 @pytest.fixture(scope="module")
 def readme(root):
-    return "\n".join((root / name).read_text() for name in ("README.md", "SCALING.md"))
+    return "\n".join((root / name).read_text() for name in NAMES)
 
 
 def blocks(readme, language):
@@ -37,7 +39,8 @@ def test_the_commands_without_make_are_those_of_make(root, readme):
 
 
 def test_every_file_it_names_is_there(root, readme):
-    made_by_a_run = ("reports/<preset>", "data/<preset>", "data/raw", "data/llava", "reports/mini/")
+    made_by_a_run = ("reports/<preset>", "data/<preset>", "data/raw", "data/llava", "reports/mini/",
+                     "data/tasks")  # fmt: skip
     names = re.findall(r"`((?:data|notebooks|reports|tests|cocoift)/[^`\s]+?)(?::\w+)?`", readme)
     names += re.findall(r"\]\(((?!https?:)[^)]+)\)", readme)
     named = [name for name in names if not name.startswith(made_by_a_run)]
@@ -95,7 +98,8 @@ def test_its_yaml_is_accepted(readme, tmp_path):
 def test_its_commands_are_understood(readme, monkeypatch):
     found = re.findall(r"\.venv/bin/cocoift ([a-z]+[^\n`|]*)", readme)
     assert {line.split()[0] for line in found} >= {"download", "assemble", "export"}
-    for name in ("_download", "_assemble", "_export", "_train", "_study", "_test"):
+    for name in ("_download", "_assemble", "_export", "_train", "_study", "_test", "_tasks",
+                 "_dataset"):  # fmt: skip
         monkeypatch.setattr(__main__, name, named(name))
     for line in found:
         __main__.main(shlex.split(line, comments=True))
