@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.images import mean_colour
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
@@ -64,7 +64,6 @@ def sight_table(
     scenes: Sequence[Scene],
     *,
     resamples: int = 2_000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return accuracy with a 95 % interval per image condition and fact, all models together.
 
@@ -78,16 +77,17 @@ def sight_table(
     rows = []
     for condition in IMAGES:
         said = [describe(*model, pictures[condition]) for model in models]
-        pairs_of = [
-            [pair for text in texts for pair in told_facts(scene, text)]
-            for scene, texts in zip(scenes, zip(*said, strict=True), strict=True)
+        found = [
+            (number, *pair)
+            for texts in said
+            for number, (scene, text) in enumerate(zip(scenes, texts, strict=True))
+            for pair in told_facts(scene, text)
         ]
+        facts = pd.DataFrame(found, columns=["scene", "fact", "right"])
         for fact in FACTS:
-            right = np.array([sum(ok for name, ok in pairs if name == fact) for pairs in pairs_of])
-            asked = np.array([sum(name == fact for name, _ in pairs) for pairs in pairs_of])
-            low, high = ratio_interval(right, asked, resamples=resamples, seed=seed)
-            accuracy = right.sum() / asked.sum()
-            rows.append((condition, fact, accuracy, low, high, int(asked.sum())))
+            own = facts[facts.fact == fact]
+            ends = ratio_interval(own.scene, own.right, own.right.notna(), resamples=resamples)
+            rows.append((condition, fact, own.right.mean(), *ends, len(own)))
     return pd.DataFrame(rows, columns=["image", "fact", "accuracy", "low", "high", "n"])
 
 
@@ -102,14 +102,3 @@ def summary(table: pd.DataFrame) -> str:
         f"Describing held-out scenes, the tiny LLaVA is right in {shares('shown')}; of another "
         f"scene's picture it would have been in {shares('other')}."
     )
-
-
-def ratio_interval(
-    right: np.ndarray, asked: np.ndarray, *, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of sum(right) / sum(asked), resampling clusters."""
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(0, len(right), (resamples, len(right)))
-    ratios = right[chosen].sum(1) / asked[chosen].sum(1)
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return float(low), float(high)

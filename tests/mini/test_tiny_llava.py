@@ -2,12 +2,14 @@ import json
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from msgspec import structs
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
+from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import has_format_prompt
@@ -27,7 +29,6 @@ from cocoift.mini.scenes import sample_scenes
 from cocoift.mini.sight import (
     IMAGES,
     describe,
-    ratio_interval,
     sight_table,
     told_facts,
 )
@@ -209,10 +210,10 @@ def test_a_thing_with_another_colour_or_place_is_told_in_part():
 
 
 def test_intervals_hold_the_value_and_vanish_without_variance():
-    right, asked = np.array([1, 2, 0, 3]), np.array([3, 3, 3, 3])
-    low, high = ratio_interval(right, asked, resamples=500, seed=0)
+    scenes, right, asked = map(pd.Series, ([0, 1, 2, 3], [1, 2, 0, 3], [3, 3, 3, 3]))
+    low, high = ratio_interval(scenes, right, asked, resamples=500)
     assert 0 <= low < 0.5 < high <= 1
-    assert ratio_interval(asked, asked, resamples=50, seed=0) == (1.0, 1.0)
+    assert ratio_interval(scenes, asked, asked, resamples=50) == (1.0, 1.0)
 
 
 def test_the_sight_table_has_every_condition_and_fact(loaded):
