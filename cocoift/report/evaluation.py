@@ -88,6 +88,18 @@ def obedience_scores(runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:
     return table.assign(benchmark=NAME, judge="none: words are counted")
 
 
+def obedience_effects(
+    runs: Sequence[Run], contrasts: Sequence[Contrast], *, resamples: int
+) -> pd.DataFrame:
+    """Return `effects.effect_table` of the held-out questions; empty where there are none."""
+    if not runs:
+        return pd.DataFrame(columns=["benchmark", *COLUMNS])
+    counted = verdict_table(runs, OfflineJudge())
+    metrics = obedience_metrics(runs[0].benchmark.questions)
+    table = effect_table(counted, metrics, contrasts, resamples=resamples)
+    return table.assign(benchmark=NAME)[["benchmark", *COLUMNS]]
+
+
 def all_effects(
     verdicts: pd.DataFrame,
     metrics: Mapping[str, Sequence[Metric]],

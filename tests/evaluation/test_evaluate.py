@@ -14,13 +14,14 @@ from cocoift.evaluation.benchmarks import (
     benchmarks_for,
     read_benchmarks,
 )
+from cocoift.evaluation.effects import change
 from cocoift.evaluation.endpoint import Endpoint
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.gates import HeldOutRound, gate_table, halves
 from cocoift.evaluation.judge_api import OpenAiJudge
 from cocoift.evaluation.judges import Claims
 from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_table
-from cocoift.evaluation.obedience import held_out_benchmark
+from cocoift.evaluation.obedience import CLOSED, held_out_benchmark
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.mini.benchmark import graded_scenes
@@ -219,6 +220,24 @@ def test_obedience_is_counted_on_closed_questions_and_collapse_on_open_ones(mixt
     assert whole.n.tolist() == [10, 10]
     line = sentences.obedience_sentence(table, {"mix": "baseline"})
     assert "baseline: short when asked in 30 %, full when not in 70 %" in line
+
+
+def test_what_a_round_does_to_obedience_is_paired_question_by_question(mixture):
+    asked = held_out_benchmark(rounds(mixture), image_root=mixture)
+    runs = []
+    for protocol, obeyed in (("single_round", "0123456789"), ("multi_round", "0123")):
+        said = [
+            Rollout(q.id, list(q.images), [Round(q.text, "red" if q.id[-1] in obeyed
+                    and q.wording == CLOSED else "It is red all over.")])
+            for q in asked.questions
+        ]  # fmt: skip
+        runs.append(Run(asked, "mix", 0, protocol, said))
+    table = report.obedience_effects(runs, [change("mix")], resamples=200)
+    whole = table[table.seed == "all"].set_index("metric")
+    assert whole.difference.to_dict() == {"obedience": -60.0, "collapse": 0.0}
+    assert whole.low["obedience"] < -60 < whole.high["obedience"] < 0
+    assert set(table.benchmark) == {"held_out"}
+    assert list(report.obedience_effects([], [change("mix")], resamples=9).columns) == list(table)
 
 
 def test_the_gate_sentence_names_what_fails():
