@@ -16,7 +16,7 @@ from cocoift.core.html import render_part
 from cocoift.core.images import image_address, open_image, read_image
 from cocoift.core.text import visible
 from cocoift.evaluation.candidates import Candidate
-from cocoift.inspector.talk import Chat
+from cocoift.inspector.talk import Chat, Exchange
 from cocoift.inspector.talk_controls import lay_out_chat, make_chat_controls
 
 # Seconds between redraws: each one sends a whole column to the browser.
@@ -69,6 +69,11 @@ class ChatWidget:
         self.widget = lay_out_chat(self.controls, pictures=pictures.names, models=names)
         self._connect()
         self._draw()
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The questions and answers of this dialog, oldest first."""
+        return self.chat.exchanges
 
     def choose(self, name: str) -> None:
         """Start a new dialog about one of the pictures."""

@@ -195,7 +195,7 @@ def test_stop_interrupts_the_models_and_another_press_meanwhile_is_refused(folde
     chat.controls["ask"].click()
     assert going.wait(10)
     press(chat, "restart")
-    assert "still answering" in chat.controls["status"].value and chat.chat.exchanges
+    assert "still answering" in chat.controls["status"].value and chat.exchanges
     chat.controls["stop"].click()
     for _ in range(100):
         if "Stopped" in chat.controls["status"].value:
@@ -208,7 +208,7 @@ def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
     chat = widget(models, folder)
     chat.ask(OPEN)
     press(chat, "picture_1")
-    assert chat.chat.name == "b.jpg" and chat.chat.exchanges == []
+    assert chat.chat.name == "b.jpg" and chat.exchanges == []
     buffer = io.BytesIO()
     Image.new("RGB", (5, 7)).save(buffer, "png")
     for content, told in ((buffer.getvalue(), ""), (b"no picture", "not a whole picture")):
