@@ -48,6 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     text = "train one adapter, on one device or under `accelerate launch`"
     example = "accelerate launch --num_processes 8 -m cocoift train llava-1.5-7b"
     _names_an_adapter(command(_train, text, example))
+    _add_writers(command)
+    return parser
+
+
+def _add_writers(command: Callable[[Run, str, str], argparse.ArgumentParser]) -> None:
+    """Add the commands that write a folder for other programs."""
     text = "merge an adapter into its base: a checkpoint for vLLM and transformers"
     example = "cocoift export llava-1.5-7b data/served/merged --mixture merged"
     own = _names_an_adapter(command(_export, text, example))
@@ -72,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("language", help="folder, or name on the hub, of the language model")
     own.add_argument("vision", help="folder, or name on the hub, of the vision tower")
     own.add_argument("projector", type=Path, help="mm_projector as safetensors")
-    return parser
 
 
 def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:

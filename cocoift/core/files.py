@@ -80,6 +80,12 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def refuse_filled(folder: Path) -> None:
+    """Raise `DataError` for a folder that holds something: writing there would replace it."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty; name a new folder")
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write `text` as UTF-8 to `path`, whole or not at all, and return the path."""
     with replacing(path) as temporary:

@@ -13,7 +13,6 @@ import msgspec
 
 from cocoift.core.files import DataError, sha256
 from cocoift.core.schema import Settings
-from cocoift.evaluation.protocols import Protocol
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 Format = Literal["mm_vet", "infimm_eval", "llava_bench"]
@@ -68,10 +67,6 @@ class Benchmark:
     questions: list[Question]
     images: Path
     digest: str
-
-    def can_be_asked_under(self, protocol: Protocol) -> bool:
-        """Tell whether a protocol's replies, where they go by image, are about its images."""
-        return protocol.knows({name for question in self.questions for name in question.images})
 
 
 class _MmVet(msgspec.Struct):

@@ -56,7 +56,7 @@ def evaluate(
     """
     runs = []
     for benchmark in benchmarks:
-        for protocol in filter(benchmark.can_be_asked_under, protocols):
+        for protocol in (one for one in protocols if one.fits(benchmark)):
             name = f"{candidate.name}-{candidate.seed}-{protocol.name}.jsonl"
             file = folder / benchmark.name / name
             key = digest([candidate.key, benchmark.digest, asdict(protocol)])

@@ -1,15 +1,18 @@
 """Protocols: how a question is put to a model, alone or after opening rounds."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from PIL import Image
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Settings
+
+if TYPE_CHECKING:
+    from cocoift.evaluation.benchmarks import Benchmark
 
 # The two protocols of the headline: a question alone, and after one short round.
 ALONE, AFTER = "single_round", "multi_round"
@@ -64,10 +67,11 @@ class Protocol:
         """How many rounds a dialog has."""
         return len(self.opening) + 1
 
-    def knows(self, images: Collection[str]) -> bool:
-        """Tell whether replies by image name, where it has any, are about some of these images."""
+    def fits(self, benchmark: "Benchmark") -> bool:
+        """Tell whether replies by image name, where it has any, are about a benchmark's images."""
+        images = {image for question in benchmark.questions for image in question.images}
         files = (reply for reply in self.replies if isinstance(reply, Mapping))
-        return all(any(image in reply for image in images) for reply in files)
+        return all(images & reply.keys() for reply in files)
 
     def given(self, image: str) -> list[str]:
         """Return a reference's replies about an image; none where the model replies itself.

@@ -81,7 +81,7 @@ class Chat:
         rounds = [
             Round(one.question, one.answers[candidate.name])
             for one in earlier
-            if one.finished and candidate.name not in one.failures
+            if one.finished and candidate.name in one.answers.keys() - one.failures.keys()
         ]
         return as_prompt((self.name,), (self.picture,), [*rounds, Round(exchange.question, "")])
 

@@ -68,7 +68,7 @@ class ChatWidget:
         self.controls = make_chat_controls(thumbnails, models=names)
         self.widget = lay_out_chat(self.controls, pictures=pictures.names, models=names)
         self._connect()
-        self._draw()
+        self._begin(first, self.chat.picture)
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -144,6 +144,7 @@ class ChatWidget:
 
     def _begin(self, name: str, picture: Image.Image) -> None:
         self.chat.start(name, picture)
+        self.controls["picture"].value = self._picture(picture, name, width="18rem")
         self._draw()
         self._set_status("")
 
@@ -173,8 +174,6 @@ class ChatWidget:
                 control.disabled = not on
 
     def _draw(self) -> None:
-        shown = self._picture(self.chat.picture, self.chat.name, width="18rem")
-        self.controls["picture"].value = shown
         self.controls["compared"].value = self._compared()
         for candidate in self.chat.candidates:
             self._draw_column(candidate.name)

@@ -1,7 +1,9 @@
 """Records in the formats trainers read: LLaVA's JSON, Parquet, and TRL's messages."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,6 +22,9 @@ RECORD_SCHEMA = pa.schema(
         ("licence", pa.int16()),
     ]
 )
+# How `datasets` stores a picture
+# (huggingface.co/docs/datasets/en/about_dataset_features, "Image feature").
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
 _CHAT_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(_CONTENT))])
 MESSAGES_SCHEMA = pa.schema(
@@ -42,6 +47,22 @@ class Encoded:
     def rounds(self) -> int:
         """Return the number of rounds in all records."""
         return sum(pc.list_value_length(self.rows["sources"]).to_pylist())
+
+
+def for_datasets(schema: pa.Schema) -> pa.Schema:
+    """Return a schema with metadata that tells `datasets` which columns are pictures."""
+    features = {field.name: _feature(field.type) for field in schema}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _feature(kind: pa.DataType) -> Any:
+    if kind == PICTURE:
+        return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return [_feature(kind.value_type)]
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    return {"dtype": str(kind), "_type": "Value"}
 
 
 def encode_records(records: Sequence[Record]) -> Encoded:

@@ -1,6 +1,5 @@
 """Mixtures as a dataset folder for the hub: Parquet with an `Image` column, configs and a card."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,24 +10,14 @@ import pyarrow.parquet as pq
 import yaml
 from tqdm.auto import tqdm
 
-from cocoift.core.files import DataError, inside, replacing_folder, write_text
+from cocoift.core.files import DataError, inside, refuse_filled, replacing_folder, write_text
 from cocoift.merge.export import NO_IMAGES
-from cocoift.merge.formats import RECORD_SCHEMA
+from cocoift.merge.formats import PICTURE, RECORD_SCHEMA, for_datasets
 
-# How `datasets` stores a picture, and how it is told which column is one
-# (huggingface.co/docs/datasets/en/about_dataset_features, "Image feature").
-_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_TEXT, _NUMBER = ({"dtype": kind, "_type": "Value"} for kind in ("string", "int16"))
-_FEATURES = {
-    "id": _TEXT,
-    "image": {"_type": "Image"},
-    "conversations": [{"from": _TEXT, "value": _TEXT}],
-    "sources": [_TEXT],
-    "licence": _NUMBER,
-}
-_SCHEMA = pa.schema(
-    [pa.field("image", _PICTURE) if field.name == "image" else field for field in RECORD_SCHEMA],
-    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+_SCHEMA = for_datasets(
+    pa.schema(
+        [pa.field("image", PICTURE) if field.name == "image" else field for field in RECORD_SCHEMA]
+    )
 )
 # Small row groups, since the hub's viewer reads whole ones; shards of about half a gigabyte with
 # COCO's pictures in them.
@@ -56,8 +45,7 @@ def write_hub_dataset(dataset: HubDataset, out: Path) -> Path:
     Raises `DataError` for a mixture or a picture that is not there, and for a folder that holds
     something already; nothing is written then.
     """
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty; name a new folder")
+    refuse_filled(out)
     with replacing_folder(out) as unfinished:
         for name in dataset.mixtures:
             path = dataset.merged / f"{name}.parquet"
@@ -71,6 +59,8 @@ def write_hub_dataset(dataset: HubDataset, out: Path) -> Path:
 def _write_shards(dataset: HubDataset, path: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     file = pq.ParquetFile(path)
+    if file.schema_arrow.names != RECORD_SCHEMA.names:
+        raise DataError(f"{path}: not the columns of this version; run notebook 02_merge again")
     shards = max(1, -(-file.metadata.num_rows // dataset.shard_records))
     groups = file.iter_batches(batch_size=min(_GROUP_RECORDS, dataset.shard_records))
     for number in tqdm(range(shards), desc=path.stem, unit=" shards"):
@@ -84,7 +74,7 @@ def _with_pictures(rows: pa.RecordBatch, root: Path | None) -> pa.Table:
     names = rows["image"].to_pylist()
     pictures = [{"bytes": _content(root, name) if root else None, "path": name} for name in names]
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
-    columns["image"] = pa.array(pictures, _PICTURE)
+    columns["image"] = pa.array(pictures, PICTURE)
     return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
 
 

@@ -40,7 +40,8 @@ def requests(benchmarks: Sequence[Benchmark], protocols: Sequence[Protocol]) -> 
         + len({question.images for question in benchmark.questions})
         * (0 if protocol.replies else len(protocol.opening))
         for benchmark in benchmarks
-        for protocol in filter(benchmark.can_be_asked_under, protocols)
+        for protocol in protocols
+        if protocol.fits(benchmark)
     )
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -94,6 +95,14 @@ def test_nothing_is_left_of_a_dataset_whose_picture_or_mixture_is_missing(merged
     with pytest.raises(DataError, match=r"no mixture .*mix\.parquet"):
         write_hub_dataset(HubDataset(merged=merged, mixtures=["mix"]), tmp_path / "hub")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mixture_of_an_older_version_is_told_apart_from_a_full_disk(merged, tmp_path):
+    rows = pq.read_table(merged / "instructed.parquet").drop_columns(["licence"])
+    (tmp_path / "old").mkdir()
+    pq.write_table(rows, tmp_path / "old/merged.parquet")
+    with pytest.raises(DataError, match="not the columns of this version; run notebook 02_merge"):
+        write_hub_dataset(HubDataset(merged=tmp_path / "old"), tmp_path / "hub")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(merged, tmp_path):

@@ -1,6 +1,6 @@
 """An lmms-eval task that asks questions alone or after opening rounds.
 
-`write_lmms_eval` copies this file beside its tasks as `utils.py`; it needs nothing of cocoift.
+`tasks.write_tasks` copies this file beside its tasks as `utils.py`; it needs nothing of cocoift.
 A row holds images, the opening questions, their replies where a reference gives them, and the
 question.  Interfaces: lmms-eval 0.7, `api/task.py`, and `generate_until_multi_round` of its models.
 """

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,25 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from cocoift.core.files import DataError, inside, replacing_folder, write_text
+from cocoift.core.files import DataError, inside, refuse_filled, replacing_folder, write_text
 from cocoift.core.images import bad_images, open_image, side_by_side
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Protocol
+from cocoift.merge.formats import PICTURE, for_datasets
 
-_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_TEXT = {"dtype": "string", "_type": "Value"}
-_FEATURES = {"question_id": _TEXT, "images": [{"_type": "Image"}], "opening": [_TEXT],
-             "replies": [_TEXT], "question": _TEXT, "answer": _TEXT}  # fmt: skip
-_SCHEMA = pa.schema(
-    [
-        ("question_id", pa.string()),
-        ("images", pa.list_(_PICTURE)),
-        ("opening", pa.list_(pa.string())),
-        ("replies", pa.list_(pa.string())),
-        ("question", pa.string()),
-        ("answer", pa.string()),
-    ],
-    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+_SCHEMA = for_datasets(
+    pa.schema(
+        [
+            ("question_id", pa.string()),
+            ("images", pa.list_(PICTURE)),
+            ("opening", pa.list_(pa.string())),
+            ("replies", pa.list_(pa.string())),
+            ("question", pa.string()),
+            ("answer", pa.string()),
+        ]
+    )
 )
 
 
@@ -55,8 +52,7 @@ def write_tasks(tasks: Tasks, out: Path) -> Path:
     Raises `DataError` for a protocol that shows another picture, for a picture that cannot be
     opened, and for a folder that holds something already; nothing is written then.
     """
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty; name a new folder")
+    refuse_filled(out)
     for protocol in tasks.protocols:
         if protocol.picture != "own":
             raise DataError(f"protocol {protocol.name} shows another picture; leave it out")
