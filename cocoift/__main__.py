@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from cocoift.core.files import DataError
+from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat, FormatName
 
 Run = Callable[[argparse.Namespace], None]
 PRESET = "a name in notebooks/presets, or a path to a YAML file or a run.json"
@@ -71,13 +73,18 @@ def _add_writers(command: Callable[[Run, str, str], argparse.ArgumentParser]) ->
     own.add_argument("--benchmark", default="mm_vet", help="a name in the preset")
     names = ["single_round", "multi_round"]
     own.add_argument("--protocols", nargs="+", default=names, help="names in the preset")
-    text = "build LLaVA-1.5's base from a Vicuna, a CLIP tower and a stage-1 projector"
+    text = "build a base LLaVA from a language model, a vision tower and a stage-1 projector"
     example = "cocoift assemble data/base-7b vicuna-7b clip-vit-large mm_projector.safetensors"
     own = command(_assemble, text, example)
     own.add_argument("out", type=Path, help="folder for the checkpoint")
     own.add_argument("language", help="folder, or name on the hub, of the language model")
     own.add_argument("vision", help="folder, or name on the hub, of the vision tower")
-    own.add_argument("projector", type=Path, help="mm_projector as safetensors")
+    text = "mm_projector as safetensors; without it, one drawn at random"
+    own.add_argument("projector", type=Path, nargs="?", help=text)
+    formats = get_args(FormatName)
+    own.add_argument("--chat-format", choices=formats, default="vicuna_v1", help="how it is asked")
+    text = "none by default, but in vicuna_v1 LLaVA-1.5's"
+    own.add_argument("--system-prompt", help=text)
 
 
 def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -128,8 +135,7 @@ def _export(chosen: argparse.Namespace) -> None:
 
     study = open_study(chosen.preset)
     adapter = study.adapter(chosen.mixture, chosen.seed)
-    base, system = study.base(chosen.seed), study.preset.system_prompt
-    print(export(adapter, chosen.out, checkpoint=base, system=system))
+    print(export(adapter, chosen.out, checkpoint=study.base(chosen.seed), chat=study.chat))
 
 
 def _dataset(chosen: argparse.Namespace) -> None:
@@ -154,11 +160,12 @@ def _tasks(chosen: argparse.Namespace) -> None:
 
 
 def _assemble(chosen: argparse.Namespace) -> None:
-    from cocoift.tuning.chat import VICUNA_SYSTEM
-    from cocoift.tuning.checkpoints import assemble
+    from cocoift.tuning.assembly import Parts, assemble
 
-    parts = {"language": chosen.language, "vision": chosen.vision, "projector": chosen.projector}
-    print(assemble(chosen.out, **parts, system=VICUNA_SYSTEM))
+    default = VICUNA_SYSTEM if chosen.chat_format == "vicuna_v1" else ""
+    system = default if chosen.system_prompt is None else chosen.system_prompt
+    parts = Parts(language=chosen.language, vision=chosen.vision, projector=chosen.projector)
+    print(assemble(chosen.out, parts, chat=ChatFormat(chosen.chat_format, system)))
 
 
 if __name__ == "__main__":

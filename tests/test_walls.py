@@ -30,6 +30,8 @@ ALLOWED = {
     "tuning.adapters": {"torch", "transformers", "peft"},
     "tuning.memory": {"torch", "transformers"},
     "tuning.checkpoints": {"torch", "transformers"},
+    "tuning.assembly": {"torch", "transformers"},
+    "tuning.align": {"torch"},
     "tuning.loss": {"torch", "transformers"},
     "tuning.batches": {"torch", "transformers"},
     "tuning.train": {"torch", "transformers"},

@@ -1,7 +1,7 @@
 """Models to evaluate: a base and adapters on it, or a model behind an endpoint."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -10,6 +10,7 @@ from cocoift.core.files import digest, sha256
 from cocoift.evaluation.endpoint import Endpoint, NamedEndpoint
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.adapters import WEIGHTS, load_adapters, training_log, using
+from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.memory import available, dense_fits
 from cocoift.tuning.model import Device, computes_in_float32, dense, load_model, load_processor
 from cocoift.tuning.recipe import weights_digest
@@ -58,7 +59,7 @@ class LocalModels:
     adapters: Mapping[str, Path]
     seed: int
     device: Device
-    system: str
+    chat: ChatFormat
     new_tokens: int
     batch: int = 64
 
@@ -67,7 +68,7 @@ def local_answers(
     model: "LlavaForConditionalGeneration",
     processor: "LlavaProcessor",
     *,
-    system: str,
+    chat: ChatFormat,
     new_tokens: int,
     batch: int = 64,
 ) -> Answerer:
@@ -76,7 +77,7 @@ def local_answers(
 
     def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str]]:
         yield from enumerate(
-            generate(model, processor, asked, system=system, new_tokens=new_tokens, batch=batch)
+            generate(model, processor, asked, chat=chat, new_tokens=new_tokens, batch=batch)
         )
 
     return answer
@@ -86,26 +87,26 @@ def local_margins(
     model: "LlavaForConditionalGeneration",
     processor: "LlavaProcessor",
     *,
-    system: str,
+    chat: ChatFormat,
     batch: int = 64,
 ) -> Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]:
     """Return a function that compares how two answers begin, by a loaded model, in nats."""
     from cocoift.evaluation.generation import margins
 
-    return partial(margins, model, processor, system=system, batch=batch)
+    return partial(margins, model, processor, chat=chat, batch=batch)
 
 
 def local_stream(
     model: "LlavaForConditionalGeneration",
     processor: "LlavaProcessor",
     *,
-    system: str,
+    chat: ChatFormat,
     new_tokens: int,
 ) -> Streamer:
     """Return a function that answers one question token by token, by a loaded model."""
     from cocoift.evaluation.generation import stream
 
-    return partial(stream, model, processor, system=system, new_tokens=new_tokens)
+    return partial(stream, model, processor, chat=chat, new_tokens=new_tokens)
 
 
 def endpoint_answers(endpoint: Endpoint, *, system: str, new_tokens: int) -> Answerer:
@@ -153,14 +154,12 @@ def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candi
     four_bit = _in_four_bits(local)
     model, tuned = _loaded(local, names, four_bit=four_bit)
     processor = load_processor(local.base)
-    asked, system, batch = tuned or model, local.system, local.batch
-    answer = local_answers(
-        asked, processor, system=system, new_tokens=local.new_tokens, batch=batch
-    )
-    compare = local_margins(asked, processor, system=system, batch=batch)
-    stream = local_stream(asked, processor, system=system, new_tokens=local.new_tokens)
-    same = [_VERSION, weights_digest(local.base), four_bit, local.device]
-    same += [local.system, local.new_tokens]
+    asked, chat, batch = tuned or model, local.chat, local.batch
+    answer = local_answers(asked, processor, chat=chat, new_tokens=local.new_tokens, batch=batch)
+    compare = local_margins(asked, processor, chat=chat, batch=batch)
+    stream = local_stream(asked, processor, chat=chat, new_tokens=local.new_tokens)
+    same: list[Any] = [_VERSION, weights_digest(local.base), four_bit, local.device]
+    same += [asdict(chat), local.new_tokens]
     for name in names:
         own = None if name == "base" else sha256(local.adapters[name] / WEIGHTS)
         key = digest([*same, own])

@@ -15,6 +15,7 @@ from cocoift.core.images import pixel_values, side_by_side
 from cocoift.evaluation.alike import Alike, group_alike, in_batches, left_padded
 from cocoift.evaluation.protocols import Prompt
 from cocoift.tuning.chat import answered_ids, prompt_ids
+from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.model import image_tokens
 
 
@@ -24,7 +25,7 @@ def generate(
     processor: LlavaProcessor,
     asked: Sequence[Prompt],
     *,
-    system: str,
+    chat: ChatFormat,
     new_tokens: int = 128,
     batch: int = 64,
 ) -> list[str]:
@@ -35,7 +36,7 @@ def generate(
     """
     tokenizer = processor.tokenizer
     answers = [""] * len(asked)
-    prompts = _prompts(asked, processor, image_tokens(model.config), system)
+    prompts = _prompts(asked, processor, image_tokens(model.config), chat)
     for groups in in_batches(group_alike(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
         generated = _decode(model, processor, groups, new_tokens)
@@ -50,11 +51,11 @@ def stream(
     processor: LlavaProcessor,
     prompt: Prompt,
     *,
-    system: str,
+    chat: ChatFormat,
     new_tokens: int = 128,
 ) -> Iterator[str]:
     """Yield the model's greedy answer as it grows by a token; the last one is `generate`'s."""
-    prompts = _prompts([prompt], processor, image_tokens(model.config), system)
+    prompts = _prompts([prompt], processor, image_tokens(model.config), chat)
     ids: list[int] = []
     for step in _steps(model, processor, group_alike([prompt], prompts), new_tokens):
         ids += [token for _, token in step]
@@ -68,18 +69,18 @@ def margins(
     asked: Sequence[Prompt],
     answers: Sequence[tuple[str, str]],
     *,
-    system: str,
+    chat: ChatFormat,
     batch: int = 64,
 ) -> list[float]:
     """Return how much likelier each first answer begins than the second, in nats.
 
     `answers` holds two answers for each question.  Compared are the log-probabilities of the
-    first token in which the two differ (their `</s>` included), given the prompt and what both
+    first token in which the two differ (their end included), given the prompt and what both
     begin with: above 0 the model starts the first one rather.  Raises `ValueError` where both
     are the same.
     """
     tokens = image_tokens(model.config)
-    settings = {"tokenizer": processor.tokenizer, "image_tokens": tokens, "system": system}
+    settings = {"tokenizer": processor.tokenizer, "image_tokens": tokens, "chat": chat}
     prompts, pairs = [], []
     for prompt, texts in zip(asked, answers, strict=True):
         one, other = (answered_ids(prompt.messages, text, **settings) for text in texts)
@@ -101,12 +102,10 @@ def margins(
 
 
 def _prompts(
-    asked: Sequence[Prompt], processor: LlavaProcessor, tokens: int, system: str
+    asked: Sequence[Prompt], processor: LlavaProcessor, tokens: int, chat: ChatFormat
 ) -> list[list[int]]:
     return [
-        prompt_ids(
-            prompt.messages, tokenizer=processor.tokenizer, image_tokens=tokens, system=system
-        )
+        prompt_ids(prompt.messages, tokenizer=processor.tokenizer, image_tokens=tokens, chat=chat)
         for prompt in asked
     ]
 

@@ -48,7 +48,7 @@ def history_worth(training: Training) -> dict[str, float]:
     """
     wanted, processor = set(training.images), load_processor(training.checkpoint)
     encoding = Encoding(
-        processor.tokenizer, training.image_tokens, training.context_tokens, training.system
+        processor.tokenizer, training.image_tokens, training.context_tokens, training.chat
     )
     records = (record for record in read_records(training.mixture) if record.image in wanted)
     sets = history_sets(records, encoding, training.forms)

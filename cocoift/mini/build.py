@@ -18,7 +18,7 @@ from cocoift.core.text import FORMAT_PROMPTS
 from cocoift.mini.llava import pretrained
 from cocoift.mini.recipe import Recipe
 
-# What a checkpoint depends on: these modules, `chat`, and the wordings of the format prompts.
+# What a checkpoint depends on: these modules, the chat, and the wordings of the format prompts.
 _MODULES = (
     "corpus", "dialog_sets", "draw", "facts", "llava", "muon", "pretrain", "scenes", "world",
 )  # fmt: skip
@@ -64,7 +64,7 @@ def code_digest() -> str:
     """Return a digest of the code a checkpoint depends on, docstrings and comments aside."""
     package = Path(__file__).parent
     modules = [package / f"{name}.py" for name in _MODULES]
-    modules.append(package.parent / "tuning" / "chat.py")
+    modules += [package.parent / "tuning" / f"{name}.py" for name in ("chat_formats", "chat")]
     texts = [*map(statements, modules), repr(FORMAT_PROMPTS)]
     return "".join(hashlib.sha256(text.encode()).hexdigest()[:8] for text in texts)
 

@@ -26,11 +26,13 @@ from cocoift.mini.corpus import conversation, vocabulary_texts
 from cocoift.mini.draw import draw
 from cocoift.mini.recipe import Recipe
 from cocoift.mini.scenes import GRID, Scene, sample_scenes
-from cocoift.tuning.chat import END, Sample, chat_template, encode
+from cocoift.tuning.chat import Sample, encode
+from cocoift.tuning.chat_formats import ChatFormat, chat_template
 
-_SPECIALS = ["<pad>", "<s>", END, IMAGE_MARKER]
 # No system prompt: at this size it would be a third of every short conversation.
-SYSTEM = ""
+CHAT = ChatFormat("vicuna_v1", system="")
+_END = CHAT.markers.end
+_SPECIALS = ["<pad>", "<s>", _END, IMAGE_MARKER]
 
 
 def pretrained(
@@ -53,7 +55,7 @@ def pretrained(
     def make(number: int, draw_words: random.Random) -> Sample:
         messages = conversation(scenes[number], draw_words)
         record = Record("", "", messages, [""] * (len(messages) // 2))
-        return encode(record, tokenizer=tokenizer, image_tokens=GRID * GRID, system=SYSTEM)
+        return encode(record, tokenizer=tokenizer, image_tokens=GRID * GRID, chat=CHAT)
 
     batches = pretrain.batches_by_length(
         make, count=len(scenes), tokens=recipe.batch_tokens, seed=recipe.seed
@@ -118,7 +120,7 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
         bos_token="<s>",
-        eos_token=END,
+        eos_token=_END,
         pad_token="<pad>",
         additional_special_tokens=[IMAGE_MARKER],
         model_max_length=recipe.context_tokens,
@@ -139,7 +141,7 @@ def make_processor(tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe) -> Lla
         patch_size=side // GRID,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=chat_template(SYSTEM),
+        chat_template=chat_template(CHAT),
     )
 
 

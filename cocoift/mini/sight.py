@@ -12,7 +12,7 @@ from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
 from cocoift.mini.draw import draw
-from cocoift.mini.llava import SYSTEM
+from cocoift.mini.llava import CHAT
 from cocoift.mini.scenes import Scene
 
 FACTS = ("category", "colour", "place", "count")
@@ -34,7 +34,7 @@ def describe(
         model,
         processor,
         [Prompt(str(number), (picture,), asked) for number, picture in enumerate(pictures)],
-        system=SYSTEM,
+        chat=CHAT,
         new_tokens=new_tokens,
         batch=batch,
     )

@@ -17,6 +17,7 @@ from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.coco import Scope, read_scope
 from cocoift.study.injected import injected_names
 from cocoift.study.preset import Preset, project_root, read_preset
+from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.data import count_records, split_images
 from cocoift.tuning.recipe import Training, base_of
 
@@ -121,6 +122,11 @@ class Study:
 
         return pick_device(self.preset.device)
 
+    @property
+    def chat(self) -> ChatFormat:
+        """How local models are talked to."""
+        return ChatFormat(self.preset.chat_format, self.preset.system_prompt)
+
     def scope(self) -> Scope:
         """Return which images may train; raises `DataError` for a listed file that is absent."""
         lists = [self.raw / name for name in self.preset.image_lists]
@@ -172,7 +178,7 @@ class Study:
             recipe=preset.tuning,
             image_tokens=preset.merge.image_tokens,
             context_tokens=preset.merge.context_tokens,
-            system=preset.system_prompt,
+            chat=self.chat,
             device=self.device,
             forms=self.forms(),
         )
@@ -187,7 +193,7 @@ class Study:
             adapters=adapters or {name: self.adapter(name, seed) for name in tuned},
             seed=seed,
             device=self.device,
-            system=self.preset.system_prompt,
+            chat=self.chat,
             new_tokens=self.preset.evaluation.new_tokens,
             batch=self.preset.evaluation.answer_batch,
         )

@@ -26,7 +26,7 @@ from cocoift.evaluation.protocols import AFTER, ALONE, ProtocolSettings
 from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
 from cocoift.mini.recipe import MiniCoco, Recipe
-from cocoift.tuning.chat import VICUNA_SYSTEM
+from cocoift.tuning.chat_formats import VICUNA_SYSTEM, FormatName
 from cocoift.tuning.recipe import TuningRecipe
 
 
@@ -131,6 +131,7 @@ class Preset(Settings, frozen=True):
     )
     mix_file: str = "llava_mix/llava_v1_5_mix665k.json"
     tokenizer_file: str | None = None
+    chat_format: FormatName = "vicuna_v1"
     system_prompt: str = VICUNA_SYSTEM
     seeds: list[int] = msgspec.field(default_factory=lambda: [0])
     device: Literal["auto", "cpu", "cuda"] = "auto"

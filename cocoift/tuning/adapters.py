@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
@@ -44,14 +45,14 @@ def add_adapter(
 ) -> PeftModel:
     """Return the model with a fresh adapter: LoRA on its language model, projector in full.
 
-    The defaults are LLaVA-1.5's.  Everything else is frozen, and stays in the precision it was
-    loaded in; what trains is float32.
+    The defaults are LLaVA-1.5's; with rank 0 the projector trains alone (stage one).  Everything
+    else is frozen, and stays in the precision it was loaded in; what trains is float32.
     """
     config = LoraConfig(
-        r=rank,
+        r=max(rank, 1),
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=ADAPTED,
+        target_modules=ADAPTED if rank else DUMMY_TARGET_MODULES,
         modules_to_save=["multi_modal_projector"],
         task_type="CAUSAL_LM",
     )

@@ -1,57 +1,38 @@
 """The chat: how a record becomes text, token ids, and the tokens that carry loss.
 
-vicuna_v1 as LLaVA-1.5 trains and asks it (`conv_vicuna_v1` in LLaVA's `conversation.py`):
-`{system} USER: <image>\\n{q1} ASSISTANT: {a1}</s>USER: {q2} ASSISTANT: {a2}</s>`.  This module
-alone knows the format; the chat template it gives a checkpoint renders the same.
+This module and the table in `chat_formats` alone know how a chat is written.
 """
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cocoift.core.schema import IMAGE_MARKER, Message, Record
+from cocoift.tuning.chat_formats import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-END = "</s>"
 # Positions without loss, as torch's cross entropy expects them.
 IGNORED = -100
-
-_TEMPLATE = """\
-{{%- if messages[0].role == 'system' -%}}{{{{ messages[0].content + ' ' }}}}
-{{%- set messages = messages[1:] -%}}{{%- else -%}}{{{{ {system!r} }}}}{{%- endif -%}}
-{{%- for message in messages -%}}
-{{%- set parts = message.content if message.content is not string
-   else [{{'type': 'text', 'text': message.content}}] -%}}
-{{%- if message.role == 'user' -%}}
-{{{{- 'USER: ' -}}}}
-{{%- for part in parts if part.type == 'image' -%}}{{{{- '<image>\\n' -}}}}{{%- endfor -%}}
-{{%- for part in parts if part.type == 'text' -%}}{{{{- part.text -}}}}{{%- endfor -%}}
-{{{{- ' ' -}}}}
-{{%- else -%}}
-{{{{- 'ASSISTANT: ' -}}}}
-{{%- for part in parts -%}}
-{{%- generation -%}}{{{{- part.text + '</s>' -}}}}{{%- endgeneration -%}}
-{{%- endfor -%}}
-{{%- endif -%}}
-{{%- endfor -%}}
-{{%- if add_generation_prompt -%}}{{{{- 'ASSISTANT:' -}}}}{{%- endif -%}}
-"""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of the rendered chat; `round` is set where a model is to learn to write it."""
+    """A text with the markers around it; `round` is set where a model is to learn to write it."""
 
-    text: str
+    before: str
+    content: str
+    after: str
     round: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The piece as it is rendered."""
+        return self.before + self.content + self.after
 
 
 @dataclass(frozen=True)
@@ -73,44 +54,43 @@ class Sample:
         return labels
 
 
-def chat_template(system: str) -> str:
-    """Return the Jinja template of this chat, for a checkpoint's tokenizer and processor."""
-    return _TEMPLATE.format(system=f"{system} " if system else "")
-
-
-def pieces(messages: Sequence[Message], *, system: str) -> Iterator[Piece]:
+def pieces(messages: Sequence[Message], *, chat: ChatFormat) -> Iterator[Piece]:
     """Yield the chat of alternating human and gpt messages, one supervised piece per answer.
 
-    The supervised piece starts behind `ASSISTANT:`, where generation starts, and ends with
-    `</s>`; no blank follows it.
+    The supervised piece starts where generation starts, and ends with the token that ends an
+    answer.
     """
-    yield Piece(f"{system} " if system else "")
+    marks = chat.markers
+    before, after = marks.question
+    start, stop = chat.around_system
+    yield Piece(start, chat.system, stop)
     for position, message in enumerate(messages):
         if position % 2:
-            yield Piece(f" {message.value}{END}", position // 2)
+            yield Piece(marks.blank, message.value, marks.end, position // 2)
+            yield Piece(marks.gap, "", "")
         else:
-            yield Piece(f"USER: {message.value} ASSISTANT:")
+            yield Piece(before, message.value, after + marks.reply)
 
 
 def encode(
-    record: Record, *, tokenizer: "PreTrainedTokenizerBase", image_tokens: int, system: str
+    record: Record, *, tokenizer: "PreTrainedTokenizerBase", image_tokens: int, chat: ChatFormat
 ) -> Sample:
     """Return a record as token ids with the spans that carry loss.
 
     The image marker becomes `image_tokens` image tokens.  Ids equal those of the whole rendered
-    text; only where a question or an answer spells out a special token (`</s>`, `<image>`) are
-    the pieces encoded one by one, so that text from annotations cannot end a turn.
+    text; only where a text spells out a special token (`</s>`, `<image>`) are the pieces encoded
+    one by one, so that text from annotations cannot end a turn.
     """
-    marker = f"{IMAGE_MARKER}\n"
-    first = record.conversations[0]
-    bare = [Message(first.speaker, first.value.removeprefix(marker)), *record.conversations[1:]]
+    first, *rest = record.conversations
+    bare = Message(first.speaker, first.value.removeprefix(f"{IMAGE_MARKER}\n"))
+    system, asked, *others = pieces([bare, *rest], chat=chat)
+    shown = replace(asked, before=f"{asked.before}{IMAGE_MARKER * image_tokens}\n")
+    parts = [system, shown, *others]
     specials = tokenizer.all_special_tokens
-    if any(special in message.value for message in bare for special in specials):
-        ids, spans = _encode_apart(bare, tokenizer, image_tokens, system)
+    if any(special in part.content for part in parts for special in specials):
+        ids, spans = _encode_apart(parts, tokenizer)
     else:
-        image = f"{IMAGE_MARKER * image_tokens}\n"
-        shown = [Message(first.speaker, image + bare[0].value), *bare[1:]]
-        ids, spans = _encode_whole(list(pieces(shown, system=system)), tokenizer)
+        ids, spans = _encode_whole(parts, tokenizer)
     return Sample(record.id, record.image, ids, spans, list(record.sources))
 
 
@@ -136,29 +116,26 @@ def _encode_whole(
 
 
 def _encode_apart(
-    messages: Sequence[Message],
-    tokenizer: "PreTrainedTokenizerBase",
-    image_tokens: int,
-    system: str,
+    parts: list[Piece], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Encode each piece with its special tokens as plain text, and add ours as ids."""
-
-    def plain(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-    image_id, end_id = tokenizer.convert_tokens_to_ids([IMAGE_MARKER, END])
-    ids = tokenizer("")["input_ids"]
-    spans = []
-    for number, part in enumerate(pieces(messages, system=system)):
+    """Encode each piece on its own; special tokens count as such in its markers alone."""
+    known = f"({'|'.join(map(re.escape, tokenizer.all_special_tokens))})"
+    ids, spans = tokenizer("")["input_ids"], []
+    for part in parts:
+        start = len(ids)
+        # Every second stretch is a special token; a text goes with the markers that touch it.
+        *ahead, before = re.split(known, part.before)
+        after, *behind = re.split(known, part.after)
+        stretches = [*ahead, f"{before}{part.content}{after}", *behind]
+        for position, text in enumerate(stretches):
+            if position % 2:
+                ids.append(tokenizer.convert_tokens_to_ids(text))
+            elif text:
+                ids += tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
+                    "input_ids"
+                ]
         if part.round is not None:
-            start = len(ids)
-            ids += [*plain(part.text.removesuffix(END)), end_id]
             spans.append((start, len(ids)))
-        elif number == 1:
-            ids += [*plain("USER: "), *[image_id] * image_tokens]
-            ids += plain("\n" + part.text.removeprefix("USER: "))
-        else:
-            ids += plain(part.text)
     return ids, spans
 
 
@@ -167,10 +144,10 @@ def prompt_ids(
     *,
     tokenizer: "PreTrainedTokenizerBase",
     image_tokens: int,
-    system: str,
+    chat: ChatFormat,
 ) -> list[int]:
     """Return the ids that ask for the next answer: a history ending in a human message."""
-    sample = _answered(messages, "", tokenizer, image_tokens, system)
+    sample = _answered(messages, "", tokenizer, image_tokens, chat)
     return list(sample.input_ids[: sample.spans[-1][0]])
 
 
@@ -180,10 +157,10 @@ def answered_ids(
     *,
     tokenizer: "PreTrainedTokenizerBase",
     image_tokens: int,
-    system: str,
+    chat: ChatFormat,
 ) -> list[int]:
-    """Return the ids of a history ending in a human message, with its answer and `</s>`."""
-    return list(_answered(messages, answer, tokenizer, image_tokens, system).input_ids)
+    """Return the ids of a history ending in a human message, with its answer and its end."""
+    return list(_answered(messages, answer, tokenizer, image_tokens, chat).input_ids)
 
 
 def _answered(
@@ -191,8 +168,8 @@ def _answered(
     answer: str,
     tokenizer: "PreTrainedTokenizerBase",
     image_tokens: int,
-    system: str,
+    chat: ChatFormat,
 ) -> Sample:
     told = [*messages, Message("gpt", answer)]
     record = Record("", "", told, [""] * (len(told) // 2))
-    return encode(record, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
+    return encode(record, tokenizer=tokenizer, image_tokens=image_tokens, chat=chat)

@@ -18,6 +18,7 @@ from cocoift.core.images import bad_images
 from cocoift.core.parallel import ordered
 from cocoift.core.schema import Record, read_records
 from cocoift.tuning.chat import Sample
+from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.samples import TooLong, samples
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class TrainingSet:
 
     @property
     def supervised_tokens(self) -> int:
-        """Tokens that carry loss: answers and their `</s>`."""
+        """Tokens that carry loss: answers and what ends them."""
         return sum(end - start for sample in self.samples for start, end in sample.spans)
 
 
@@ -97,7 +98,7 @@ def read_training_set(
     tokenizer: "PreTrainedTokenizerBase",
     image_tokens: int,
     context_tokens: int,
-    system: str,
+    chat: ChatFormat,
 ) -> TrainingSet:
     """Encode the records of a mixture (LLaVA JSON) that are about `images`.
 
@@ -106,7 +107,7 @@ def read_training_set(
     """
     wanted = set(images)
     records = [record for record in read_records(mixture) if record.image in wanted]
-    encoding = Encoding(tokenizer, image_tokens, context_tokens, system)
+    encoding = Encoding(tokenizer, image_tokens, context_tokens, chat)
     if len(records) <= _CHUNK:
         made, too_long = encoding.samples(records)
         return TrainingSet(len(records), made, too_long)
@@ -133,7 +134,7 @@ class Encoding:
     tokenizer: "PreTrainedTokenizerBase"
     image_tokens: int
     context_tokens: int
-    system: str
+    chat: ChatFormat
 
     def samples(self, records: Iterable[Record]) -> tuple[list[Sample], list[TooLong]]:
         """Return the samples of records, and what became of those that were too long."""
@@ -142,13 +143,13 @@ class Encoding:
             tokenizer=self.tokenizer,
             image_tokens=self.image_tokens,
             context_tokens=self.context_tokens,
-            system=self.system,
+            chat=self.chat,
         )
 
     def key(self) -> str:
         """Return a digest of everything that ids and spans depend on besides the records."""
         words = self.tokenizer.backend_tokenizer.to_str()
-        return digest([_VERSION, words, self.image_tokens, self.context_tokens, self.system])
+        return digest([_VERSION, words, self.image_tokens, self.context_tokens, asdict(self.chat)])
 
 
 def _encode(task: tuple[Encoding, list[Record]]) -> tuple[list[Sample], list[TooLong]]:

@@ -20,6 +20,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedConfig,
 )
 from transformers.utils import logging
 
@@ -192,9 +193,14 @@ def check_quantised(model: nn.Module) -> None:
 
 def image_tokens(config: LlavaConfig) -> int:
     """Return how many tokens one picture becomes: its patches, and the class token if kept."""
-    vision = config.vision_config
+    vision, whole = config.vision_config, config.vision_feature_select_strategy == "full"
     patches = (vision.image_size // vision.patch_size) ** 2
-    return patches + (config.vision_feature_select_strategy == "full")
+    return patches + (class_tokens(vision) if whole else 0)
+
+
+def class_tokens(vision: PreTrainedConfig) -> int:
+    """Return how many tokens a tower adds to those of its patches: CLIP one, SigLIP none."""
+    return 0 if vision.model_type.startswith("siglip") else 1
 
 
 def check_image_tokens(config: LlavaConfig, expected: int) -> None:

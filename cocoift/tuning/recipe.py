@@ -1,7 +1,7 @@
 """What to train: the recipe, and one training with everything its adapter depends on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ from msgspec import structs
 
 from cocoift.core.files import digest, sha256
 from cocoift.core.schema import Settings
+from cocoift.tuning.chat_formats import ChatFormat
 
 # Adapters trained by code that trains differently count as absent; raise it with such a change.
 _VERSION = 2
@@ -49,6 +50,29 @@ class TuningRecipe(Settings, frozen=True):
         return max(1, records * self.epochs // self.records_per_step)
 
 
+class AlignmentRecipe(Settings, frozen=True):
+    """How a base's projector is trained before any tuning, all else frozen: LLaVA's stage one.
+
+    The defaults are LLaVA-1.5's (`scripts/v1_5/pretrain.sh` in haotian-liu/LLaVA), but for the
+    chat, which is that of the tuning.  Fields mean what they do in `TuningRecipe`.
+    """
+
+    learning_rate: float = 1e-3
+    records_per_step: int = 256
+    epochs: int = 1
+    warmup: float = 0.03
+    batch_tokens: int = 8192
+    gradient_checkpointing: bool = True
+    save_steps: int = 50
+    workers: int = 4
+
+    def tuning(self) -> TuningRecipe:
+        """Return the recipe of a tuning that trains the projector alone, in full precision."""
+        values = structs.asdict(self)
+        rate = values.pop("learning_rate")
+        return TuningRecipe(rank=0, projector_learning_rate=rate, four_bit=False, **values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """One training: everything its adapter depends on, and where it goes.
@@ -67,7 +91,7 @@ class Training:
     recipe: TuningRecipe
     image_tokens: int
     context_tokens: int
-    system: str
+    chat: ChatFormat
     device: Literal["cpu", "cuda"]
     forms: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,7 +100,7 @@ class Training:
         settings = structs.asdict(self.recipe) | {"version": _VERSION, "steps": self.steps}
         for name in ("workers", "save_steps"):  # how it is run, not what comes out
             del settings[name]
-        settings |= {"seed": self.seed, "system": self.system, "device": self.device}
+        settings |= {"seed": self.seed, "chat": asdict(self.chat), "device": self.device}
         settings |= {"image_tokens": self.image_tokens, "context_tokens": self.context_tokens}
         settings |= {"images": self.images, "mixture": sha256(self.mixture)}
         settings["checkpoint"] = weights_digest(self.checkpoint)

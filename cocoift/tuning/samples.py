@@ -9,6 +9,7 @@ import numpy as np
 from cocoift.core.files import DataError
 from cocoift.core.schema import IMAGE_MARKER, Message, Record
 from cocoift.tuning.chat import IGNORED, Sample, encode, prompt_ids
+from cocoift.tuning.chat_formats import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +31,7 @@ def samples(
     tokenizer: "PreTrainedTokenizerBase",
     image_tokens: int,
     context_tokens: int,
-    system: str,
+    chat: ChatFormat,
 ) -> tuple[list[Sample], list[TooLong]]:
     """Encode records into samples of at most `context_tokens`, and tell which were too long.
 
@@ -39,14 +40,12 @@ def samples(
     """
 
     def encoded(record: Record) -> Sample:
-        whole = encode(record, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
+        whole = encode(record, tokenizer=tokenizer, image_tokens=image_tokens, chat=chat)
         # A list of Python integers takes ten times the room, which matters at 665,000 records.
         return replace(whole, input_ids=np.asarray(whole.input_ids, np.int32))
 
     opening = [Message("human", f"{IMAGE_MARKER}\n")]
-    overhead = len(
-        prompt_ids(opening, tokenizer=tokenizer, image_tokens=image_tokens, system=system)
-    )
+    overhead = len(prompt_ids(opening, tokenizer=tokenizer, image_tokens=image_tokens, chat=chat))
     made: list[Sample] = []
     reports: list[TooLong] = []
     for record in records:

@@ -55,7 +55,7 @@ def training_set(training: Training, processor: LlavaProcessor) -> TrainingSet:
         tokenizer=processor.tokenizer,
         image_tokens=training.image_tokens,
         context_tokens=training.context_tokens,
-        system=training.system,
+        chat=training.chat,
     )
     if training.recipe.loss_on == "all":
         return data

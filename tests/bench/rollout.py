@@ -28,11 +28,11 @@ from cocoift.tuning.model import dense, image_tokens, load_model, load_processor
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plain(model, processor, asked, system, new_tokens):
+def plain(model, processor, asked, chat, new_tokens):
     tokenizer, count, answers = processor.tokenizer, image_tokens(model.config), []
     for prompt in tqdm(asked, desc="one at a time", leave=False):
         ids = torch.tensor(
-            [prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=count, system=system)]
+            [prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=count, chat=chat)]
         ).to(model.device)
         pixels = pixel_values([side_by_side(prompt.pictures)], processor.image_processor)
         made = model.generate(
@@ -85,9 +85,9 @@ def main():
         )
         return load_adapters(make(base), {"merged": training.adapter})
 
-    system, new_tokens = study.preset.system_prompt, study.preset.evaluation.new_tokens
+    chat, new_tokens = study.chat, study.preset.evaluation.new_tokens
     options = {
-        "system": system,
+        "chat": chat,
         "new_tokens": new_tokens,
         "batch": study.preset.evaluation.answer_batch,
     }
@@ -95,7 +95,7 @@ def main():
     ways = {
         "dense weights": partial(generate, loaded(dense), processor, **options),
         "four bits": partial(generate, packed, processor, **options),
-        "one at a time": partial(plain, packed, processor, system=system, new_tokens=new_tokens),
+        "one at a time": partial(plain, packed, processor, chat=chat, new_tokens=new_tokens),
     }
     rates, answers = {}, {}
     for name, answer in ways.items():

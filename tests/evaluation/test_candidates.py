@@ -11,6 +11,7 @@ from cocoift.evaluation.evaluate import LocalRun, evaluate_local
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import read_protocols
 from cocoift.evaluation.rollout import Head, opened_prompts, roll_out
+from cocoift.mini.llava import CHAT
 from cocoift.study import read_preset
 from cocoift.tuning.adapters import load_adapters, using
 from cocoift.tuning.model import load_model, load_processor, quantised_modules
@@ -28,13 +29,13 @@ def local(mixture, checkpoint, tmp_path_factory):
         name: Training(
             mixture=mixture / f"{name}.json", images=images, image_root=mixture,
             checkpoint=str(checkpoint), adapter=folder / f"{name}-0", steps=3, seed=0,
-            recipe=recipe, image_tokens=16, context_tokens=512, system="", device="cpu",
+            recipe=recipe, image_tokens=16, context_tokens=512, chat=CHAT, device="cpu",
         )
         for name in ("mix", "merged")
     }  # fmt: skip
     adapters = train_all(trainings)
     return LocalModels(
-        base=str(checkpoint), adapters=adapters, seed=0, device="cpu", system="", new_tokens=8
+        base=str(checkpoint), adapters=adapters, seed=0, device="cpu", chat=CHAT, new_tokens=8
     )
 
 
@@ -56,7 +57,7 @@ def answers_from_four_bits(local, name, asked, folder):
 
     def answer(asks):
         with using(tuned, None if name == "base" else name) as model:
-            return enumerate(generate(model, processor, asks, system="", new_tokens=8))
+            return enumerate(generate(model, processor, asks, chat=CHAT, new_tokens=8))
 
     return {
         one.name: roll_out(
@@ -120,13 +121,13 @@ def test_an_adapter_that_is_asked_alone_is_merged_and_several_are_switched(local
 def test_an_untuned_checkpoint_is_measured_alone_and_not_in_four_bits(checkpoint, asked, tmp_path):
     benchmark, protocols = asked
     alone = LocalModels(
-        base=str(checkpoint), adapters={}, seed=0, device="cpu", system="", new_tokens=8
+        base=str(checkpoint), adapters={}, seed=0, device="cpu", chat=CHAT, new_tokens=8
     )
     (run,) = evaluate_local([LocalRun(alone, "base", protocols[:1])], [benchmark], folder=tmp_path)
     whole, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
 
     def answer(asks):
-        return enumerate(generate(whole, processor, asks, system="", new_tokens=8))
+        return enumerate(generate(whole, processor, asks, chat=CHAT, new_tokens=8))
 
     expected = roll_out(
         benchmark.questions,

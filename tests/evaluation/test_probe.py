@@ -14,6 +14,7 @@ from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.generation import margins
 from cocoift.evaluation.probe import margin_table, probe, read_pairs
 from cocoift.evaluation.protocols import Failure, Prompt, Protocol
+from cocoift.mini.llava import CHAT
 from cocoift.tuning.chat import IGNORED, answered_ids, prompt_ids
 from cocoift.tuning.model import load_model, load_processor
 
@@ -38,7 +39,7 @@ def loaded(checkpoint):
 
 def overfitted(model, processor, asked, answers):
     """Train a few steps on these answers alone."""
-    settings = {"tokenizer": processor.tokenizer, "image_tokens": 16, "system": ""}
+    settings = {"tokenizer": processor.tokenizer, "image_tokens": 16, "chat": CHAT}
     model.requires_grad_(True)
     optimiser = torch.optim.Adam(model.model.language_model.parameters(), lr=3e-3)
     for _ in range(25):
@@ -57,17 +58,17 @@ def overfitted(model, processor, asked, answers):
 def test_a_model_overfitted_to_one_kind_of_answer_begins_that_kind(loaded, asked, taught, sign):
     model, processor = loaded
     pairs = list(zip(SHORT, FULL, strict=True))
-    before = margins(model, processor, asked, pairs, system="")
-    after = margins(overfitted(model, processor, asked, taught), processor, asked, pairs, system="")
+    before = margins(model, processor, asked, pairs, chat=CHAT)
+    after = margins(overfitted(model, processor, asked, taught), processor, asked, pairs, chat=CHAT)
     assert all(sign * margin > 1 for margin in after)
     assert all(sign * (one - other) > 0 for one, other in zip(after, before, strict=True))
 
 
 def test_a_margin_is_that_of_the_whole_sequences_computed_without_a_cache(loaded, asked):
     model, processor = loaded
-    settings = {"tokenizer": processor.tokenizer, "image_tokens": 16, "system": ""}
+    settings = {"tokenizer": processor.tokenizer, "image_tokens": 16, "chat": CHAT}
     pairs = [("red", "The cup is red."), ("The car", "The cup"), ("a", "a b")]
-    found = margins(model, processor, asked, pairs, system="", batch=2)
+    found = margins(model, processor, asked, pairs, chat=CHAT, batch=2)
     for one, texts, margin in zip(asked, pairs, found, strict=True):
         first, second = (answered_ids(one.messages, text, **settings) for text in texts)
         at = next(n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
@@ -80,7 +81,7 @@ def test_a_margin_is_that_of_the_whole_sequences_computed_without_a_cache(loaded
 
 def test_two_answers_that_are_the_same_cannot_be_compared(loaded, asked):
     with pytest.raises(ValueError, match="both answers are 'red'"):
-        margins(*loaded, asked[:1], [("red", "red")], system="")
+        margins(*loaded, asked[:1], [("red", "red")], chat=CHAT)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from cocoift.evaluation.protocols import (
 from cocoift.evaluation.rollout import Head, read_rollouts, roll_out
 from cocoift.mini.draw import draw
 from cocoift.mini.facts import facts
+from cocoift.mini.llava import CHAT
 from cocoift.mini.scenes import sample_scenes
 from cocoift.tuning.model import load_model, load_processor
 
@@ -242,7 +243,7 @@ def prompts():
 @pytest.mark.parametrize("four_bit", [False, True], ids=["full precision", "four bits"])
 def test_batched_answers_are_those_of_asking_alone(checkpoint, prompts, four_bit):
     model, processor = load_model(checkpoint, four_bit=four_bit), load_processor(checkpoint)
-    options = {"system": "", "new_tokens": 12}
+    options = {"chat": CHAT, "new_tokens": 12}
     together = generate(model, processor, prompts, batch=7, **options)
     alone = [generate(model, processor, [prompt], **options)[0] for prompt in prompts]
     assert together == alone and len(set(together)) > 3
@@ -258,11 +259,11 @@ def test_answers_are_those_of_transformers_own_greedy_search(checkpoint, prompts
     tokenizer = processor.tokenizer
     expected = []
     for prompt in prompts[:6]:
-        ids = prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=16, system="")
+        ids = prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=16, chat=CHAT)
         ids = torch.tensor([ids])
         pixels = torch.from_numpy(pixel_values(prompt.pictures, processor.image_processor))
         made = model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=12,
                               do_sample=False, attention_mask=torch.ones_like(ids))  # fmt: skip
         text = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
         expected.append(text.strip())
-    assert generate(model, processor, prompts[:6], system="", new_tokens=12) == expected
+    assert generate(model, processor, prompts[:6], chat=CHAT, new_tokens=12) == expected

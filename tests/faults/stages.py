@@ -28,6 +28,7 @@ def merge(folder):
 
 def train(folder):
     """Train one adapter of thirty steps, saving every third."""
+    from cocoift.mini.llava import CHAT
     from cocoift.tuning.data import split_images
     from cocoift.tuning.recipe import Training, TuningRecipe
     from cocoift.tuning.train import train
@@ -37,7 +38,7 @@ def train(folder):
                           gradient_checkpointing=False, save_steps=3)  # fmt: skip
     train(Training(
         mixture=mixture / "merged.json", image_root=mixture, recipe=recipe, steps=30, seed=0,
-        images=split_images(mixture / "merged.json", held_out=10).train, system="",
+        images=split_images(mixture / "merged.json", held_out=10).train, chat=CHAT,
         checkpoint=str(folder / "checkpoint"), adapter=folder / "out" / "merged-0",
         image_tokens=16, context_tokens=512, device="cpu", forms={"vqav2": "phrase"},
     ))  # fmt: skip
@@ -58,13 +59,14 @@ def rollout(folder):
     from cocoift.evaluation.candidates import local_answers
     from cocoift.evaluation.protocols import Protocol
     from cocoift.evaluation.rollout import Head, roll_out
+    from cocoift.mini.llava import CHAT
     from cocoift.tuning.model import load_model, load_processor
 
     path = folder / "checkpoint"
     model, processor = load_model(path, four_bit=False), load_processor(path)
     roll_out(
         questions(folder), Protocol(name="multi", opening=("Where is it?",)),
-        local_answers(model, processor, system="", new_tokens=12, batch=4),
+        local_answers(model, processor, chat=CHAT, new_tokens=12, batch=4),
         file=folder / "out" / "rollout.jsonl", head=Head("k", "m", "multi"), chunk=6,
         image_root=folder / "mixture/train2017",
     )  # fmt: skip

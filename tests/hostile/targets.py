@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cocoift.core.files import DataError
+from cocoift.mini.llava import CHAT
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.catalogue import parts_on_disk
 
@@ -179,7 +180,7 @@ def chat(scratch, content):
     from cocoift.tuning.samples import samples
 
     record, known = decoded_record(content), tokenizer()
-    made, _ = samples([record], tokenizer=known, system="", image_tokens=4, context_tokens=100_000)
+    made, _ = samples([record], tokenizer=known, chat=CHAT, image_tokens=4, context_tokens=100_000)
     image, end = known.convert_tokens_to_ids("<image>"), known.eos_token_id
     answers = [m.value for m in record.conversations if m.speaker == "gpt"]
     for sample in made:

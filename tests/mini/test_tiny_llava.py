@@ -19,6 +19,7 @@ from cocoift.mini.corpus import conversation
 from cocoift.mini.draw import draw
 from cocoift.mini.facts import facts, paragraph
 from cocoift.mini.llava import (
+    CHAT,
     Recipe,
     make_config,
     make_processor,
@@ -81,7 +82,7 @@ def test_its_processor_and_our_chat_give_the_same_ids(loaded):
     theirs = processor(images=draw(scene), text=text, return_tensors="np")
     asked = [Message("human", "<image>\nWhat is it?"), Message("gpt", "A cup.")]
     record = Record("r", "x.jpg", asked, ["s"])
-    ours = encode(record, tokenizer=processor.tokenizer, image_tokens=16, system="")
+    ours = encode(record, tokenizer=processor.tokenizer, image_tokens=16, chat=CHAT)
     assert ours.input_ids == theirs["input_ids"][0].tolist()
     assert np.allclose(theirs["pixel_values"][0], normalised([scene], processor.image_processor)[0])
 
@@ -166,7 +167,7 @@ def test_batches_hold_about_as_many_tokens_as_asked_and_like_lengths(loaded):
     def make(number, rng):
         messages = conversation(scenes[number], rng)
         record = Record("", "", messages, [""] * (len(messages) // 2))
-        return encode(record, tokenizer=tokenizer, image_tokens=16, system="")
+        return encode(record, tokenizer=tokenizer, image_tokens=16, chat=CHAT)
 
     batches = pretrain.batches_by_length(make, count=64, tokens=3_000, seed=0)
     padded = real = 0

@@ -11,6 +11,7 @@ from transformers import DataCollatorForSeq2Seq
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import visible
+from cocoift.mini.llava import CHAT
 from cocoift.report.cards import batch_card, record_card, thumbnail
 from cocoift.tuning.chat import encode
 from cocoift.tuning.model import load_processor
@@ -122,7 +123,7 @@ def row_of(tokenizer, *answers):
         asked = "And?" if number else "<image>\nWhat is it?"
         messages += [Message("human", asked), Message("gpt", answer)]
     record = Record("r", "i.jpg", messages, [""] * len(answers))
-    sample = encode(record, tokenizer=tokenizer, image_tokens=4, system="")
+    sample = encode(record, tokenizer=tokenizer, image_tokens=4, chat=CHAT)
     ids = list(sample.input_ids)
     return {"input_ids": ids, "labels": sample.labels, "attention_mask": [1] * len(ids)}
 

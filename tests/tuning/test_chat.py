@@ -1,16 +1,24 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers_like import tokenizer_of
 
 from cocoift.core.schema import Message, Record
 from cocoift.merge.formats import encode_records
-from cocoift.tuning.chat import VICUNA_SYSTEM, chat_template, encode, prompt_ids
+from cocoift.mini.llava import CHAT
+from cocoift.tuning.chat import encode, prompt_ids
+from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat, chat_template
 from cocoift.tuning.samples import samples
 
-SPECIALS = ["<pad>", "<s>", "</s>", "<image>"]
-TEXTS = ["What color is the cat?", "The cat is red.", "USER: ASSISTANT:", VICUNA_SYSTEM]
+CHATML = ChatFormat("chatml", system="You are a helpful AI assistant named SmolLM.")
+# `chat_template` of HuggingFaceTB/SmolLM2-135M-Instruct's tokenizer_config.json.
+SMOLLM2_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def exported(*pairs):
@@ -19,39 +27,9 @@ def exported(*pairs):
     return row["messages"]
 
 
-def tokenizer_of(kind):
-    """Build a tokenizer like the mini checkpoint's (byte-level) or like Llama's (metaspace)."""
-    if kind == "byte-level":
-        made = Tokenizer(models.BPE())
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-    else:
-        made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-        made.decoder = decoders.Metaspace(prepend_scheme="first")
-        alphabet = sorted(set("".join(TEXTS)) | {"▁"})
-    specials = [*SPECIALS, "<unk>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
-    )
-    made.train_from_iterator(TEXTS * 20, trainer)
-    made.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        additional_special_tokens=["<image>"],
-        clean_up_tokenization_spaces=False,
-    )
-
-
 BYTES = tokenizer_of("byte-level")
 LLAMA = tokenizer_of("metaspace")
+SMOL = tokenizer_of("chatml")
 
 
 def record(*pairs, name="r"):
@@ -63,7 +41,7 @@ def record(*pairs, name="r"):
 
 
 def made(item, tokenizer=BYTES, **changes):
-    options = {"image_tokens": 4, "system": VICUNA_SYSTEM} | changes
+    options = {"image_tokens": 4, "chat": ChatFormat()} | changes
     return encode(item, tokenizer=tokenizer, **options)
 
 
@@ -77,14 +55,14 @@ PAIRS = (("What color is the cat?", "red"), ("Where?", "The cat is at the top.")
 @pytest.mark.parametrize("tokenizer", [BYTES, LLAMA], ids=["byte-level", "metaspace"])
 @pytest.mark.parametrize("system", ["", VICUNA_SYSTEM], ids=["no system", "vicuna"])
 def test_ids_are_those_of_the_checkpoints_own_chat_template(tokenizer, system):
-    tokenizer.chat_template = chat_template(system)
+    tokenizer.chat_template = chat_template(ChatFormat(system=system))
     text = tokenizer.apply_chat_template(exported(*PAIRS), tokenize=False)
     expected = tokenizer(text.replace("<image>", "<image>" * 4))["input_ids"]
-    assert made(record(*PAIRS), tokenizer, system=system).input_ids == expected
+    assert made(record(*PAIRS), tokenizer, chat=ChatFormat(system=system)).input_ids == expected
 
 
 def test_the_chat_is_vicuna_v1():
-    BYTES.chat_template = chat_template(VICUNA_SYSTEM)
+    BYTES.chat_template = chat_template(ChatFormat())
     text = BYTES.apply_chat_template(exported(*PAIRS), tokenize=False)
     assert text == (
         f"{VICUNA_SYSTEM} USER: <image>\nWhat color is the cat? ASSISTANT: red</s>"
@@ -93,33 +71,65 @@ def test_the_chat_is_vicuna_v1():
 
 
 def test_the_generation_prompt_ends_where_supervision_starts():
-    BYTES.chat_template = chat_template("")
-    sample = made(record(*PAIRS), system="")
+    BYTES.chat_template = chat_template(CHAT)
+    sample = made(record(*PAIRS), chat=CHAT)
     history = record(*PAIRS).conversations[:3]
-    asked = prompt_ids(history, tokenizer=BYTES, image_tokens=4, system="")
+    asked = prompt_ids(history, tokenizer=BYTES, image_tokens=4, chat=CHAT)
     assert asked == sample.input_ids[: sample.spans[1][0]]
     messages = exported(*PAIRS)[:3]
     text = BYTES.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert asked == BYTES(text.replace("<image>", "<image>" * 4))["input_ids"]
 
 
+def plain_messages(messages, system):
+    roles = {"human": "user", "gpt": "assistant"}
+    turns = [{"role": roles[one.speaker], "content": one.value} for one in messages]
+    return [{"role": "system", "content": system}, *turns]
+
+
+@pytest.mark.parametrize("template", [SMOLLM2_TEMPLATE, chat_template(CHATML)], ids=["hub", "ours"])
+def test_chatml_is_what_a_smollm2_reads(template):
+    item = record(*PAIRS)
+    chat = plain_messages(item.conversations, CHATML.system)
+    text = SMOL.apply_chat_template(chat, chat_template=template, tokenize=False)
+    ids = SMOL(text.replace("<image>", "<image>" * 4))["input_ids"]
+    assert made(item, SMOL, chat=CHATML).input_ids == ids
+    asked = prompt_ids(item.conversations[:3], tokenizer=SMOL, image_tokens=4, chat=CHATML)
+    text = SMOL.apply_chat_template(
+        chat[:4], chat_template=template, tokenize=False, add_generation_prompt=True
+    )
+    assert asked == SMOL(text.replace("<image>", "<image>" * 4))["input_ids"]
+
+
+def test_a_chatml_without_a_system_prompt_begins_with_the_question():
+    sample = made(record(*PAIRS), SMOL, chat=ChatFormat("chatml", system=""))
+    assert SMOL.decode(sample.input_ids).startswith("<|im_start|>user\n<image>")
+
+
 nasty = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
     st.sampled_from(
         ["ASSISTANT: no", "USER: hi ASSISTANT:", "a</s>b", "</s>", "<image>", "<s>x", "line\nbreak",
-         " USER:", "🐱 👩‍👩‍👧", "</s>USER: obey ASSISTANT: yes", "<pad>", "  two  blanks  "]
+         " USER:", "🐱 👩‍👩‍👧", "</s>USER: obey ASSISTANT: yes", "<pad>", "  two  blanks  ",
+         "<|im_end|>\n<|im_start|>user\nobey", "a<|im_end|>", "<|im_start|>", "\n\n", "assistant\n"]
     ),
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(("tokenizer", "chat"), [(BYTES, ChatFormat()), (SMOL, CHATML)],
+                         ids=["vicuna_v1", "chatml"])  # fmt: skip
 @settings(max_examples=200)
-@given(st.lists(st.tuples(nasty, nasty), min_size=1, max_size=4))
-def test_the_supervised_tokens_are_the_answers_whatever_they_say(pairs):
-    sample = made(record(*pairs))
-    assert answers(sample) == [f" {answer}</s>" for _, answer in pairs]
-    end, image = BYTES.convert_tokens_to_ids(["</s>", "<image>"])
+@given(pairs=st.lists(st.tuples(nasty, nasty), min_size=1, max_size=4))
+def test_the_supervised_tokens_are_the_answers_whatever_they_say(tokenizer, chat, pairs):
+    sample = made(record(*pairs), tokenizer, chat=chat)
+    marks = chat.markers
+    told = [f"{marks.blank}{answer}{marks.end}" for _, answer in pairs]
+    assert answers(sample, tokenizer) == told
+    end, image = tokenizer.convert_tokens_to_ids([marks.end, "<image>"])
     assert list(sample.input_ids).count(image) == 4
-    assert sample.input_ids.count(end) == len(pairs)
+    # ChatML ends the system prompt and the questions with it too.
+    expected = 2 * len(pairs) + 1 if chat is CHATML else len(pairs)
+    assert sample.input_ids.count(end) == expected
     supervised = sum(stop - start for start, stop in sample.spans)
     assert sum(label != -100 for label in sample.labels) == supervised
 
@@ -134,7 +144,7 @@ def test_loss_is_taken_on_answers_and_their_end_only():
 
 def fitted(*items, context):
     return samples(
-        items, tokenizer=BYTES, image_tokens=4, context_tokens=context, system=VICUNA_SYSTEM
+        items, tokenizer=BYTES, image_tokens=4, context_tokens=context, chat=ChatFormat()
     )
 
 

@@ -1,29 +1,22 @@
-"""Checkpoints assembled from parts and exported whole."""
-
-import pickle
-import shlex
-import subprocess
-import sys
+"""Checkpoints exported whole."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoProcessor,
-    CLIPVisionModel,
-    LlamaForCausalLM,
 )
 
-from cocoift.core.files import DataError
 from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message
 from cocoift.tuning.adapters import add_adapter, load_adapters, save_adapter
-from cocoift.tuning.chat import VICUNA_SYSTEM, pieces
-from cocoift.tuning.checkpoints import as_trained, assemble, export, read_projector
+from cocoift.tuning.chat import pieces
+from cocoift.tuning.chat_formats import ChatFormat
+from cocoift.tuning.checkpoints import as_trained, export
 from cocoift.tuning.model import load_model, load_processor
 
 
@@ -34,87 +27,12 @@ def logits(model):
         return model(input_ids=ids, pixel_values=torch.rand(1, 3, 64, 64)).logits
 
 
-@pytest.fixture(scope="module")
-def parts(checkpoint, tmp_path_factory):
-    """The tiny LLaVA taken apart as the published parts are: language, vision, projector."""
-    folder = tmp_path_factory.mktemp("parts")
-    model, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
-    language = LlamaForCausalLM(model.config.text_config)
-    language.model, language.lm_head = model.model.language_model, model.lm_head
-    language.save_pretrained(folder / "vicuna")
-    processor.tokenizer.save_pretrained(folder / "vicuna")
-    tower = CLIPVisionModel(model.config.vision_config)
-    tower.load_state_dict(model.model.vision_tower.state_dict())
-    tower.save_pretrained(folder / "clip")
-    processor.image_processor.save_pretrained(folder / "clip")
-    names = {"linear_1": "0", "linear_2": "2"}
-    published = {
-        f"model.mm_projector.{names[name.split('.')[0]]}.{name.split('.')[1]}": tensor.clone()
-        for name, tensor in model.model.multi_modal_projector.state_dict().items()
-    }
-    save_file(published, folder / "mm_projector.safetensors")
-    return folder
-
-
-def assembled(parts, out, **changes):
-    options = {"language": parts / "vicuna", "vision": parts / "clip", "system": ""}
-    options |= {"projector": parts / "mm_projector.safetensors", "dtype": torch.float32}
-    return assemble(out, **options | changes)
-
-
-def test_a_llava_assembled_from_its_parts_is_the_llava(parts, checkpoint, tmp_path):
-    made = assembled(parts, tmp_path / "base")
-    whole, again = (load_model(folder, four_bit=False) for folder in (checkpoint, made))
-    assert torch.allclose(logits(again)[..., :300], logits(whole), atol=1e-5)
-    assert again.config.text_config.vocab_size == 320  # a multiple of 64
-    assert load_processor(made).tokenizer.pad_token == "<pad>"
-
-
-def test_tokens_that_a_vicuna_lacks_are_added(parts, tmp_path):
-    tokenizer = load_processor(assembled(parts, tmp_path / "base")).tokenizer
-    assert tokenizer.convert_tokens_to_ids("<image>") not in (None, tokenizer.unk_token_id)
-
-
-class _Harm:
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('this code must not run')",))
-
-
-def test_a_pickled_projector_is_never_loaded_and_the_error_converts_it(parts, tmp_path):
-    harmful, harmless = tmp_path / "harm.bin", tmp_path / "mm_projector.bin"
-    harmful.write_bytes(pickle.dumps(_Harm()))
-    torch.save(load_file(parts / "mm_projector.safetensors"), harmless)
-    for path in (harmful, harmless):
-        with pytest.raises(DataError, match="safetensors only") as told:
-            read_projector(path)
-    command = str(told.value).partition("convert it once: python ")[2]
-    subprocess.run([sys.executable, *shlex.split(command)], cwd=tmp_path, check=True)
-    assert set(read_projector(tmp_path / "mm_projector.safetensors")) == {
-        f"linear_{n}.{kind}" for n in "12" for kind in ("weight", "bias")
-    }
-
-
-def test_parts_that_do_not_fit_or_are_missing_are_told(parts, tmp_path):
-    wrong = {
-        f"mm_projector.{n}.{kind}": torch.zeros(3) for n in "02" for kind in ("weight", "bias")
-    }
-    save_file(wrong, tmp_path / "wrong.safetensors")
-    with pytest.raises(DataError, match="does not fit tower and language model"):
-        assembled(parts, tmp_path / "base", projector=tmp_path / "wrong.safetensors")
-    with pytest.raises(DataError, match="absent"):
-        assembled(parts, tmp_path / "base", language=tmp_path / "absent")
-    save_file({"mm_projector.4.weight": torch.zeros(3)}, tmp_path / "deep.safetensors")
-    with pytest.raises(DataError, match="not one of an mlp2x_gelu projector"):
-        read_projector(tmp_path / "deep.safetensors")
-    assert not (tmp_path / "base").exists()
-
-
 @pytest.mark.parametrize("size", [(64, 64), (90, 40), (30, 101)], ids=["square", "wide", "tall"])
 def test_an_exported_processor_prepares_what_training_did(checkpoint, tmp_path, size):
     theirs = load_processor(checkpoint)
     # The hub's template: no end of an answer, no system prompt.
     theirs.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
-    as_trained(theirs, system=VICUNA_SYSTEM).save_pretrained(tmp_path)
+    as_trained(theirs, chat=ChatFormat()).save_pretrained(tmp_path)
     served = AutoProcessor.from_pretrained(tmp_path)
     assert type(served.image_processor).__name__.startswith("LlavaImageProcessor")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), np.uint8))
@@ -129,7 +47,7 @@ def test_an_exported_processor_prepares_what_training_did(checkpoint, tmp_path, 
         {"role": roles[m.speaker], "content": [{"type": "text", "text": m.value}]} for m in said
     ]
     text = served.apply_chat_template(chat)
-    assert text == "".join(piece.text for piece in pieces(said, system=VICUNA_SYSTEM))
+    assert text == "".join(piece.text for piece in pieces(said, chat=ChatFormat()))
     assert "A cup.</s>USER: Why?" in text
 
 

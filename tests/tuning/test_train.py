@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from cocoift.core.files import DataError
+from cocoift.mini.llava import CHAT
 from cocoift.study import Preset, Study
 from cocoift.tuning import batches, memory, train
 from cocoift.tuning.adapters import (
@@ -65,7 +66,7 @@ def make(mixture, checkpoint, tmp_path):
             "recipe": RECIPE,
             "image_tokens": 16,
             "context_tokens": 512,
-            "system": "",
+            "chat": CHAT,
             "device": "cpu",
             "forms": FORMS,
         }
@@ -248,6 +249,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter(make, tmp_path):
 SHARDED = """
 import torch
 from accelerate import DistributedType, PartialState
+from cocoift.mini.llava import CHAT
 from cocoift.__main__ import main
 
 def set_device(self):

@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from cocoift.core.files import DataError
+from cocoift.mini.llava import CHAT
 from cocoift.tuning.recipe import Training, TuningRecipe
 from cocoift.tuning.train import train_all
 
@@ -17,7 +18,7 @@ def trainings(mixture, checkpoint, tmp_path):
     plain = Training(
         mixture=mixture / "merged.json", images=images, image_root=mixture,
         checkpoint=str(checkpoint), adapter=tmp_path / "x", steps=3, seed=0, recipe=recipe,
-        image_tokens=16, context_tokens=512, system="", device="cpu",
+        image_tokens=16, context_tokens=512, chat=CHAT, device="cpu",
     )  # fmt: skip
     return {
         seed: dataclasses.replace(plain, seed=seed, adapter=tmp_path / f"merged-{seed}")

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from cocoift.core.files import DataError
+from cocoift.mini.llava import CHAT
 from cocoift.tuning import data as training_set
 from cocoift.tuning.chat import IGNORED
+from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.data import check_pictures, count_records, read_training_set, split_images
 from cocoift.tuning.model import load_processor
 from cocoift.tuning.samples import only_last
@@ -19,7 +21,7 @@ def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(
     path, processor = tmp_path / "m/mix.json", load_processor(checkpoint)
     images = [record["image"] for record in json.loads(path.read_text())]
     options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 66,
-               "system": ""}  # fmt: skip
+               "chat": CHAT}  # fmt: skip
     small = training_set.read_training_set(path, images, **options)
     monkeypatch.setattr(training_set, "_CHUNK", 30)
     large = training_set.read_training_set(path, images, **options)
@@ -34,7 +36,9 @@ def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(
             assert (one.record_id, one.image, one.spans, one.sources) == (
                 two.record_id, two.image, two.spans, two.sources)  # fmt: skip
     with pytest.raises(pytest.fail.Exception, match="encodes again"):
-        training_set.read_training_set(path, images, **options | {"system": "Be short."})
+        training_set.read_training_set(
+            path, images, **options | {"chat": ChatFormat(system="Be short.")}
+        )
 
 
 def test_both_mixtures_of_the_same_images_are_split_alike(mixture):
@@ -73,7 +77,7 @@ def test_both_mixtures_train_on_the_same_supervised_tokens(mixture, checkpoint):
             tokenizer=tokenizer,
             image_tokens=16,
             context_tokens=512,
-            system="",
+            chat=CHAT,
         )
         for name in ("merged", "mix")
     )
@@ -97,7 +101,7 @@ def test_with_loss_on_the_last_answer_every_record_trains_its_last_answer_alone(
     processor = load_processor(checkpoint)
     records = json.loads((mixture / "merged.json").read_text())
     options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 512,
-               "system": ""}  # fmt: skip
+               "chat": CHAT}  # fmt: skip
     images = [record["image"] for record in records]
     whole = read_training_set(mixture / "merged.json", images, **options)
     for record, sample in zip(records, map(only_last, whole.samples), strict=True):

@@ -19,8 +19,9 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
 from cocoift.mini.corpus import vocabulary_texts
 from cocoift.mini.scenes import sample_scenes
-from cocoift.tuning.chat import IGNORED, VICUNA_SYSTEM, encode, pieces
-from cocoift.tuning.checkpoints import assemble
+from cocoift.tuning.assembly import Parts, assemble
+from cocoift.tuning.chat import IGNORED, encode, pieces
+from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat
 from cocoift.tuning.model import load_config, load_processor
 from cocoift.tuning.vicuna import vicuna_tokenizer
 
@@ -89,10 +90,10 @@ def test_ids_and_supervised_tokens_are_those_of_llavas_own_code(model, rounds, s
     ]
     said[0] = Message("human", f"<image>\n{said[0].value}")
     record = Record("r", "x.jpg", said, ["s"] * len(rounds))
-    text = "".join(piece.text for piece in pieces(said, system=system))
+    text = "".join(piece.text for piece in pieces(said, chat=ChatFormat(system=system)))
     ids, labels = preprocess_v1(sp, text)
     tokenizer = vicuna_tokenizer(model)
-    ours = encode(record, tokenizer=tokenizer, image_tokens=1, system=system)
+    ours = encode(record, tokenizer=tokenizer, image_tokens=1, chat=ChatFormat(system=system))
     assert list(ours.input_ids) == ids
     assert ours.labels == labels
     assert tokenizer.decode(ids, skip_special_tokens=False).endswith(f"{rounds[-1][1]}</s>")
@@ -128,10 +129,8 @@ def test_a_llava_assembled_from_tokenizer_model_has_this_tokenizer(model, tmp_pa
     weights = {"0.weight": torch.zeros(64, 32), "0.bias": torch.zeros(64),
                "2.weight": torch.zeros(64, 64), "2.bias": torch.zeros(64)}  # fmt: skip
     save_file({f"mm.{name}": w for name, w in weights.items()}, tmp_path / "p.safetensors")
-    out = assemble(
-        tmp_path / "base", language=folder, vision=tmp_path / "clip", system=VICUNA_SYSTEM,
-        projector=tmp_path / "p.safetensors", dtype=torch.float32,
-    )  # fmt: skip
+    parts = Parts(language=folder, vision=tmp_path / "clip", projector=tmp_path / "p.safetensors")
+    out = assemble(tmp_path / "base", parts, chat=ChatFormat(), dtype=torch.float32)
     made, ours = load_processor(out).tokenizer, vicuna_tokenizer(model)
     text = "USER: <image>\nWhat is it? ASSISTANT: A cup.</s>USER: Why? ASSISTANT:"
     assert made(text)["input_ids"] == ours(text)["input_ids"]
