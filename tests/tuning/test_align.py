@@ -1,0 +1,88 @@
+"""Stage one: what trains, what stays, and what the base it leaves holds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cocoift.mini.llava import CHAT
+from cocoift.tuning import align
+from cocoift.tuning.adapters import training_log
+from cocoift.tuning.data import split_images
+from cocoift.tuning.loss import mean_loss
+from cocoift.tuning.model import load_model, load_processor
+from cocoift.tuning.recipe import AlignmentRecipe, Training
+from cocoift.tuning.train import train, training_set
+
+RECIPE = AlignmentRecipe(
+    learning_rate=1e-2, batch_tokens=800, records_per_step=2, gradient_checkpointing=False,
+    save_steps=4, workers=0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def stage_one(mixture, checkpoint, tmp_path):
+    """A training of the projector of the tiny LLaVA, drawn anew."""
+    model, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
+    projector = model.model.multi_modal_projector
+    torch.manual_seed(0)
+    for layer in (projector.linear_1, projector.linear_2):
+        layer.reset_parameters()
+    model.save_pretrained(tmp_path / "fresh")
+    processor.save_pretrained(tmp_path / "fresh")
+    merged = mixture / "merged.json"
+    return Training(
+        mixture=merged, images=split_images(merged, held_out=10).train, image_root=mixture,
+        checkpoint=str(tmp_path / "fresh"), adapter=tmp_path / "out/stage_one",
+        steps=16, seed=0, recipe=RECIPE.tuning(), image_tokens=16, context_tokens=512, chat=CHAT,
+        device="cpu",
+    )  # fmt: skip
+
+
+def test_the_projector_alone_trains_and_the_base_holds_it_bit_for_bit(stage_one, tmp_path):
+    base = align.align(stage_one, tmp_path / "base")
+    before, after = (load_model(one, four_bit=False) for one in (stage_one.checkpoint, base))
+    changed = {
+        name
+        for name, tensor in after.state_dict().items()
+        if not torch.equal(tensor, before.state_dict()[name])
+    }
+    names = {
+        f"model.multi_modal_projector.linear_{n}.{kind}"
+        for n in "12"
+        for kind in ("weight", "bias")
+    }
+    assert changed == names
+    trained = load_file(stage_one.adapter / "adapter_model.safetensors")
+    for name, tensor in trained.items():
+        whole = after.state_dict()[name.removeprefix("base_model.model.")]
+        assert torch.equal(tensor, whole)
+    losses = [row["loss"] for row in training_log(stage_one.adapter)["log"] if "loss" in row]
+    assert len(losses) == 16 and losses[-1] < losses[0]
+
+
+def test_answers_become_likelier_through_a_trained_projector(stage_one, tmp_path):
+    base = align.align(stage_one, tmp_path / "base")
+    processor = load_processor(base)
+    data = training_set(stage_one, processor)
+    before, after = (
+        mean_loss(load_model(one, four_bit=False), processor, data, training=stage_one)
+        for one in (stage_one.checkpoint, base)
+    )
+    assert after < before
+
+
+def test_an_aligned_base_is_kept_until_its_training_changes(stage_one, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(align, "train", lambda one: trained.append(one.steps) or train(one))
+    short = replace(stage_one, steps=2)
+    for training in (short, short, replace(stage_one, steps=3)):
+        align.align(training, tmp_path / "base")
+    assert trained == [2, 3]
+
+
+def test_the_defaults_are_llavas_first_stage():
+    recipe = AlignmentRecipe()
+    assert (recipe.learning_rate, recipe.records_per_step, recipe.epochs) == (1e-3, 256, 1)
+    assert (recipe.tuning().rank, recipe.tuning().projector_learning_rate) == (0, 1e-3)
