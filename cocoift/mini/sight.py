@@ -1,6 +1,6 @@
 """Does a model see?  What it says of held-out scenes, against the truth and against blindness."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from PIL import Image
@@ -14,6 +14,7 @@ from cocoift.evaluation.protocols import Prompt
 from cocoift.mini.draw import draw
 from cocoift.mini.llava import CHAT
 from cocoift.mini.scenes import Scene
+from cocoift.tuning.chat_formats import ChatFormat
 
 FACTS = ("category", "colour", "place", "count")
 IMAGES = ("shown", "other", "blank")
@@ -22,8 +23,9 @@ IMAGES = ("shown", "other", "blank")
 def describe(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
-    pictures: Sequence[Image.Image],
+    pictures: Iterable[Image.Image],
     *,
+    chat: ChatFormat = CHAT,
     question: str = "Describe the picture.",
     new_tokens: int = 120,
     batch: int = 64,
@@ -34,7 +36,7 @@ def describe(
         model,
         processor,
         [Prompt(str(number), (picture,), asked) for number, picture in enumerate(pictures)],
-        chat=CHAT,
+        chat=chat,
         new_tokens=new_tokens,
         batch=batch,
     )
@@ -63,6 +65,7 @@ def sight_table(
     models: Sequence[tuple[LlavaForConditionalGeneration, LlavaProcessor]],
     scenes: Sequence[Scene],
     *,
+    chat: ChatFormat = CHAT,
     resamples: int = 2_000,
 ) -> pd.DataFrame:
     """Return accuracy with a 95 % interval per image condition and fact, all models together.
@@ -76,7 +79,7 @@ def sight_table(
     pictures = {"shown": drawn, "other": [*drawn[1:], drawn[0]], "blank": [blank] * len(drawn)}
     rows = []
     for condition in IMAGES:
-        said = [describe(*model, pictures[condition]) for model in models]
+        said = [describe(*model, pictures[condition], chat=chat) for model in models]
         found = [
             (number, *pair)
             for texts in said
@@ -99,6 +102,6 @@ def summary(table: pd.DataFrame) -> str:
         return ", ".join(f"{fact} {rows[fact]:.0%}" for fact in ("category", "colour", "place"))
 
     return (
-        f"Describing held-out scenes, the tiny LLaVA is right in {shares('shown')}; of another "
+        f"Describing held-out scenes, the base is right in {shares('shown')}; of another "
         f"scene's picture it would have been in {shares('other')}."
     )

