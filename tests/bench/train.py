@@ -82,7 +82,6 @@ def trl(training, per_step, folder):
         rank=recipe.rank,
         alpha=recipe.alpha,
         dropout=recipe.dropout,
-        gradient_checkpointing=recipe.gradient_checkpointing,
     )
     device_batch = max(1, min(per_step, recipe.batch_tokens // training.context_tokens or 1))
     if training.device == "cpu":
