@@ -11,7 +11,7 @@ from cocoift.evaluation.endpoint import Endpoint, NamedEndpoint
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.adapters import WEIGHTS, load_adapters, training_log, using
 from cocoift.tuning.chat_formats import ChatFormat
-from cocoift.tuning.memory import available, dense_fits
+from cocoift.tuning.memory import available, dense_fits, prompts_at_once
 from cocoift.tuning.model import Device, computes_in_float32, dense, load_model, load_processor
 from cocoift.tuning.recipe import weights_digest
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 # Rollouts of code that answers differently are not reused; raise it with such a change.
 _VERSION = 2
+# Dense weights must leave room for so many questions at once.
+_FEWEST = 8
 
 
 # Questions and two answers for each to how much likelier the first one begins, in nats.
@@ -52,7 +54,8 @@ class Candidate:
 class LocalModels:
     """The local models of one seed: a base, adapters on it by name, and how they are asked.
 
-    `new_tokens` is the longest answer, `batch` how many questions are answered at once.
+    `new_tokens` is the longest answer, `batch` how many questions are answered at once; none: as
+    many as the free memory holds.
     """
 
     base: str
@@ -61,7 +64,7 @@ class LocalModels:
     device: Device
     chat: ChatFormat
     new_tokens: int
-    batch: int = 64
+    batch: int | None = None
 
 
 def local_answers(
@@ -154,7 +157,8 @@ def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candi
     four_bit = _in_four_bits(local)
     model, tuned = _loaded(local, names, four_bit=four_bit)
     processor = load_processor(local.base)
-    asked, chat, batch = tuned or model, local.chat, local.batch
+    asked, chat = tuned or model, local.chat
+    batch = local.batch or prompts_at_once(model, free=available(local.device))
     answer = local_answers(asked, processor, chat=chat, new_tokens=local.new_tokens, batch=batch)
     compare = local_margins(asked, processor, chat=chat, batch=batch)
     stream = local_stream(asked, processor, chat=chat, new_tokens=local.new_tokens)
@@ -183,7 +187,9 @@ def _loaded(
     """Return the base, and the base with its adapters where they are not merged into it."""
     wanted = {name: local.adapters[name] for name in names if name != "base"}
     base = load_model(local.base, four_bit=four_bit, device=local.device)
-    if local.device == "cpu" or dense_fits(base, prompts=local.batch, free=available("cuda")):
+    if local.device == "cpu" or dense_fits(
+        base, prompts=local.batch or _FEWEST, free=available("cuda")
+    ):
         base = dense(base)
     if not wanted:
         return base, None

@@ -34,7 +34,8 @@ class Evaluation(Settings, frozen=True):
     """Which models answer what, under which protocols, and who judges (notebooks 05 to 07).
 
     `models` are the local ones, `logged` those that another harness has asked.  `new_tokens` is
-    the longest answer, `answer_batch` how many questions a local model answers at once.  A larger
+    the longest answer, `answer_batch` how many questions a local model answers at once (none: as
+    many as the free memory holds, up to 64).  A larger
     share of answers without a score than `most_unscored` stops notebook 05.  `graded` are answers
     that the judge is compared on.  `resamples` are those of the bootstrap over images.
     """
@@ -47,7 +48,7 @@ class Evaluation(Settings, frozen=True):
     judge: ReferenceJudge | OpenAiJudge = ReferenceJudge()
     graded: list[GradedAnswers] = []
     new_tokens: int = 512
-    answer_batch: int = 8
+    answer_batch: int | None = None
     most_unscored: float = 0.02
     resamples: int = 2_000
 

@@ -110,20 +110,36 @@ def _output(config: LlavaConfig, *, tokens: int) -> float:
     return tokens * config.text_config.vocab_size * 4 * 3
 
 
+def prompts_at_once(model: LlavaForConditionalGeneration, *, free: int, most: int = 64) -> int:
+    """Return how many prompts a model answers at once in `free` bytes: a power of two.
+
+    Half of the memory is for the key-value cache; the other half for reading the prompts.
+    """
+    prompts = most
+    while prompts > 1 and prompts * _cache(model) > free / 2:
+        prompts //= 2
+    return prompts
+
+
+def _cache(model: LlavaForConditionalGeneration) -> float:
+    """Return the bytes of a prompt's key-value cache, its answer included: 2,048 tokens."""
+    text, width = model.config.text_config, model.dtype.itemsize
+    heads = text.num_key_value_heads / text.num_attention_heads
+    return 2_048 * 2 * text.num_hidden_layers * text.hidden_size * heads * width
+
+
 def dense_fits(model: LlavaForConditionalGeneration, *, prompts: int, free: int) -> bool:
     """Tell whether a four-bit model can be made dense and still answer so many prompts at once.
 
-    `free` is in bytes; a prompt and its answer count as 2,048 tokens of key-value cache.
+    `free` is in bytes.
     """
-    text, width = model.config.text_config, model.dtype.itemsize
+    width = model.dtype.itemsize
     weights = sum(
         module.in_features * module.out_features * width
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and is_adapted(name)
     )
-    heads = text.num_key_value_heads / text.num_attention_heads
-    cache = prompts * 2_048 * 2 * text.num_hidden_layers * text.hidden_size * heads * width
-    return weights + cache <= free
+    return weights + prompts * _cache(model) <= free
 
 
 def available(device: Device) -> int:

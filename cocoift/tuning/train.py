@@ -168,7 +168,7 @@ def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[
 
 def _whole_weights(trainer: LossByForm) -> dict[str, Any] | None:
     """Return the weights where every device holds only a share of them, by asking all devices."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if trainer.is_fsdp_enabled:
         return trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return None
 

@@ -4,7 +4,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from cocoift.core.files import DataError
 from cocoift.tuning.adapters import add_adapter, trainable_parameters
-from cocoift.tuning.memory import Memory, check_fits, estimate, parameter_counts
+from cocoift.tuning.memory import Memory, check_fits, estimate, parameter_counts, prompts_at_once
 from cocoift.tuning.model import load_config, load_model
 
 
@@ -106,6 +106,14 @@ def test_llava_fits_the_gpus_it_is_meant_for(sizes, limit):
         llava(*sizes), rank=128, batch_tokens=8_192, supervised_tokens=4_000, device="cuda"
     )
     assert needed.total < limit * 1e9
+
+
+@pytest.mark.parametrize(("free_gb", "prompts"), [(80, 32), (24, 8), (4, 1), (0.1, 1)])
+def test_as_many_prompts_are_answered_at_once_as_half_the_memory_holds(free_gb, prompts):
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(llava(4096, 11008, 32)).to(torch.bfloat16)
+    # A 7B's cache: 32 layers x keys and values x 4,096 numbers x 2 bytes x 2,048 tokens = 1.07 GB.
+    assert prompts_at_once(model, free=int(free_gb * 1e9)) == prompts
 
 
 @pytest.mark.parametrize(

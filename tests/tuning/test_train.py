@@ -12,9 +12,8 @@ import weakref
 import pytest
 import torch
 import yaml
-from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands import launch
-from accelerate.utils.launch import prepare_deepspeed_cmd_env
 from msgspec import structs
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -295,28 +294,16 @@ def test_two_processes_train_the_same_adapter_as_one(make, tmp_path, root, shard
     assert all(torch.allclose(two[name], one[name], atol=1e-4) for name in one)
 
 
-@pytest.mark.parametrize("name", ["fsdp", "deepspeed"])
-def test_the_launch_files_say_what_accelerate_understands(root, name, monkeypatch, checkpoint):
-    path = root / f"notebooks/launch/{name}.yaml"
+def test_the_launch_file_says_what_accelerate_understands(root, monkeypatch, checkpoint):
+    path = root / "notebooks/launch/fsdp.yaml"
     words = ["--config_file", str(path), "-m", "cocoift", "train"]
     chosen, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
-    assert (chosen.use_fsdp, chosen.use_deepspeed) == (name == "fsdp", name == "deepspeed")
-    assert (chosen.num_processes, chosen.mixed_precision) == (8, "bf16")
-    chosen.deepspeed_fields_from_accelerate_config = ""
-    if name == "fsdp":
-        environment = launch.prepare_multi_gpu_env(chosen)
-    else:
-        _, environment = prepare_deepspeed_cmd_env(chosen)
-    for key, value in environment.items():
+    assert (chosen.use_fsdp, chosen.num_processes, chosen.mixed_precision) == (True, 8, "bf16")
+    for key, value in launch.prepare_multi_gpu_env(chosen).items():
         monkeypatch.setenv(key, value)
-    if name == "fsdp":
-        wrapped = set(FullyShardedDataParallelPlugin().transformer_cls_names_to_wrap)
-        layers = {
-            type(module).__name__ for module in load_model(checkpoint, four_bit=False).modules()
-        }
-        assert wrapped == {"LlamaDecoderLayer", "CLIPEncoderLayer"} & layers
-    else:
-        assert DeepSpeedPlugin().deepspeed_config["zero_optimization"]["stage"] == 2
+    wrapped = set(FullyShardedDataParallelPlugin().transformer_cls_names_to_wrap)
+    layers = {type(module).__name__ for module in load_model(checkpoint, four_bit=False).modules()}
+    assert wrapped == {"LlamaDecoderLayer", "CLIPEncoderLayer"} & layers
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_and_a_rerun_goes_on(make, tmp_path, monkeypatch):
