@@ -1,7 +1,8 @@
 """The study: its presets, what notebooks open, and the runner that executes them."""
 
 from cocoift.study.opened import Study, open_study
-from cocoift.study.preset import Preset, project_root, read_preset
+from cocoift.study.preset import Preset
+from cocoift.study.preset_files import project_root, read_preset
 from cocoift.study.runner import NotebookFailed, environment, notebooks, run_facts, run_notebook
 
 __all__ = [

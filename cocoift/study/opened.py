@@ -16,7 +16,8 @@ from cocoift.report.tables import LABELS, save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.coco import Scope, read_scope
 from cocoift.study.injected import injected_names
-from cocoift.study.preset import Preset, project_root, read_preset
+from cocoift.study.preset import Preset
+from cocoift.study.preset_files import project_root, read_preset
 from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.data import count_records, split_images
 from cocoift.tuning.recipe import Training, base_of
