@@ -86,6 +86,11 @@ def refuse_filled(folder: Path) -> None:
         raise DataError(f"{folder} is not empty; name a new folder")
 
 
+def holds(path: Path, text: str) -> bool:
+    """Tell whether a file is there and holds exactly this text."""
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write `text` as UTF-8 to `path`, whole or not at all, and return the path."""
     with replacing(path) as temporary:

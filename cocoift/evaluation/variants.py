@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from cocoift.core.files import digest, sha256, write_text
+from cocoift.core.files import digest, holds, sha256, write_text
 from cocoift.core.schema import KeptTurn, Record, kept_by_image
 from cocoift.merge.export import write_mixture
 from cocoift.merge.layouts import LAYOUTS, MERGED, Layout, records
@@ -118,7 +118,7 @@ def write_variant(
     path, stamp = folder / f"{variant.name}.json", folder / f"{variant.name}.key"
     parts = [_VERSION, sha256(turns), asdict(variant), budget]
     key = digest([*parts, sorted(sentences.items()) if variant.answers != "all" else None])
-    if path.is_file() and stamp.is_file() and stamp.read_text() == key:
+    if path.is_file() and holds(stamp, key):
         return path
     made = variant_records(
         variant,

@@ -13,16 +13,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import trange
 from transformers import (
-    AutoImageProcessor,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     CLIPVisionModel,
+    LlavaConfig,
 )
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from cocoift.core.files import replacing, replacing_folder
 from cocoift.mini.llava import normalised
-from cocoift.mini.pretrain import cell_labels
+from cocoift.mini.pretrain import cell_labels, features, fold
 from cocoift.mini.scenes import BACKGROUNDS, CATEGORIES, COLOURS, Scene, sample_scenes
+from cocoift.tuning.assembly import published_projector
 from cocoift.tuning.model import load_model, load_processor
 
 # Scenes of no study, and none that the tower was trained on: those use seeds from 1,000,003 on.
@@ -42,46 +45,31 @@ def write_tower(tiny: Path, folder: Path) -> Path:
 
 
 def write_word_projector(
-    tower: Path,
-    out: Path,
-    *,
-    language: Path,
-    scenes: int = 1_500,
-    steps: int = 400,
+    tiny: Path, out: Path, *, language: Path, scenes: int = 1_500, steps: int = 400
 ) -> float:
     """Fit a projector that turns a patch into the words that name it; return the share explained.
 
-    The target of a patch is the sum of the embeddings, in this language model, of its size, colour
-    and category, or of the setting where it shows no object.  Written in LLaVA's format for
-    `assembly.Parts`.
+    The target of a patch of a tiny LLaVA's tower is the sum of the embeddings, in this language
+    model, of its size, colour and category, or of the setting where it shows no object.  Written
+    in LLaVA's format for `assembly.Parts`.
     """
-    vision = CLIPVisionModel.from_pretrained(tower, use_safetensors=True).eval()
-    drawn = sample_scenes(scenes, seed=_SEED, pixels=vision.config.image_size)
-    features = _features(vision, drawn, tower)
-    mean, deviation = features.mean(0), features.std(0)
+    model, processor = load_model(tiny, four_bit=False), load_processor(tiny)
+    drawn = sample_scenes(scenes, seed=_SEED, pixels=model.config.vision_config.image_size)
+    pixels = torch.from_numpy(normalised(drawn, processor.image_processor))
+    seen = features(model, pixels).flatten(0, 1)
+    mean, deviation = seen.mean(0), seen.std(0)
+    text = AutoConfig.from_pretrained(language)
+    shape = LlavaConfig(vision_config=model.config.vision_config, text_config=text)
     words = _word_embeddings(language)
     wanted = torch.stack([_target(words, row) for row in _named(drawn)])
-    projector, error = _fitted((features - mean) / deviation, wanted, steps=steps)
-    first, last = projector[0], projector[2]
-    weight = first.weight / deviation
-    tensors = {"0.weight": weight, "0.bias": first.bias - weight @ mean}
-    tensors |= {"2.weight": last.weight, "2.bias": last.bias}
-    named = {f"model.mm_projector.{name}": tensor.detach() for name, tensor in tensors.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        projector = LlavaMultiModalProjector(shape)
+        error = _fit(projector, (seen - mean) / deviation, wanted, steps=steps)
+    fold(projector, mean=mean, deviation=deviation)
     with replacing(out) as unfinished:
-        save_file({name: tensor.contiguous() for name, tensor in named.items()}, unfinished)
+        save_file(published_projector(projector.state_dict()), unfinished)
     return 1 - error / wanted.var(0, correction=0).sum().item()
-
-
-@torch.inference_mode()
-def _features(vision: CLIPVisionModel, scenes: Sequence[Scene], tower: Path) -> Tensor:
-    """Return what LLaVA takes from the tower for every patch, shape (scenes x patches, width)."""
-    processor = AutoImageProcessor.from_pretrained(tower, backend="pil")
-    pixels = torch.from_numpy(normalised(scenes, processor))
-    parts = [
-        vision(chunk, output_hidden_states=True).hidden_states[-2][:, 1:]
-        for chunk in pixels.split(256)
-    ]
-    return torch.cat(parts).flatten(0, 1).clone()
 
 
 def _named(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
@@ -111,23 +99,16 @@ def _target(words: dict[str, Tensor], named: Sequence[str]) -> Tensor:
     return torch.stack([words[word] for word in named]).sum(0)
 
 
-def _fitted(features: Tensor, wanted: Tensor, *, steps: int) -> tuple[nn.Sequential, float]:
-    """Return a projector fitted by least squares, and its mean squared error."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        width = wanted.shape[1]
-        projector = nn.Sequential(
-            nn.Linear(features.shape[1], width), nn.GELU(), nn.Linear(width, width)
-        )
-        optimiser = torch.optim.AdamW(projector.parameters(), lr=3e-3, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in trange(steps, desc="fitting the projector to words", leave=False):
-            rows = torch.randint(0, len(features), (2_048,))
-            loss = (projector(features[rows]) - wanted[rows]).pow(2).sum(1).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+def _fit(projector: nn.Module, seen: Tensor, wanted: Tensor, *, steps: int) -> float:
+    """Fit a projector by least squares and return its mean squared error."""
+    optimiser = torch.optim.AdamW(projector.parameters(), lr=3e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in trange(steps, desc="fitting the projector to words", leave=False):
+        rows = torch.randint(0, len(seen), (2_048,))
+        loss = (projector(seen[rows]) - wanted[rows]).pow(2).sum(1).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
     with torch.inference_mode():
-        error = (projector(features) - wanted).pow(2).sum(1).mean().item()
-    return projector, error
+        return (projector(seen) - wanted).pow(2).sum(1).mean().item()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from msgspec import structs
 
-from cocoift.core.files import DataError, digest, write_text
+from cocoift.core.files import DataError, digest, holds, write_text
 from cocoift.study.opened import Study
 from cocoift.tuning.recipe import Assembly, Training
 
@@ -57,7 +57,7 @@ def align_base(study: Study) -> Training | None:
     fresh = folder / "base"
     made = digest([structs.asdict(study.preset.assembly), asdict(study.chat)])
     stamp = fresh / "parts.txt"
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != made:
+    if not holds(stamp, made):
         parts = _parts(study.preset.assembly, folder, study.root)
         assemble(fresh, parts, chat=study.chat, dtype=torch.float32)
         write_text(stamp, made)
@@ -78,21 +78,22 @@ def loaded(study: Study) -> "list[tuple[LlavaForConditionalGeneration, LlavaProc
     ]
 
 
-def alignment_losses(study: Study, training: Training) -> pd.DataFrame:
-    """Return the loss on held-out captions with their own picture and with another one.
+def alignment_losses(
+    study: Study,
+    training: Training,
+    model: "LlavaForConditionalGeneration",
+    processor: "LlavaProcessor",
+) -> pd.DataFrame:
+    """Return the aligned base's loss on held-out captions, shown their own picture and another.
 
-    One row per held-out picture: image, shown, other; in nats per token, of the aligned base.
+    One row per held-out picture: image, shown, other; in nats per token.
     """
     from cocoift.tuning.data import split_images
     from cocoift.tuning.loss import picture_losses
-    from cocoift.tuning.model import load_model, load_processor
     from cocoift.tuning.train import training_set
 
     held_out = split_images(training.mixture, held_out=study.preset.held_out_images).held_out
-    base = study.base(training.seed)
-    processor = load_processor(base)
     data = training_set(replace(training, images=held_out), processor)
-    model = load_model(base, four_bit=False, device=study.device)
     return picture_losses(model, processor, data, training=training)
 
 
@@ -107,9 +108,9 @@ def _parts(assembly: Assembly, folder: Path, root: Path) -> "Parts":
         return Parts(language=language, vision=assembly.vision)
     from cocoift.mini.eyes import write_tower, write_word_projector
 
-    tower = write_tower(root / "data/mini_llava", folder / "tower")
-    projector = folder / "word_projector.safetensors"
-    write_word_projector(tower, projector, language=language)
+    tiny, projector = root / "data/mini_llava", folder / "word_projector.safetensors"
+    write_word_projector(tiny, projector, language=language)
+    tower = write_tower(tiny, folder / "tower")
     return Parts(language=language, vision=tower, projector=projector)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cocoift.core.files import write_text
+from cocoift.core.files import holds, write_text
 from cocoift.tuning.checkpoints import export
 from cocoift.tuning.recipe import Training
 from cocoift.tuning.train import train
@@ -26,7 +26,7 @@ def align(training: Training, out: Path, *, dtype: torch.dtype = torch.float32) 
     """
     made = f"{training.key()} {dtype}"
     stamp = out / _STAMP
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == made:
+    if holds(stamp, made):
         return out
     train(training)
     export(training.adapter, out, checkpoint=training.checkpoint, chat=training.chat, dtype=dtype)

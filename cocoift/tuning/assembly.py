@@ -1,5 +1,6 @@
 """A base LLaVA assembled from a language model, a vision tower and a projector or none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BaseImageProcessor,
     CLIPVisionModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -72,13 +74,12 @@ def assemble(
     check_files(parts.vision)
     weights = read_projector(parts.projector) if parts.projector else None
     try:
-        tower_class = _TOWERS[_kind(parts.vision, "vision tower", tuple(_TOWERS))]
+        kind = _kind(parts.vision, "vision tower", tuple(_TOWERS))
         _kind(parts.language, "language model", _LANGUAGE_MODELS)
         tokenizer = _tokenizer(parts.language, chat)
-        text = AutoModelForCausalLM.from_pretrained(
-            parts.language, use_safetensors=True, dtype=dtype
-        )
-        tower = tower_class.from_pretrained(parts.vision, use_safetensors=True, dtype=dtype)
+        options = {"use_safetensors": True, "dtype": dtype}
+        text = AutoModelForCausalLM.from_pretrained(parts.language, **options)
+        tower = _TOWERS[kind].from_pretrained(parts.vision, **options)
         pictures = AutoImageProcessor.from_pretrained(parts.vision, backend="pil")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot assemble a LLaVA: {error}") from error
@@ -95,15 +96,26 @@ def assemble(
         except RuntimeError as error:
             message = f"{parts.projector} does not fit tower and language model: {error}"
             raise DataError(message) from error
-    processor = LlavaProcessor(
+    processor = make_processor(model.config, pictures=pictures, tokenizer=tokenizer, chat=chat)
+    return save_checkpoint(model, processor, out)
+
+
+def make_processor(
+    config: LlavaConfig,
+    *,
+    pictures: BaseImageProcessor,
+    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatFormat,
+) -> LlavaProcessor:
+    """Return the processor of a LLaVA of this shape."""
+    return LlavaProcessor(
         image_processor=pictures,
         tokenizer=tokenizer,
-        patch_size=tower.config.patch_size,
-        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-        num_additional_image_tokens=class_tokens(tower.config),
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=class_tokens(config.vision_config),
         chat_template=chat_template(chat),
     )
-    return save_checkpoint(model, processor, out)
 
 
 def _kind(checkpoint: str | Path, part: str, known: tuple[str, ...]) -> str:
@@ -184,3 +196,13 @@ def read_projector(path: Path) -> dict[str, torch.Tensor]:
         }
     except (KeyError, ValueError) as error:
         raise DataError(f"{path}: layer {error} is not one of an mlp2x_gelu projector") from error
+
+
+def published_projector(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a projector's weights under the names that `read_projector` reads: LLaVA's."""
+    numbers = {layer: number for number, layer in _PROJECTOR_LAYERS.items()}
+    parts = {name: name.split(".") for name in weights}
+    return {
+        f"model.mm_projector.{numbers[layer]}.{kind}": weights[name].contiguous()
+        for name, (layer, kind) in parts.items()
+    }

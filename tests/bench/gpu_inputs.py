@@ -12,13 +12,12 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
 )
 
 from cocoift.core.schema import IMAGE_MARKER, Message, Record
 from cocoift.merge.export import write_mixture
 from cocoift.mini.llava import CHAT
-from cocoift.tuning.chat_formats import chat_template
+from cocoift.tuning.assembly import make_processor
 from cocoift.tuning.checkpoints import save_checkpoint
 from cocoift.tuning.model import image_tokens, load_config, load_processor
 from cocoift.tuning.recipe import Training, TuningRecipe
@@ -85,17 +84,12 @@ def write_checkpoint(folder, shape, device):
         model = LlavaForConditionalGeneration._from_config(
             config, dtype=torch.bfloat16 if device == "cuda" else torch.float32
         )
-    side, patch = shape.vision["image_size"], shape.vision["patch_size"]
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        ),
-        tokenizer=load_processor(TINY).tokenizer,
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=chat_template(CHAT),
+    side = shape.vision["image_size"]
+    pictures = CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     )
+    tokenizer = load_processor(TINY).tokenizer
+    processor = make_processor(config, pictures=pictures, tokenizer=tokenizer, chat=CHAT)
     return save_checkpoint(model, processor, folder)
 
 

@@ -9,6 +9,7 @@ import psutil
 import torch
 from gpu_inputs import training
 from PIL import Image
+from rollout import plain
 from transformers import AutoImageProcessor, Trainer, TrainerCallback, TrainingArguments
 
 from cocoift.core.images import pixel_values
@@ -19,7 +20,6 @@ from cocoift.mini.llava import CHAT
 from cocoift.tuning import memory, train
 from cocoift.tuning.adapters import add_adapter, load_adapters, training_log, using
 from cocoift.tuning.batches import Collator, PlannedBatches
-from cocoift.tuning.chat import prompt_ids
 from cocoift.tuning.checkpoints import as_trained, export
 from cocoift.tuning.loss import LossByForm, token_losses
 from cocoift.tuning.model import (
@@ -36,10 +36,9 @@ GB = 1e9
 
 def held(device):
     """Return GB allocated now: of the GPU, else of this process."""
-    allocated = (
-        torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
-    )
-    return round(allocated / GB, 3)
+    if device == "cuda":
+        return round(torch.cuda.memory_allocated() / GB, 3)
+    return round(psutil.Process().memory_info().rss / GB, 3)
 
 
 def peak(device):
@@ -211,7 +210,7 @@ def answering(out, shape, device):
     tuned = load_adapters(base, {"tuned": adapter})
     row, answers = {}, {}
     with using(tuned, "tuned") as model:
-        row["generate_ms"] = _generate_ms(model, processor, asked[0], shape, device)
+        row["generate_ms"] = _generate_ms(model, processor, asked[0], shape)
         for size in shape.batches:
             row[f"apart_{size}_ms"], answers[size] = _batched(model, processor, asked, size, shape)
     merged = tuned.merge_and_unload()
@@ -235,19 +234,11 @@ def _batched(model, processor, asked, size, shape):
     return round((time.perf_counter() - started) / steps * 1_000, 2), answers
 
 
-def _generate_ms(model, processor, prompt, shape, device):
+def _generate_ms(model, processor, prompt, shape):
     """Return ms a step of transformers' own `generate`, one prompt."""
-    ids = prompt_ids(
-        prompt.messages, tokenizer=processor.tokenizer, image_tokens=image_tokens(model.config),
-        chat=CHAT,
-    )  # fmt: skip
-    ids = torch.tensor([ids], device=device)
-    pixels = torch.from_numpy(pixel_values(prompt.pictures, processor.image_processor))
-    options = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False,
-               "pixel_values": pixels.to(device, model.dtype), "pad_token_id": 0}  # fmt: skip
-    model.generate(**options, max_new_tokens=2, min_new_tokens=2)
+    plain(model, processor, [prompt], CHAT, 2, least=2)
     started = time.perf_counter()
-    model.generate(**options, max_new_tokens=shape.new_tokens, min_new_tokens=shape.new_tokens)
+    plain(model, processor, [prompt], CHAT, shape.new_tokens, least=shape.new_tokens)
     return round((time.perf_counter() - started) / shape.new_tokens * 1_000, 2)
 
 
@@ -299,12 +290,10 @@ def exported(out, shape, device):
             given = pixels.to(device, next(model.parameters()).dtype)
             return model(input_ids=ids, pixel_values=given).logits.float()[0, -1]
 
-    with using(
-        load_adapters(load_model(checkpoint, four_bit=False, device=device), {"t": one.adapter}),
-        "t",
-    ) as model:
+    base = load_model(checkpoint, four_bit=False, device=device)
+    with using(load_adapters(base, {"tuned": one.adapter}), "tuned") as model:
         theirs = logits(model)
-    del model
+    del base, model
     release()
     ours = logits(load_model(made, four_bit=False, device=device))
     return {"largest_difference_of_logits": round((ours - theirs).abs().max().item(), 5),
@@ -315,11 +304,8 @@ def processor(out, shape, device):
     """The exported processor's pixels against those of training, on three shapes."""
     as_trained(load_processor(out / "checkpoint"), chat=CHAT).save_pretrained(out / "processor")
     served = AutoImageProcessor.from_pretrained(out / "processor", backend="pil")
-    ours, rng, apart = (
-        load_processor(out / "checkpoint").image_processor,
-        np.random.default_rng(0),
-        {},
-    )
+    ours = load_processor(out / "checkpoint").image_processor
+    rng, apart = np.random.default_rng(0), {}
     for width, height in ((400, 400), (640, 427), (300, 500)):
         picture = Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8))
         expected = pixel_values([picture], ours)

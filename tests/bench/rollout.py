@@ -28,7 +28,8 @@ from cocoift.tuning.model import dense, image_tokens, load_model, load_processor
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plain(model, processor, asked, chat, new_tokens):
+def plain(model, processor, asked, chat, new_tokens, least=0):
+    """Answer one question after the other with transformers' `generate`."""
     tokenizer, count, answers = processor.tokenizer, image_tokens(model.config), []
     for prompt in tqdm(asked, desc="one at a time", leave=False):
         ids = torch.tensor(
@@ -40,6 +41,7 @@ def plain(model, processor, asked, chat, new_tokens):
             attention_mask=torch.ones_like(ids),
             pixel_values=torch.from_numpy(pixels).to(model.device, model.dtype),
             max_new_tokens=new_tokens,
+            min_new_tokens=least,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
         )

