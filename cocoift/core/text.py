@@ -32,16 +32,19 @@ PROMPT_PATTERN = f"(?:{'|'.join(re.escape(p.rstrip('.:')) for p in FORMAT_PROMPT
 _PROMPT = re.compile(PROMPT_PATTERN, re.IGNORECASE)
 # A sign before a number, or an operator between two: they change what is asked or answered.
 _SIGNED = re.compile(r"(?<!\w)[-+\u2212](?=\d)|(?<=\d) ?[-+*/=<>\u2212] ?(?=\d)")
+_DIGIT = re.compile(r"\d")
 _SPOKEN = {"-": " minus ", "\u2212": " minus ", "+": " plus ", "*": " times ", "/": " over ",
            "=": " equals ", "<": " below ", ">": " above "}  # fmt: skip
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
-_ASCII_KEY = {code: _PUNCTUATION.sub(" ", chr(code)).lower() for code in range(128)}
+_ASCII_KEY = bytes(ord(_PUNCTUATION.sub(" ", chr(c)).lower()) for c in range(128)).ljust(256)
 
 
 def tidy(text: str | None) -> str:
     """Trim `text`, collapse white space, compose Unicode (NFC) and keep non-ASCII as it is."""
     if not text:
         return ""
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()  # as most texts are: the same result in a third of the time
     return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
 
 
@@ -69,10 +72,10 @@ def question_key(question: str) -> str:
     Signs and operators of numbers stay: `-5` is not `5`, `5-3` not `5+3`.
     """
     bare = without_format_prompt(question)
-    if _SIGNED.search(bare):
+    if _DIGIT.search(bare):  # which few texts hold, and is found in a fraction of the time
         bare = _SIGNED.sub(lambda found: _SPOKEN[found[0].strip()], bare)
-    if bare.isascii():  # one table does what the expression does, in a third of the time
-        return " ".join(bare.translate(_ASCII_KEY).split())
+    if bare.isascii():  # one table does what the expression does, in a tenth of the time
+        return " ".join(bare.encode().translate(_ASCII_KEY).decode().split())
     return tidy(_PUNCTUATION.sub(" ", tidy(bare))).casefold()
 
 
@@ -82,7 +85,7 @@ def estimate_tokens(text: str) -> int:
     Meant to err on the high side: LLaMA's tokenizer makes about one token of four bytes of
     English, so a record that fits by this estimate fits by the real count.
     """
-    return -(-len(text.encode()) // 3)
+    return -(-len(text if text.isascii() else text.encode()) // 3)
 
 
 def token_counter(tokenizer_file: str | Path | None) -> CountTokens:

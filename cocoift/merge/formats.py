@@ -1,7 +1,7 @@
 """Records in the formats trainers read: LLaVA's JSON, Parquet, and TRL's messages."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,19 +71,22 @@ def encode_records(records: Sequence[Record]) -> Encoded:
     for record in records:
         check_record(record)
     chats = [record.conversations for record in records]
+    rounds = [len(record.sources) for record in records]
     sources = [source for record in records for source in record.sources]
-    ids, images = ([getattr(record, name) for record in records] for name in ("id", "image"))
+    images = _texts([record.image for record in records])
+    spoken = _structs([message for chat in chats for message in chat])
+    lengths = np.array([len(chat) for chat in chats], dtype=np.int64)
     rows = [
-        _texts(ids),
-        _texts(images),
-        _lists(_structs([message for chat in chats for message in chat]), map(len, chats)),
-        _lists(_texts(sources), (len(record.sources) for record in records)),
+        _texts([record.id for record in records]),
+        images,
+        _lists(spoken, lengths),
+        _lists(_texts(sources), rounds),
         pa.array([record.licence for record in records], pa.int16()),
     ]
     return Encoded(
         [encode(record) for record in records],
         pa.Table.from_arrays(rows, schema=RECORD_SCHEMA),
-        _messages(chats, images),
+        _messages(spoken, lengths, images),
     )
 
 
@@ -97,29 +100,29 @@ def _structs(messages: Sequence[Message]) -> pa.StructArray:
     return pa.StructArray.from_arrays([speakers, values], fields=list(_MESSAGE))
 
 
-def _lists(values: pa.Array, lengths: Iterable[int]) -> pa.ListArray:
+def _lists(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.ListArray:
     """Return `values` cut into lists of the given lengths."""
     return pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), values)
 
 
-def _messages(chats: Sequence[Sequence[Message]], images: list[str]) -> pa.Table:
+def _messages(spoken: pa.StructArray, lengths: np.ndarray, images: pa.Array) -> pa.Table:
     """Return conversations as TRL's vision chats: roles, typed content, image paths beside them.
 
-    The content of a message is its text; before the first one of a conversation stands the image.
+    `lengths` are the messages of each conversation.  The content of a message is its text; before
+    the first one of a conversation stands the image.
     """
-    roles: list[str] = []
-    sizes: list[int] = []
-    texts: list[str | None] = []
-    for chat in chats:
-        for position, message in enumerate(chat):
-            roles.append("user" if message.speaker == "human" else "assistant")
-            sizes.append(1 if position else 2)
-            texts += [] if position else [None]
-            texts.append(message.value.removeprefix(f"{IMAGE_MARKER}\n"))
-    kinds = _texts(["image" if text is None else "text" for text in texts])
-    content = pa.StructArray.from_arrays([kinds, _texts(texts)], fields=list(_CONTENT))
+    first = np.zeros(len(spoken), dtype=bool)
+    first[np.cumsum(lengths) - lengths] = True
+    sizes = 1 + first
+    picture = np.zeros(sizes.sum(), dtype=bool)
+    picture[(np.cumsum(sizes) - sizes)[first]] = True
+    places = pa.array(np.repeat(np.arange(len(spoken)), sizes), pa.int64(), mask=picture)
+    texts = pc.replace_substring_regex(spoken.field("value"), rf"^{IMAGE_MARKER}\n", "")
+    kinds = pc.if_else(pa.array(picture), "image", "text")
+    content = pa.StructArray.from_arrays([kinds, texts.take(places)], fields=list(_CONTENT))
+    roles = pc.if_else(pc.equal(spoken.field("from"), "human"), "user", "assistant")
     messages = pa.StructArray.from_arrays(
-        [_texts(roles), _lists(content, sizes)], fields=list(_CHAT_MESSAGE)
+        [roles, _lists(content, sizes)], fields=list(_CHAT_MESSAGE)
     )
-    arrays = [_lists(messages, map(len, chats)), _lists(_texts(images), [1] * len(images))]
+    arrays = [_lists(messages, lengths), _lists(images, np.ones(len(images), dtype=np.int64))]
     return pa.Table.from_arrays(arrays, schema=MESSAGES_SCHEMA)

@@ -7,8 +7,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import msgspec
 
@@ -90,7 +89,7 @@ def merge_image(
     if refusal:
         return MergedImage(image_id, [], _counted((turn, refusal) for turn in turns))
     dropped: Dropped = []
-    ordered = sorted(turns, key=lambda turn: (turn.source, turn.dialog_id, turn.round))
+    ordered = sorted(turns, key=attrgetter("source", "dialog_id", "round"))
     usable = list(_usable(ordered, dropped, curated=curated))
     unique, conflicts = _without_duplicates(usable, dropped)
     costed = _costed(unique, dropped, rules=rules, count_tokens=count_tokens)
@@ -118,9 +117,9 @@ def _usable(
             dropped.append((turn, "empty_question"))
         elif not turn.answer:
             dropped.append((turn, "empty_answer"))
-        elif IMAGE_MARKER in turn.instruction + turn.answer:
+        elif IMAGE_MARKER in turn.instruction or IMAGE_MARKER in turn.answer:
             dropped.append((turn, "stray_image_marker"))
-        elif (turn.source, turn.dialog_id, turn.round) in curated:
+        elif curated and (turn.source, turn.dialog_id, turn.round) in curated:
             dropped.append((turn, "curated"))
         else:
             yield turn
@@ -136,7 +135,7 @@ def _without_duplicates(
     dialog stays, because its later rounds may refer to it; then the first by source, dialog and
     round.  So a dialog loses a round only to a majority or to a dialog at least as long.
     """
-    dialog_sizes = Counter((turn.source, turn.dialog_id) for turn in turns)
+    dialog_sizes = Counter(map(attrgetter("source", "dialog_id"), turns))
     groups: dict[tuple[str, str], list[Turn]] = defaultdict(list)
     for turn in turns:
         shape = "short" if turn.form in CLOSED_FORMS else turn.form
@@ -192,16 +191,16 @@ def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Co
     The order is that of hashes, so it is the same in every language, library and runner.
     """
 
-    def dialog(item: tuple[Turn, int]) -> tuple[str, str]:
-        return item[0].source, item[0].dialog_id
-
     def place(group: Costed) -> bytes:
         turn = group[0][0]
         name = f"{seed}/{turn.image_id}/{turn.source}/{turn.dialog_id}"
         return hashlib.blake2b(name.encode(), digest_size=16).digest()
 
-    ordered = sorted(turns, key=lambda item: (*dialog(item), item[0].round))
-    return sorted((list(group) for _, group in groupby(ordered, key=dialog)), key=place)
+    dialogs: dict[tuple[str, str], Costed] = defaultdict(list)
+    for item in turns:
+        dialogs[item[0].source, item[0].dialog_id].append(item)
+    in_order = (sorted(group, key=lambda item: item[0].round) for group in dialogs.values())
+    return sorted(in_order, key=place)
 
 
 def pack(dialogs: Iterable[Costed], *, budget: int) -> list[Costed]:
