@@ -5,7 +5,7 @@ training conversation in LLaVA's own JSON format, which LLaVA, LLaMA-Factory and
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,18 +159,6 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def turn_batches(turns: Iterable[Turn], *, rows: int = 100_000) -> Iterator[pa.RecordBatch]:
-    """Group turns into Arrow record batches of `TURN_SCHEMA`, `rows` turns each."""
-    chunk: list[Turn] = []
-    for turn in turns:
-        chunk.append(turn)
-        if len(chunk) == rows:
-            yield row_batch(chunk, TURN_SCHEMA)
-            chunk = []
-    if chunk:
-        yield row_batch(chunk, TURN_SCHEMA)
-
-
 def row_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
     """Return rows, at least one and each in the schema's order of fields, as one Arrow batch."""
     columns = zip(zip(*rows, strict=True), schema, strict=True)
@@ -205,8 +193,9 @@ def kept_by_image(path: Path, *, group: int | None = None) -> Iterator[list[Kept
     groups = range(file.num_row_groups) if group is None else [group]
     waiting: list[KeptTurn] = []
     for batch in file.iter_batches(row_groups=groups):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            kept = KeptTurn(Turn(*row[:8]), *row[8:])
+        columns = [column.to_pylist() for column in batch.columns]
+        turns = map(Turn._make, zip(*columns[:8], strict=True))
+        for kept in map(KeptTurn, turns, *columns[8:]):
             if waiting and waiting[0].turn.image_id != kept.turn.image_id:
                 yield waiting
                 waiting = []

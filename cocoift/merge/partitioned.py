@@ -5,12 +5,12 @@ that memory does not grow with the corpus; images are independent, so parts may 
 and give the same bytes.
 """
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -24,6 +24,7 @@ from cocoift.core.text import token_counter
 from cocoift.merge.rules import Conflict, MergedImage, Rules, TurnKey, merge_image
 from cocoift.sources.base import paused_collector
 from cocoift.sources.coco import Scope
+from cocoift.sources.sorting import id_ranges
 
 PART_TURNS = 100_000
 
@@ -106,18 +107,7 @@ def merge_tables(
         raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")
     sizes = {path.stem: pq.read_metadata(path).num_rows for path in tables}
     turns_in = {source: turns for source, turns in sizes.items() if turns}
-    parts = [
-        Part(
-            tables=tables,
-            first=first,
-            last=last,
-            inputs=replace(
-                inputs,
-                curated={i: keys for i, keys in inputs.curated.items() if first <= i <= last},
-            ),
-        )
-        for first, last in image_ranges(tables, turns=part_turns)
-    ]
+    parts = list(_parts(tables, inputs, turns=part_turns))
     merged = ordered(merge_part, parts, runner=runner)
     report = _write(tqdm(merged, desc="merging", total=len(parts), unit=" parts"), out, turns_in)
     for source, count in turns_in.items():
@@ -127,16 +117,30 @@ def merge_tables(
     return report
 
 
-def image_ranges(tables: Sequence[Path], *, turns: int) -> list[tuple[int, int]]:
-    """Return ranges of image ids, first and last, that hold about `turns` turns each.
+def _parts(tables: Sequence[Path], inputs: MergeInputs, *, turns: int) -> Iterator[Part]:
+    """Yield parts of about `turns` turns, each with what the inputs say about its images alone.
 
-    They depend on the ids alone, not on the order of rows or files.
+    Parts travel to other processes: with the whole scope in each of them the work would grow with
+    the square of the corpus.
     """
-    columns = [pq.read_table(path, columns=["image_id"])["image_id"].to_numpy() for path in tables]
-    ids = np.sort(np.concatenate(columns))
-    firsts = np.unique(ids[::turns])
-    lasts = [*(firsts[1:] - 1), ids[-1]] if len(ids) else []
-    return [(int(first), int(last)) for first, last in zip(firsts, lasts, strict=True)]
+    scope = inputs.scope
+    train, licences = sorted(scope.train or ()), sorted(scope.licence_of.items())
+    ids = [pq.read_table(path, columns=["image_id"])["image_id"].to_numpy() for path in tables]
+    for first, last in id_ranges(ids, rows=turns):
+        ours = train[bisect_left(train, first) : bisect_left(train, last + 1)]
+        here = licences[bisect_left(licences, (first,)) : bisect_left(licences, (last + 1,))]
+        near = replace(
+            scope,
+            train=None if scope.train is None else frozenset(ours),
+            licence_of=dict(here),
+        )
+        curated = {i: keys for i, keys in inputs.curated.items() if first <= i <= last}
+        yield Part(
+            tables=tables,
+            first=first,
+            last=last,
+            inputs=replace(inputs, scope=near, curated=curated),
+        )
 
 
 def merge_part(part: Part) -> MergedPart:
@@ -178,8 +182,9 @@ def _turns_by_image(part: Part) -> Iterator[tuple[int, list[Turn]]]:
         filter=(image >= part.first) & (image <= part.last)
     )
     found: dict[int, list[Turn]] = defaultdict(list)
-    for row in zip(*(column.to_pylist() for column in turns.columns), strict=True):
-        found[row[0]].append(Turn(*row))
+    rows = zip(*(column.to_pylist() for column in turns.columns), strict=True)
+    for turn in map(Turn._make, rows):
+        found[turn.image_id].append(turn)
     yield from sorted(found.items())
 
 

@@ -4,7 +4,7 @@ import gc
 import hashlib
 import mmap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,6 +14,7 @@ import msgspec
 from cocoift.core.files import DataError
 
 T = TypeVar("T")
+Key = TypeVar("Key", int, str)
 
 
 class QA(NamedTuple):
@@ -43,42 +44,53 @@ class Drop(NamedTuple):
 def decode(path: Path, shape: type[T]) -> T:
     """Decode the JSON file `path` as `shape`.
 
-    Raises `DataError` with the byte of a syntax error or the path of the record that does not
-    have the declared shape, e.g. ``Object missing required field `id` - at `$.images[2]` ``.
+    The file is mapped, not read: its pages can leave memory again.  Raises `DataError` with the
+    byte of a syntax error or the path of the record that does not have the declared shape, e.g.
+    ``Object missing required field `id` - at `$.images[2]` ``.
     """
-    try:
-        with paused_collector():
-            return msgspec.json.decode(path.read_bytes(), type=shape)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise damaged(path, error) from error
-
-
-def decode_array(path: Path, shape: type[T]) -> Iterator[T]:
-    """Decode a JSON file that is one array record by record, so that only one is held at a time.
-
-    The file is mapped, not read: its pages can leave memory again.  Raises what `decode` raises.
-    """
-    decoder = msgspec.json.Decoder(shape)
-    for number, record in enumerate(_raw_records(path)):
-        try:
-            yield decoder.decode(record)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            message, place = str(error), f"`$[{number}]"
-            message = (
-                message.replace("`$", place) if "`$" in message else f"{message} - at {place}`"
-            )
-            raise damaged(path, message) from error
-
-
-def _raw_records(path: Path) -> list[msgspec.Raw]:
     try:
         with path.open("rb") as file, paused_collector():
-            if not path.stat().st_size:
-                return msgspec.json.decode(b"", type=list[msgspec.Raw])
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return msgspec.json.decode(content, type=list[msgspec.Raw])
+            empty = not path.stat().st_size  # which cannot be mapped
+            content = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return msgspec.json.decode(content, type=shape)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise damaged(path, error) from error
+
+
+def decode_array(path: Path, shape: type[T], *, key: str | None = None) -> Iterator[T]:
+    """Decode an array record by record, so that only one is held at a time.
+
+    The array is the whole JSON file, or the field `key` of its object.  Raises what `decode`
+    raises.
+    """
+    if key is None:
+        records, place = decode(path, list[msgspec.Raw]), "$"
+    else:
+        holder = msgspec.defstruct("File", [(key, list[msgspec.Raw])])
+        records, place = getattr(decode(path, holder), key), f"$.{key}"
+    return (one for _, one in decode_records(path, shape, enumerate(records), place=place))
+
+
+def decode_object(path: Path, shape: type[T]) -> Iterator[tuple[str, T]]:
+    """Decode a JSON file that is one object value by value, as `decode_array` does an array."""
+    return decode_records(path, shape, decode(path, dict[str, msgspec.Raw]).items(), place="$")
+
+
+def decode_records(
+    path: Path, shape: type[T], records: Iterable[tuple[Key, msgspec.Raw]], *, place: str
+) -> Iterator[tuple[Key, T]]:
+    """Decode records that lie at `place[key]` in a file, e.g. at `$.data[3]`.
+
+    Raises `DataError` with that place for a record that is damaged.
+    """
+    decoder = msgspec.json.Decoder(shape)
+    for key, record in records:
+        try:
+            yield key, decoder.decode(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            message, here = str(error), f"`{place}[{key!r}]"
+            message = message.replace("`$", here) if "`$" in message else f"{message} - at {here}`"
+            raise damaged(path, message) from error
 
 
 def decode_lines(path: Path, shape: type[T]) -> Iterator[T]:

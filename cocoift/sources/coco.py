@@ -10,7 +10,7 @@ import msgspec
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import coco_id_in
-from cocoift.sources.base import QA, Dialog, Drop, damaged, decode, decode_lines
+from cocoift.sources.base import QA, Dialog, Drop, damaged, decode, decode_array, decode_lines
 
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([\d.]+)")
 
@@ -43,10 +43,6 @@ class _Caption(msgspec.Struct):
     id: int
     image_id: int
     caption: str | None
-
-
-class _Captions(msgspec.Struct):
-    annotations: list[_Caption]
 
 
 class _Named(msgspec.Struct, rename={"paths": "Image path"}):
@@ -92,7 +88,7 @@ def captions(*, captions: Path) -> Iterator[Dialog | Drop]:
 
     Format: the "Image Captioning" section of cocodataset.org/#format-data.
     """
-    for row in decode(captions, _Captions).annotations:
+    for row in decode_array(captions, _Caption, key="annotations"):
         yield Dialog(row.image_id, str(row.id), (QA("", row.caption),))
 
 

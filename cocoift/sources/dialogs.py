@@ -16,6 +16,7 @@ from cocoift.sources.base import (
     damaged,
     decode,
     decode_array,
+    decode_records,
     with_question_mark,
 )
 from cocoift.sources.genome import coco_ids
@@ -66,7 +67,7 @@ class _VisDialDialog(msgspec.Struct):
 class _VisDialData(msgspec.Struct):
     questions: list[str]
     answers: list[str]
-    dialogs: list[_VisDialDialog]
+    dialogs: list[msgspec.Raw]
 
 
 class _VisDial(msgspec.Struct):
@@ -183,7 +184,8 @@ def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
     """
     file = decode(dialogs, _VisDial)
     questions, answers = file.data.questions, file.data.answers
-    for row in file.data.dialogs:
+    records = enumerate(file.data.dialogs)
+    for _, row in decode_records(dialogs, _VisDialDialog, records, place="$.data.dialogs"):
         if file.split != "train":
             yield Drop("no_coco_id", len(row.dialog))
             continue

@@ -12,8 +12,8 @@ from cocoift.sources.base import (
     Drop,
     content_id,
     damaged,
-    decode,
     decode_array,
+    decode_object,
     lettered,
 )
 
@@ -66,10 +66,6 @@ class _TellingImage(msgspec.Struct):
     qa_pairs: list[_Telling]
 
 
-class _TellingFile(msgspec.Struct):
-    images: list[_TellingImage]
-
-
 def coco_ids(images: Path) -> dict[int, int]:
     """Return `{Visual Genome id: COCO id}` from `image_data.json`, where there is a COCO id.
 
@@ -117,7 +113,7 @@ def gqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
     Format: cs.stanford.edu/people/dorarad/gqa/download.html.
     """
     coco = coco_ids(images)
-    for question_id, row in decode(questions, dict[str, _GqaQuestion]).items():
+    for question_id, row in decode_object(questions, _GqaQuestion):
         image = coco.get(int(row.image_id)) if row.image_id.isdigit() else None
         if image is None:
             yield Drop("no_coco_id")
@@ -158,7 +154,7 @@ def visual7w(*, telling: Path, images: Path) -> Iterator[Dialog | Drop]:
     drawn from the question id.  Only `split: train`.  Format: github.com/yukezhu/visual7w-toolkit.
     """
     coco = coco_ids(images)
-    for image in decode(telling, _TellingFile).images:
+    for image in decode_array(telling, _TellingImage, key="images"):
         reason = None if image.image_id in coco else "no_coco_id"
         reason = reason if image.split == "train" else "other_split"
         if reason:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -14,9 +14,10 @@ from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, replacing
 from cocoift.core.parallel import ordered
-from cocoift.core.schema import FORMS, TURN_SCHEMA, Turn, turn_batches
+from cocoift.core.schema import FORMS, TURN_SCHEMA, Turn
 from cocoift.sources.base import QA, Dialog, Drop, paused_collector
 from cocoift.sources.catalogue import Entry, parts_on_disk
+from cocoift.sources.sorting import SortedTurns
 
 _DROPS_KEY = b"cocoift.drops"
 # Bytes of annotation files from which starting processes costs less than it saves.
@@ -37,26 +38,37 @@ def read_source(name: str, entry: Entry, raw: Path) -> Reading | None:
     """Read every complete part of a source below `raw`; `None` when no part is complete.
 
     The table has `TURN_SCHEMA` and is sorted by image, dialog and round, so it does not depend
-    on the order of files or records.  Of dialogs with one id the first in that order stays, the
-    others drop as `repeated_id`.  Raises `DataError` for a damaged file.
+    on the order of files or records.  Of dialogs with one id the first in the order of what they
+    say stays, the others drop as `repeated_id`.  Raises `DataError` for a damaged file.
     """
-    parts = [files for files, missing in parts_on_disk(entry, raw) if not missing]
+    parts = _complete_parts(entry, raw)
     if not parts:
         return None
+    pieces, drops = _read(name, entry, parts)
+    return Reading(pa.concat_tables([TURN_SCHEMA.empty_table(), *pieces]), drops)
+
+
+def _complete_parts(entry: Entry, raw: Path) -> list[dict[str, Path]]:
+    return [files for files, missing in parts_on_disk(entry, raw) if not missing]
+
+
+def _read(
+    name: str, entry: Entry, parts: Sequence[Mapping[str, Path]], *, spill: Path | None = None
+) -> tuple[Iterator[pa.Table], dict[str, int]]:
+    """Return the turns of a source in order, piece by piece, and its drops."""
     reader = _reader(name, entry)
     drops: Counter[str] = Counter()
-    dialogs: dict[str, Dialog] = {}
+    collected = SortedTurns(spill)
     with paused_collector():
-        for files in parts:
-            for item in reader(**files):
-                if isinstance(item, Drop):
-                    drops[item.reason] += item.turns
-                else:
-                    _keep_first(dialogs, item, drops)
-        ordered = sorted(dialogs.values(), key=lambda dialog: (dialog.image_id, dialog.dialog_id))
-        turns = (turn for dialog in ordered for turn in _turns(name, entry, dialog))
-        table = pa.Table.from_batches(turn_batches(turns), TURN_SCHEMA)
-    return Reading(table, dict(drops))
+        for item in (item for files in parts for item in reader(**files)):
+            if isinstance(item, Drop):
+                drops[item.reason] += item.turns
+            else:
+                collected.add(list(_turns(name, entry, item)))
+    pieces, repeated = collected.pieces()
+    if repeated:
+        drops["repeated_id"] += repeated
+    return pieces, dict(drops)
 
 
 def read_all(catalogue: Mapping[str, Entry], raw: Path, folder: Path) -> dict[str, Path]:
@@ -90,15 +102,23 @@ class _Task(NamedTuple):
 
 def _size(task: _Task) -> int:
     """Return the bytes of a source's files, a measure of how long reading them takes."""
-    parts = [files for files, missing in parts_on_disk(task.entry, task.raw) if not missing]
+    parts = _complete_parts(task.entry, task.raw)
     return sum(path.stat().st_size for files in parts for path in files.values())
 
 
 def _read_and_save(task: _Task) -> bool:
-    reading = read_source(task.name, task.entry, task.raw)
-    if reading is not None:
-        save_reading(reading, task.table)
-    return reading is not None
+    """Read a source, if it is there, into its table, its drop counts in the file's metadata."""
+    parts = _complete_parts(task.entry, task.raw)
+    if not parts:
+        return False
+    with replacing(task.table) as temporary:
+        pieces, drops = _read(task.name, task.entry, parts, spill=task.table.parent)
+        counts = json.dumps(drops, sort_keys=True).encode()
+        schema = TURN_SCHEMA.with_metadata({_DROPS_KEY: counts})
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for piece in pieces:
+                writer.write_table(piece, row_group_size=_GROUP_ROWS)
+    return True
 
 
 def _reader(name: str, entry: Entry) -> Callable[..., Iterator[Dialog | Drop]]:
@@ -108,34 +128,16 @@ def _reader(name: str, entry: Entry) -> Callable[..., Iterator[Dialog | Drop]]:
         raise DataError(f"source {name}: reader {entry.reader!r} not found: {error}") from error
 
 
-def _keep_first(dialogs: dict[str, Dialog], dialog: Dialog, drops: Counter[str]) -> None:
-    """Keep one dialog per id; which one does not depend on the order they come in."""
-    present = dialogs.get(dialog.dialog_id)
-    if present is None:
-        dialogs[dialog.dialog_id] = dialog
-        return
-    first, other = sorted((present, dialog), key=repr)
-    dialogs[dialog.dialog_id] = first
-    drops["repeated_id"] += len(other.rounds)
-
-
 def _turns(name: str, entry: Entry, dialog: Dialog) -> Iterator[Turn]:
-    for position, qa in enumerate(dialog.rounds):
+    image_id, dialog_id, rounds = dialog
+    if not 0 <= image_id < 2**63:
+        raise DataError(f"source {name}, dialog {dialog_id}: its image id is no COCO id")
+    for position, qa in enumerate(rounds):
         form = qa.form or entry.form or ""
-        if not 0 <= dialog.image_id < 2**63:
-            raise DataError(f"source {name}, dialog {dialog.dialog_id}: its image id is no COCO id")
         if form not in FORMS:
             raise DataError(f"source {name}: form {form!r} is none of {', '.join(FORMS)}")
-        yield Turn(
-            image_id=dialog.image_id,
-            source=name,
-            dialog_id=dialog.dialog_id,
-            round=position,
-            question=qa.question,
-            instruction=apply_template(qa.template or entry.template, qa),
-            answer=qa.answer,
-            form=form,
-        )
+        asked = apply_template(qa.template or entry.template, qa)
+        yield Turn(image_id, name, dialog_id, position, qa.question, asked, qa.answer, form)
 
 
 def apply_template(template: str, qa: QA) -> str | None:
@@ -146,15 +148,6 @@ def apply_template(template: str, qa: QA) -> str | None:
     if "{question}" not in template:
         return template
     return template.replace("{question}", qa.question.strip()) if qa.question else None
-
-
-def save_reading(reading: Reading, path: Path) -> Path:
-    """Write a reading as one Parquet file, its drop counts in the file's own metadata."""
-    metadata = {_DROPS_KEY: json.dumps(reading.drops, sort_keys=True).encode()}
-    with replacing(path) as temporary:
-        table = reading.turns.replace_schema_metadata(metadata)
-        pq.write_table(table, temporary, row_group_size=_GROUP_ROWS)
-    return path
 
 
 def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
@@ -173,7 +166,7 @@ def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
 
 
 def load_reading(path: Path) -> Reading:
-    """Read back what `save_reading` wrote; raises `DataError` when the file is damaged."""
+    """Read back a table that `read_all` wrote; raises `DataError` when the file is damaged."""
     try:
         table = pq.read_table(path)
         drops = json.loads((table.schema.metadata or {})[_DROPS_KEY])

@@ -27,10 +27,6 @@ class _Question(msgspec.Struct):
     question: str | None
 
 
-class _Questions(msgspec.Struct):
-    questions: list[_Question]
-
-
 class _Answer(msgspec.Struct):
     answer: str
 
@@ -39,10 +35,6 @@ class _Annotation(msgspec.Struct):
     question_id: int
     answers: list[_Answer] | None
     multiple_choice_answer: str | None = None
-
-
-class _Annotations(msgspec.Struct):
-    annotations: list[_Annotation]
 
 
 class _Explained(msgspec.Struct):
@@ -70,10 +62,6 @@ class _SceneText(msgspec.Struct):
     question_id: int | None = None
 
 
-class _SceneTexts(msgspec.Struct):
-    data: list[_SceneText]
-
-
 class _Statement(msgspec.Struct):
     image: str
     caption: str | None
@@ -91,16 +79,17 @@ def vqa(*, questions: Path, annotations: Path) -> Iterator[Dialog | Drop]:
     Files `v2_OpenEnded_mscoco_*_questions.json` and `v2_mscoco_*_annotations.json`; OK-VQA has
     the same layout without `multiple_choice_answer`.  Format: visualqa.org/download.html.
     """
-    answers: dict[int, _Annotation] = {}
-    for annotation in decode(annotations, _Annotations).annotations:
+    answers: dict[int, str | None] = {}
+    for annotation in decode_array(annotations, _Annotation, key="annotations"):
         if annotation.question_id in answers:
             yield Drop("repeated_id")
-        answers.setdefault(annotation.question_id, annotation)
+        else:
+            answers[annotation.question_id] = _short_answer(annotation)
     asked = set()
-    for row in decode(questions, _Questions).questions:
+    for row in decode_array(questions, _Question, key="questions"):
         asked.add(row.question_id)
         if row.question_id in answers:
-            rounds = (QA(row.question, _short_answer(answers[row.question_id])),)
+            rounds = (QA(row.question, answers[row.question_id]),)
             yield Dialog(row.image_id, str(row.question_id), rounds)
         else:
             yield Drop("question_without_annotation")
@@ -115,9 +104,18 @@ def vqa_x(*, explanations: Path, questions: Path, annotations: Path) -> Iterator
     File `train_exp_anno.json`, `{question id: [explanation, ...]}`, which has neither question
     nor answer, so both come from VQAv2.  Format: github.com/Seth-Park/MultimodalExplanations.
     """
-    asked = {row.question_id: row for row in decode(questions, _Questions).questions}
-    answered = {row.question_id: row for row in decode(annotations, _Annotations).annotations}
-    for key, texts in decode(explanations, dict[int, list[str]]).items():
+    explained = decode(explanations, dict[int, list[str]])
+    asked = {
+        row.question_id: row
+        for row in decode_array(questions, _Question, key="questions")
+        if row.question_id in explained
+    }
+    answered = {
+        row.question_id: row
+        for row in decode_array(annotations, _Annotation, key="annotations")
+        if row.question_id in explained
+    }
+    for key, texts in explained.items():
         if key not in asked or key not in answered:
             yield Drop("explanation_without_question")
             continue
@@ -171,7 +169,7 @@ def st_vqa(*, questions: Path) -> Iterator[Dialog | Drop]:
     question, answers}]}`; images of other collections are dropped.
     Format: rrc.cvc.uab.es/?ch=11.
     """
-    for row in decode(questions, _SceneTexts).data:
+    for row in decode_array(questions, _SceneText, key="data"):
         if "coco" not in row.dataset.lower():
             yield Drop("no_coco_id")
             continue

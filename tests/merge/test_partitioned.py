@@ -3,17 +3,14 @@ import random
 import subprocess
 import sys
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import KEPT_SCHEMA, kept_by_image
 from cocoift.merge.export import export_mixture, image_licences, write_mixture
 from cocoift.merge.layouts import MERGED, MIX, records
-from cocoift.merge.partitioned import MergeInputs, image_ranges, merge_tables
+from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
 from cocoift.sources.coco import read_scope
@@ -130,21 +127,6 @@ def test_shuffled_inputs_give_identical_bytes(tables, tmp_path):
     )
     assert one == other
     assert len(json.loads(one)) > 400
-
-
-@given(ids=st.lists(st.lists(st.integers(1, 50), max_size=40), min_size=1, max_size=3))
-def test_the_parts_hold_every_image_once_and_about_as_many_turns(ids, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ids")
-    paths = [folder / f"{number}.parquet" for number in range(len(ids))]
-    for path, column in zip(paths, ids, strict=True):
-        pq.write_table(pa.table({"image_id": pa.array(column, pa.int64())}), path)
-    ranges = image_ranges(paths, turns=7)
-    every = sorted(image for column in ids for image in column)
-    for image in every:
-        assert sum(first <= image <= last for first, last in ranges) == 1
-    most = max(map(every.count, every), default=0)
-    for first, last in ranges:
-        assert 0 < sum(first <= image <= last for image in every) < 2 * 7 + most
 
 
 def test_neither_the_size_of_parts_nor_the_number_of_processes_shows(tables, tmp_path):
