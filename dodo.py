@@ -38,7 +38,12 @@ READERS = {
 
 
 class OneLine(ConsoleReporter):
-    """Say one line per notebook: its seconds, that it is unchanged, or what stopped it."""
+    """Say how long it will take, then one line per notebook: its seconds, or what stopped it."""
+
+    def initialize(self, tasks, selected_tasks):
+        super().initialize(tasks, selected_tasks)
+        if expected := study.forecast(REPORTS):
+            self.write(f"{expected}\n")
 
     def execute_task(self, task):
         pass

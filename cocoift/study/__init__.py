@@ -1,5 +1,6 @@
 """The study: its presets, what notebooks open, and the runner that executes them."""
 
+from cocoift.study.machine import forecast
 from cocoift.study.opened import Study, open_study
 from cocoift.study.preset import Preset
 from cocoift.study.preset_files import project_root, read_preset
@@ -10,6 +11,7 @@ __all__ = [
     "Preset",
     "Study",
     "environment",
+    "forecast",
     "notebooks",
     "open_study",
     "project_root",

@@ -19,6 +19,7 @@ import msgspec
 
 from cocoift.core.files import DataError, write_text
 from cocoift.report.html import notebook_page, without_widgets
+from cocoift.study.machine import device, speed
 from cocoift.study.preset import Preset
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def environment(**values: str) -> Iterator[None]:
 
 
 def run_facts(preset: Preset, *, reports: Path, root: Path) -> dict[str, Any]:
-    """Return what `run.json` says: preset, parameters, versions, commit, device, seconds.
+    """Return what `run.json` says: preset, parameters, versions, commit, machine, seconds.
 
     Seconds are read from the executed notebooks, so a run that skipped some tells of all.
     """
@@ -149,6 +150,7 @@ def run_facts(preset: Preset, *, reports: Path, root: Path) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(root),
         "device": device(),
+        "speed": round(speed(), 1),
         "seconds": seconds,
     }
 
@@ -174,13 +176,3 @@ def _commit(root: Path) -> str:
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def device() -> str:
-    """Name the processor, its cores and the GPU, if `nvidia-smi` finds one."""
-    try:
-        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        gpu = "no GPU"
-    return f"{platform.machine()}, {os.cpu_count()} cores, {gpu}"

@@ -1,0 +1,62 @@
+"""What this machine is, how fast it is, and so how long a run will take on it."""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from time import perf_counter
+
+_NO_GPU = "no GPU"
+_SIDE = 1024
+
+
+def device() -> str:
+    """Name the processor, its cores and the GPU, if `nvidia-smi` finds one."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        gpu = _NO_GPU
+    return f"{platform.machine()}, {os.cpu_count()} cores, {gpu}"
+
+
+def speed(seconds: float = 1.0) -> float:
+    """Return how fast this machine multiplies matrices, in billion float32 operations a second.
+
+    Measured on all cores for about so many seconds.  The time of a training follows it.
+    """
+    import numpy as np
+
+    square = np.ones((_SIDE, _SIDE), np.float32)
+    _ = square @ square  # starts the threads
+    begun, products = perf_counter(), 0
+    while (taken := perf_counter() - begun) < seconds:
+        _ = square @ square
+        products += 1
+    return 2 * _SIDE**3 * products / taken / 1e9
+
+
+def forecast(reports: Path) -> str:
+    """Say how long a whole run into a report folder will take here; nothing where it is unknown.
+
+    It goes by the run whose `run.json` is in the folder, committed or this machine's own.
+    """
+    path = reports / "run.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    there, seconds = facts.get("speed"), sum(facts.get("seconds", {}).values())
+    here, known = device(), facts.get("device", "")
+    alike = here == known or (here.endswith(_NO_GPU) and known.endswith(_NO_GPU))
+    if not (there and seconds and alike):
+        return ""
+    ratio = there / speed()
+    return (
+        f"about {_in_words(seconds * ratio)} if every notebook has to run (an earlier run took "
+        f"{_in_words(seconds)} on a machine {ratio:.1f} times as fast)"
+    )
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
