@@ -1,9 +1,9 @@
 """The merge beside the plain way and beside the floor, in one run.
 
-    .venv/bin/python tests/bench/merge.py CORPUS [CORPUS ...]
+    .venv/bin/python tests/bench/merge.py [--ours] CORPUS [CORPUS ...]
 
-CORPUS is a folder of `tests/bench/make_corpus.py`; several show how cost grows.  Every way runs in
-a process of its own:
+CORPUS is a folder of `tests/bench/make_corpus.py`; several show how cost grows, `--ours` leaves
+the other ways out where they would not fit in memory.  Every way runs in a process of its own:
 
 - `ours`: the readers and the engine of the study, from the upstream files to `merged.json`;
 - `plain`: json.load, a dict of lists by image, the same rules image by image, json.dump, as
@@ -30,6 +30,19 @@ import pyarrow.parquet as pq
 
 SOURCES = ("coco_captions", "vqav2", "visual_genome_qa", "gqa", "llava_instruct", "visdial",
            "lvis_instruct4v")  # fmt: skip
+FILES = (
+    "annotations/captions_train2017.json",
+    "vqav2/v2_mscoco_train2014_annotations.json",
+    "vqav2/v2_mscoco_val2014_annotations.json",
+    "vqav2/v2_OpenEnded_mscoco_train2014_questions.json",
+    "vqav2/v2_OpenEnded_mscoco_val2014_questions.json",
+    "visual_genome/image_data.json",
+    "visual_genome/question_answers.json",
+    "gqa/train_balanced_questions.json",
+    "llava_instruct/llava_instruct_150k.json",
+    "lvis_instruct4v/lvis_instruct4v_220k.json",
+    "visdial/visdial_1.0_train.json",
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -70,21 +83,23 @@ def floor(raw, out):
 
     from cocoift.sources import coco, dialogs, genome, vqa
 
-    shapes = {
-        "annotations/captions_train2017.json": coco._Captions,
-        "vqav2/v2_mscoco_train2014_annotations.json": vqa._Annotations,
-        "vqav2/v2_mscoco_val2014_annotations.json": vqa._Annotations,
-        "vqav2/v2_OpenEnded_mscoco_train2014_questions.json": vqa._Questions,
-        "vqav2/v2_OpenEnded_mscoco_val2014_questions.json": vqa._Questions,
-        "visual_genome/image_data.json": list[genome._GenomeImage],
-        "visual_genome/question_answers.json": list[genome._GenomeQAs],
-        "gqa/train_balanced_questions.json": dict[str, genome._GqaQuestion],
-        "llava_instruct/llava_instruct_150k.json": list[dialogs.LlavaRecord],
-        "lvis_instruct4v/lvis_instruct4v_220k.json": list[dialogs.LlavaRecord],
-        "visdial/visdial_1.0_train.json": dialogs._VisDial,
-    }
+    def under(key, shape, **others):
+        return msgspec.defstruct("File", [(key, list[shape]), *others.items()])
+
+    rounds = under("dialogs", dialogs._VisDialDialog, questions=list[str], answers=list[str])
+    asked, answered = under("questions", vqa._Question), under("annotations", vqa._Annotation)
+    shapes = [
+        under("annotations", coco._Caption),
+        *[answered] * 2,
+        *[asked] * 2,
+        list[genome._GenomeImage],
+        list[genome._GenomeQAs],
+        dict[str, genome._GqaQuestion],
+        *[list[dialogs.LlavaRecord]] * 2,
+        msgspec.defstruct("File", [("data", rounds)]),
+    ]
     kept = []
-    for name, shape in shapes.items():
+    for name, shape in zip(FILES, shapes, strict=True):
         kept.append(msgspec.json.decode((raw / name).read_bytes(), type=shape))
     text = (out.parent / "ours" / "merged.json").read_bytes()
     (out / "merged.json").write_bytes(text)
@@ -94,11 +109,10 @@ WAYS = {"ours": ours, "plain": plain, "floor": floor}
 
 
 def content(path):
-    """Return a hash of the records, whatever the spacing of the file, and how many there are."""
+    """Return a hash of the records, whatever the spacing of the file."""
     with path.open() as file:
-        rows = json.load(file)
-    lines = sorted(json.dumps(row, sort_keys=True) for row in rows)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest(), len(rows)
+        lines = sorted(json.dumps(row, sort_keys=True) for row in json.load(file))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def run(way, raw, out):
@@ -111,7 +125,7 @@ def run(way, raw, out):
         while one.poll() is None:
             now = usage(one)
             cpu, peak = max(cpu, now[0]), max(peak, now[1])
-            time.sleep(0.05)
+            time.sleep(0.2)
         if one.returncode:
             sys.exit(f"{way}:\n{one.stderr.read().decode()}")
     return {"wall s": time.perf_counter() - start, "CPU s": cpu, "peak GB": peak / 1e9}
@@ -120,47 +134,52 @@ def run(way, raw, out):
 def usage(process):
     """Return the CPU seconds and the bytes of a process and all below it, shared pages once.
 
-    Sampled, because a fork server's children are not children of the process that uses them.
+    Sampled, because a fork server's children are not children of the process that uses them.  The
+    pages of mapped input files do not count: they leave memory as soon as it is wanted.
     """
     seconds = held = 0
     for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.Error):
-            times, memory = one.cpu_times(), one.memory_full_info().pss
+        with suppress(psutil.Error, OSError):
+            times = one.cpu_times()
             seconds += times.user + times.system + times.children_user + times.children_system
-            held += memory
+            for line in Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                    held += 1024 * int(line.split()[1])
     return seconds, held
 
 
-def measure(raw):
-    """Run every way on one corpus; return what each cost and whether the records agree."""
-    with tempfile.TemporaryDirectory() as name:
+def measure(raw, ways):
+    """Run the ways on one corpus; return what each cost, the turns and the records.
+
+    Ours and the plain way must give the same records.
+    """
+    with tempfile.TemporaryDirectory(dir=raw.parent) as name:
         folder = Path(name)
-        found = {way: run(way, raw, folder / way) for way in WAYS}
-        hashes = {way: content(folder / way / "merged.json") for way in ("ours", "plain")}
+        found = {way: run(way, raw, folder / way) for way in ways}
         turns = sum(pq.read_metadata(p).num_rows for p in (folder / "ours/turns").glob("*.parquet"))
-    if hashes["ours"] != hashes["plain"]:
-        sys.exit(f"{raw}: ours and plain made DIFFERENT records")
-    return found, turns, hashes["ours"][1]
+        records = pq.read_metadata(folder / "ours/merged.parquet").num_rows
+        if "plain" in ways:
+            one, other = (content(folder / way / "merged.json") for way in ("ours", "plain"))
+            if one != other:
+                sys.exit(f"{raw}: ours and plain made DIFFERENT records")
+    return found, turns, records
 
 
 def main():
     if sys.argv[1] == "--way":
         WAYS[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]))
         return
-    rows, growth = [], []
-    for raw in (Path(name).resolve() for name in sys.argv[1:]):
-        found, turns, records = measure(raw)
-        print(f"{raw.name}: {turns:,} turns, {records:,} records, the same by ours and plain")
+    ways = ["ours"] if sys.argv[1] == "--ours" else list(WAYS)
+    rows = []
+    for raw in (Path(name).resolve() for name in sys.argv[1:] if name != "--ours"):
+        found, turns, records = measure(raw, ways)
+        print(f"{raw.name}: {turns:,} turns, {records:,} records", end="")
+        print(", the same by ours and plain" if "plain" in ways else "")
         for way, costs in found.items():
             ratios = {f"ours: {k[:-2]} x": found["ours"][k] / costs[k] for k in ("wall s", "CPU s")}
-            rows.append({"corpus": raw.name, "way": way, **costs, **ratios})
-        ours = found["ours"]
-        growth.append({"corpus": raw.name, "turns": turns, "peak GB": ours["peak GB"],
-                       "CPU us / turn": 1e6 * ours["CPU s"] / turns})  # fmt: skip
+            each = 1e6 * costs["CPU s"] / turns
+            rows.append({"corpus": raw.name, "way": way, **costs, "CPU us / turn": each, **ratios})
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
-    if len(growth) > 1:
-        print("\nours, by size")
-        print(pd.DataFrame(growth).to_string(index=False, float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":
