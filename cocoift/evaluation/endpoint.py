@@ -126,7 +126,7 @@ def stream_reply(
     endpoint: Endpoint, conversation: list[dict[str, Any]], *, new_tokens: int
 ) -> Iterator[str | Failure]:
     """Ask once; yield the reply as it grows, then a `Failure` if it broke off or is empty."""
-    client, said = endpoint.client(), ""
+    client, reply = endpoint.client(), ""
     try:
         with client.chat.completions.create(
             model=endpoint.model,
@@ -137,12 +137,12 @@ def stream_reply(
         ) as chunks:
             for chunk in chunks:
                 if chunk.choices:
-                    said += chunk.choices[0].delta.content or ""
-                    yield said.strip()
+                    reply += chunk.choices[0].delta.content or ""
+                    yield reply.strip()
     except Exception as error:  # the client's, and those of a stream that holds no chunks
         yield _failure(error, client)
         return
-    if not said.strip():
+    if not reply.strip():
         yield Failure("empty reply")
 
 

@@ -97,8 +97,8 @@ def mention_table(
     known = answers[keys.isin(present)]
     found = [lexicon.mentioned(text) for text in known.answer]
     there = [present[key] for key in keys[known.index]]
-    absent = [len(said - seen) for said, seen in zip(found, there, strict=True)]
-    return known.assign(mentioned=[len(said) for said in found], absent=absent)
+    absent = [len(named - seen) for named, seen in zip(found, there, strict=True)]
+    return known.assign(mentioned=[len(named) for named in found], absent=absent)
 
 
 def faithfulness_table(

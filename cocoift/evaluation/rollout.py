@@ -189,8 +189,8 @@ def _dialogs(
         if isinstance(reply, Failure):
             yield Rollout(question.id, list(question.images), before, reply.reason)
         else:
-            said = [*before, Round(protocol.asks(question.text), reply)]
-            yield Rollout(question.id, list(question.images), said, "")
+            dialog = [*before, Round(protocol.asks(question.text), reply)]
+            yield Rollout(question.id, list(question.images), dialog, "")
 
 
 def _open(

@@ -49,11 +49,11 @@ class Chat:
         self.exchanges.append(exchange)
         for candidate in self.candidates:
             with closing(_stream(candidate, self._prompt(candidate, exchange))) as growing:
-                for said in growing:
-                    if isinstance(said, Failure):
-                        exchange.failures[candidate.name] = said.reason
+                for reply in growing:
+                    if isinstance(reply, Failure):
+                        exchange.failures[candidate.name] = reply.reason
                     else:
-                        exchange.answers[candidate.name] = said
+                        exchange.answers[candidate.name] = reply
                     yield candidate.name
         exchange.finished = True
 

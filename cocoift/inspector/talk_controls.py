@@ -21,8 +21,8 @@ def make_chat_controls(
     }
     wide = widgets.Layout(width="auto", margin="2px 10px 2px 2px")
     found: dict[str, widgets.Widget] = {
-        name: widgets.Button(description=text, tooltip=told, layout=wide)
-        for name, (text, told) in buttons.items()
+        name: widgets.Button(description=text, tooltip=hint, layout=wide)
+        for name, (text, hint) in buttons.items()
     }
     for number, (name, shown) in enumerate(thumbnails.items()):
         found[f"picture_{number}"] = widgets.Button(

@@ -21,21 +21,21 @@ _NONE = re.compile(r"\bno\b", re.IGNORECASE)
 def claims(scene: Scene, answer: str) -> Claims:
     """Count an answer's statements about a scene: right and wrong ones.
 
-    A statement is a category that is named, with the size, colour and place said of it in one
-    phrase (`a small red cup at the top left`) or by `is` (`The cup is red.`); a category said
-    not to be there; and the ground (`at the beach`).  Answers that name no category and no
-    ground, such as `red`, claim nothing here: the wanted parts decide on them.
+    A statement is a category that is named, with the size, colour and place given with it in one
+    phrase (`a small red cup at the top left`) or by `is` (`The cup is red.`); a category that is
+    denied; and the ground (`at the beach`).  Answers that name no category and no ground, such as
+    `red`, claim nothing here: the wanted parts decide on them.
     """
     verdicts = []
     for sentence in re.split(r"[.!?]", answer):
         mentions = list(_MENTION.finditer(sentence))
         denied = _NONE.search(sentence) is not None
         for mention in mentions:
-            said = {key: value.lower() for key, value in mention.groupdict().items() if value}
+            claim = {key: value.lower() for key, value in mention.groupdict().items() if value}
             after = _AFTER.search(sentence, mention.end()) if len(mentions) == 1 else None
             if after:
-                said |= {key: value.lower() for key, value in after.groupdict().items() if value}
-            there = _fits(scene, said)
+                claim |= {key: value.lower() for key, value in after.groupdict().items() if value}
+            there = _fits(scene, claim)
             verdicts.append(not there if denied else there)
         verdicts += [ground.lower() == scene.background for ground in _GROUND.findall(sentence)]
     return Claims(sum(verdicts), len(verdicts) - sum(verdicts))
@@ -50,12 +50,12 @@ def claims_by_image(scenes: Mapping[str, Scene]) -> Callable[[str, str], Claims 
     return counted
 
 
-def _fits(scene: Scene, said: dict[str, str]) -> bool:
-    """Tell whether something in the scene is as said; the flock counts as birds."""
-    if said == {"category": "bird"} and scene.flock:
+def _fits(scene: Scene, claim: dict[str, str]) -> bool:
+    """Tell whether something in the scene is as claimed; the flock counts as birds."""
+    if claim == {"category": "bird"} and scene.flock:
         return True
-    return any(_is(thing, said) for thing in scene.things)
+    return any(_is(thing, claim) for thing in scene.things)
 
 
-def _is(thing: Thing, said: dict[str, str]) -> bool:
-    return all(getattr(thing, key) == value for key, value in said.items())
+def _is(thing: Thing, claim: dict[str, str]) -> bool:
+    return all(getattr(thing, key) == value for key, value in claim.items())

@@ -79,10 +79,10 @@ def sight_table(
     pictures = {"shown": drawn, "other": [*drawn[1:], drawn[0]], "blank": [blank] * len(drawn)}
     rows = []
     for condition in IMAGES:
-        said = [describe(*model, pictures[condition], chat=chat) for model in models]
+        descriptions = [describe(*model, pictures[condition], chat=chat) for model in models]
         found = [
             (number, *pair)
-            for texts in said
+            for texts in descriptions
             for number, (scene, text) in enumerate(zip(scenes, texts, strict=True))
             for pair in told_facts(scene, text)
         ]

@@ -175,9 +175,9 @@ def _changes(tables: Tables, benchmark: str, metrics: tuple[str, ...]) -> str:
     parts = []
     for model in MIXTURES:
         found = [(name, rows_of(own, change(model).name, name)) for name in metrics]
-        said = [f"{name} {describe(rows)}" for name, rows in found if len(rows)]
-        if said:
-            parts.append(f"{model}: {', '.join(said)}")
+        described = [f"{name} {describe(rows)}" for name, rows in found if len(rows)]
+        if described:
+            parts.append(f"{model}: {', '.join(described)}")
     return f"Change by the short round, {'; '.join(parts)}." if parts else ""
 
 

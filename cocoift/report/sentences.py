@@ -85,9 +85,9 @@ def changes_sentence(
             by: dict[int, list[str]] = {}
             for metric, part in rows.groupby("metric", sort=False):
                 by.setdefault(sign(part), []).append(metric)
-            said = [f"{verb} in {', '.join(by[key])}" for key, verb in ((-1, "loses"), (1, "gains"))
-                    if by.get(key)]  # fmt: skip
-            lines.append(f"- {benchmark}, {labels[model]}: {' and '.join(said) or 'no change'}")
+            verbs = {-1: "loses", 1: "gains"}
+            shown = [f"{verb} in {', '.join(by[key])}" for key, verb in verbs.items() if key in by]
+            lines.append(f"- {benchmark}, {labels[model]}: {' and '.join(shown) or 'no change'}")
     return "Shown by interval and by every seed:\n\n" + "\n".join(lines)
 
 

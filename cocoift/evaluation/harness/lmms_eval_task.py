@@ -21,11 +21,11 @@ def doc_to_messages(doc, round_idx=None, previous_output=None, previous_round_in
 
     In a further round: (chat, whether the dialog is over, the answers so far, None).
     """
-    said = list(doc["replies"]) if round_idx is None else list(previous_output)
+    replies = list(doc["replies"]) if round_idx is None else list(previous_output)
     if round_idx is None:
-        return _chat(doc, said)
+        return _chat(doc, replies)
     over = round_idx > len(doc["opening"])
-    return (None if over else _chat(doc, said)), over, previous_output, None
+    return (None if over else _chat(doc, replies)), over, previous_output, None
 
 
 def doc_to_text(
@@ -39,12 +39,12 @@ def doc_to_text(
 
     In a further round: (images, text, whether the dialog is over, the answers so far, None).
     """
-    said = list(doc["replies"]) if round_idx is None else [_text(one) for one in previous_output]
+    replies = list(doc["replies"]) if round_idx is None else [_text(one) for one in previous_output]
     if round_idx is None:
-        return _as_json(doc, said)
+        return _as_json(doc, replies)
     if round_idx > len(doc["opening"]):
         return None, None, True, previous_output, None
-    return doc_to_visual(doc), _as_json(doc, said), False, previous_output, None
+    return doc_to_visual(doc), _as_json(doc, replies), False, previous_output, None
 
 
 def process_results(doc, results):
@@ -80,25 +80,25 @@ def _text(answer):
     return (answer or "").strip()
 
 
-def _chat(doc, said):
+def _chat(doc, replies):
     chat = []
-    for number, question in enumerate(_questions(doc)[: len(said) + 1]):
+    for number, question in enumerate(_questions(doc)[: len(replies) + 1]):
         pictures = [] if number else [{"type": "image", "url": one} for one in doc_to_visual(doc)]
         content = [*pictures, {"type": "text", "text": question}]
         chat.append({"role": "user", "content": content})
-        if number < len(said):
-            reply = [{"type": "text", "text": _text(said[number])}]
+        if number < len(replies):
+            reply = [{"type": "text", "text": _text(replies[number])}]
             chat.append({"role": "assistant", "content": reply})
     return chat
 
 
-def _as_json(doc, said):
-    asked = _questions(doc)[: len(said) + 1]
-    if not said:
+def _as_json(doc, replies):
+    asked = _questions(doc)[: len(replies) + 1]
+    if not replies:
         return asked[0]
     turns = []
     for number, question in enumerate(asked):
         marker = "" if number else "<image>\n"
         turns.append({"from": "human", "value": f"{marker}{question}"})
-        turns += [{"from": "gpt", "value": reply} for reply in said[number : number + 1]]
+        turns += [{"from": "gpt", "value": reply} for reply in replies[number : number + 1]]
     return json.dumps(turns)

@@ -38,14 +38,14 @@ def logged_run(
     from the protocol's.
     """
     path = raw / logged.file
-    said = dict(_lmms_eval(path) if path.suffix == ".jsonl" else _vlmevalkit(path))
+    answered = dict(_lmms_eval(path) if path.suffix == ".jsonl" else _vlmevalkit(path))
     known = {question.id: question for question in benchmark.questions}
     rollouts = []
-    for name in said.keys() - known.keys():
+    for name in answered.keys() - known.keys():
         raise DataError(f"{path}: question {name!r} is not in benchmark {benchmark.name}")
     for name, question in known.items():
         texts = [*protocol.opening, protocol.asks(question.text)]
-        answers = said.get(name)
+        answers = answered.get(name)
         if answers is None:
             rollouts.append(Rollout(name, list(question.images), [], "not in the log"))
             continue
@@ -69,8 +69,8 @@ def logged_run(
 
 def _lmms_eval(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for row in decode_lines(path, _Sample):
-        told = row.collapse
-        yield told.question_id, [(one["question"], one["answer"]) for one in told.rounds]
+        dialog = row.collapse
+        yield dialog.question_id, [(one["question"], one["answer"]) for one in dialog.rounds]
 
 
 def _vlmevalkit(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
