@@ -49,6 +49,7 @@ def columns(schema, rng, ids):
         "record": np.zeros(count, np.int16),
         "position": np.arange(count).astype(np.int16),
         "tokens": rng.integers(10, 90, count).astype(np.int32),
+        "licence": rng.integers(1, 9, count).astype(np.int16),
         "reason": np.array(["duplicate", "conflict"], dtype=object)[rng.integers(0, 2, count)],
         "category": np.array(["car", "dog", "person"], dtype=object)[rng.integers(0, 3, count)],
         "bbox": [[10.0, 20.0, 100.0, 80.0]] * count,
