@@ -103,7 +103,8 @@ class SortedTurns:
         for first, last in id_ranges(ids, rows=rows):
             slices = []
             for run, images in zip(self._runs, ids, strict=True):
-                start, end = np.searchsorted(images, [first, last + 1])
+                start = np.searchsorted(images, first)
+                end = np.searchsorted(images, last, side="right")
                 slices.append(run.slice(start, end - start))
             piece = pa.concat_tables(slices)
             if len(losers):

@@ -73,6 +73,12 @@ def test_runs_leave_no_file_behind_even_while_they_are_read(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_largest_image_id_a_table_holds_is_not_lost():
+    largest = 2**63 - 1
+    (piece,), _ = sorted_by([dialog(largest, "a", ["yes"])], run_bytes=10**9, rows=5)
+    assert piece["image_id"].to_pylist() == [largest]
+
+
 @given(ids=st.lists(st.lists(st.integers(1, 50), max_size=40), min_size=1, max_size=3))
 def test_ranges_hold_every_image_once_and_about_as_many_turns(ids):
     ranges = id_ranges([np.array(column, np.int64) for column in ids], rows=7)
