@@ -38,7 +38,10 @@ READERS = {
 
 
 class OneLine(ConsoleReporter):
-    """Say how long it will take, then one line per notebook: its seconds, or what stopped it."""
+    """Say how long a run will take, then one line per notebook.
+
+    The line says its seconds, that it is unchanged, or what stopped it.
+    """
 
     def initialize(self, tasks, selected_tasks):
         super().initialize(tasks, selected_tasks)

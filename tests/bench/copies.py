@@ -32,14 +32,14 @@ def shift(record):
         shift(inner)
 
 
-def pieces(content, place, copies):
-    """Yield the bytes of a file with so many copies of its records, which lie at `place`."""
+def pieces(content, keys, copies):
+    """Yield the bytes of a file with so many copies of its records, which lie at `keys`."""
     records = content
-    for key in place:
+    for key in keys:
         around, records = records, records[key]
-    if place:
-        around[place[-1]] = "<HERE>"
-    before, _, after = msgspec.json.encode(content if place else "<HERE>").partition(b'"<HERE>"')
+    if keys:
+        around[keys[-1]] = "<HERE>"
+    before, _, after = msgspec.json.encode(content if keys else "<HERE>").partition(b'"<HERE>"')
     keyed = isinstance(records, dict)
     yield before + (b"{" if keyed else b"[")
     for copy in range(copies):
@@ -52,7 +52,7 @@ def pieces(content, place, copies):
     yield (b"}" if keyed else b"]") + after
 
 
-def place(name):
+def keys_to_records(name):
     """Return the keys that lead to the records of a file; none when they are all that is in it."""
     if name.startswith("visdial"):
         return "data", "dialogs"
@@ -66,7 +66,7 @@ def main():
     for name in FILES:
         content = msgspec.json.decode((corpus / name).read_bytes())
         with replacing(folder / name) as temporary, temporary.open("wb") as file:
-            file.writelines(pieces(content, place(name), copies))
+            file.writelines(pieces(content, keys_to_records(name), copies))
     total = sum((folder / name).stat().st_size for name in FILES)
     print(f"{total / 1e9:.2f} GB")
 
