@@ -76,9 +76,15 @@ def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes`: mappings of one kind are merged, all else is replaced."""
+    """Return `base` with `changes`: mappings of one kind are merged, all else is replaced.
+
+    A change to null takes away what `base` says there, as in Helm's values.
+    """
     merged = dict(base)
     for name, value in changes.items():
+        if value is None and name in base:
+            del merged[name]
+            continue
         present = merged.get(name)
         if isinstance(value, Mapping) and isinstance(present, Mapping):
             same_kind = value.get("kind", present.get("kind")) == present.get("kind")
