@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
+import msgspec
 from tqdm.auto import tqdm
 
-from cocoift.core.files import digest
+from cocoift.core.files import digest, write_bytes
+from cocoift.core.log import whole_lines
 from cocoift.core.parallel import ordered
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.candidates import Candidate, LocalModels, local_candidates
@@ -52,7 +54,8 @@ def evaluate(
 ) -> list[Run]:
     """Roll a model out on every benchmark under every protocol; files go below `folder`.
 
-    A protocol whose replies are about another benchmark's images is left out.
+    A protocol whose replies are about another benchmark's images is left out.  A model that is
+    the same for several seeds, an untuned base, is asked once.
     """
     runs = []
     for benchmark in benchmarks:
@@ -60,17 +63,31 @@ def evaluate(
             name = f"{candidate.name}-{candidate.seed}-{protocol.name}.jsonl"
             file = folder / benchmark.name / name
             key = digest([candidate.key, benchmark.digest, asdict(protocol)])
+            head = Head(key, f"{candidate.name}-{candidate.seed}", protocol.name)
+            _begin_with_another_seed(file, head)
             rollouts = roll_out(
                 benchmark.questions,
                 protocol,
                 candidate.answer,
                 file=file,
-                head=Head(key, f"{candidate.name}-{candidate.seed}", protocol.name),
+                head=head,
                 image_root=benchmark.images,
             )
             names = candidate.name, candidate.seed, protocol.name
             runs.append(Run(benchmark, *names, rollouts, file))
     return runs
+
+
+def _begin_with_another_seed(file: Path, head: Head) -> None:
+    """Begin a rollout file with what the same model answered under another seed, if it did."""
+    first = msgspec.json.encode(head)
+    if file.is_file() and whole_lines(file)[:1] == [first]:
+        return
+    for other in sorted(file.parent.glob(f"*-{head.protocol}.jsonl")):
+        found, *dialogs = whole_lines(other) or [b""]
+        if other != file and head.key.encode() in found:
+            write_bytes(file, b"\n".join([first, *dialogs, b""]))
+            return
 
 
 def evaluate_local(

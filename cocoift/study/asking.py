@@ -38,8 +38,8 @@ def held_out_halves(study: Study) -> "tuple[list[HeldOutRound], list[HeldOutRoun
 def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFrame:
     """Return the gates of every local model on these rounds, with model and seed.
 
-    Those of tuned models are `gates.gate_table`, those of mini's base `mini.language.base_gates`.
-    Empty without local models or rounds.
+    Those of tuned models are `gates.gate_table`, those of a tiny LLaVA
+    `mini.language.base_gates`.  Empty without local models or rounds.
     """
     from cocoift.evaluation.candidates import local_candidates
     from cocoift.evaluation.gates import gate_table
@@ -53,7 +53,7 @@ def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
         for one in local_candidates(study.local_models(seed), models):
             if one.name != "base":
                 table = gate_table(one.answer, rounds, opening=opening, image_root=study.images)
-            elif mini:
+            elif mini and study.preset.tiny_llava:
                 closed = [r.prompt(study.images) for r in rounds if r.is_closed]
                 table = base_gates(one.answer, closed, seed=mini.seed, pixels=mini.pixels)
             else:

@@ -14,6 +14,7 @@ from cocoift.report.evaluation import gate_sentence
 from cocoift.report.html import index_page
 from cocoift.report.tables import LABELS
 from cocoift.study.opened import Study
+from cocoift.study.preset import Preset
 from cocoift.study.runner import notebooks, run_facts
 
 # File, title, text for those who cannot see it.  The first figure is the finding's.
@@ -33,17 +34,26 @@ FIGURES = (
 )  # fmt: skip
 QUESTION = "Does a model still answer open questions after one short answer?"
 PURPOSE = (
-    "The same annotations of the same COCO images are laid out in three ways: as in LLaVA's own "
-    "mixture (a conversation per source, the prompt for a short answer in its first turn only), "
-    "merged into one conversation per image, each turn with its own instruction, and merged with "
-    "the prompt on the terse turns of chats too. One base is tuned on each. Every notebook asks "
-    "one question and answers it at its end."
+    "The same annotations of the same COCO images are laid out in different ways: {layouts}. "
+    "One base is tuned on each. Every notebook asks one question and answers it at its end."
 )
+LAYOUTS = {
+    "mix": "as in LLaVA's own mixture (a conversation per source, the prompt for a short answer "
+    "in its first turn only)",
+    "merged": "merged into one conversation per image, each turn with its own instruction",
+    "instructed": "merged with the prompt on the terse turns of chats too",
+}
 MINI = (
     "Preset {name}: this study draws the pictures and their annotations itself, writes them in the "
     "upstream formats and reads them with the code that reads the real files; the model is a tiny "
     "LLaVA trained from scratch. The numbers show the effect and its mechanism, not LLaVA-1.5's "
     "level. Notebook 05 shows the paper's numbers beside ours."
+)
+ASSEMBLED = (
+    "Preset {name}: the language model is {language}, published and tuned to follow instructions "
+    "by others. It sees through the tower of this study's tiny LLaVA, by a projector that notebook "
+    "00 trained. The study draws the pictures and their annotations itself and writes them in the "
+    "upstream formats."
 )
 REAL = (
     "Preset {name}: real annotation files and images, and the checkpoint {checkpoint}. Notebook 00 "
@@ -58,20 +68,25 @@ def write_index(study: Study) -> None:
     facts = run_facts(preset, reports=reports, root=study.root)
     page = index_page(
         run=facts,
-        notebooks=notebooks(study.root),
+        notebooks=notebooks(study.root, preset.notebooks),
         figures=list(_figures(study)),
         finding=_finding(study),
         texts={
             "question": QUESTION,
-            "purpose": PURPOSE,
-            "provenance": (MINI if preset.mini_coco else REAL).format(
-                name=preset.name, checkpoint=preset.checkpoint
-            ),
+            "purpose": PURPOSE.format(layouts="; ".join(LAYOUTS[one] for one in preset.mixtures)),
+            "provenance": _provenance(preset),
         },
     )
     write_text(reports / "run.json", json.dumps(facts, indent=2) + "\n")
     write_text(reports / "index.html", page)
     print(f"report: {os.path.relpath(reports / 'index.html', study.root)}")
+
+
+def _provenance(preset: Preset) -> str:
+    language = preset.assembly.language if preset.assembly else ""
+    drawn = ASSEMBLED if language else MINI
+    text = drawn if preset.mini_coco else REAL
+    return text.format(name=preset.name, checkpoint=preset.checkpoint, language=language)
 
 
 def _figures(study: Study) -> Iterator[dict[str, str]]:

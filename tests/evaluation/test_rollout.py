@@ -8,7 +8,9 @@ from PIL import Image
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message
-from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.candidates import Candidate
+from cocoift.evaluation.evaluate import evaluate
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import (
     Failure,
@@ -17,7 +19,7 @@ from cocoift.evaluation.protocols import (
     ProtocolSettings,
     read_protocols,
 )
-from cocoift.evaluation.rollout import Head, read_rollouts, roll_out
+from cocoift.evaluation.rollout import Head, read_log, read_rollouts, roll_out
 from cocoift.mini.draw import draw
 from cocoift.mini.facts import facts
 from cocoift.mini.llava import CHAT
@@ -267,3 +269,16 @@ def test_answers_are_those_of_transformers_own_greedy_search(checkpoint, prompts
         text = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
         expected.append(text.strip())
     assert generate(model, processor, prompts[:6], chat=CHAT, new_tokens=12) == expected
+
+
+def test_a_model_that_is_the_same_for_several_seeds_is_asked_once(pictures, tmp_path):
+    questions = Benchmark("mm_vet", "mm_vet", QUESTIONS, pictures, "d")
+    runs, asked = {}, {}
+    for seed, key in ((0, "same"), (1, "same"), (2, "another")):
+        parrot = Parrot()
+        candidate = Candidate("base", seed, parrot, key)
+        [runs[seed]] = evaluate(candidate, [questions], [MULTI], folder=tmp_path / "r")
+        asked[seed] = len(parrot.asked)
+    assert asked == {0: 10, 1: 0, 2: 10}
+    assert runs[1].rollouts == runs[0].rollouts
+    assert read_log(runs[1].file)[0].model == "base-1"
