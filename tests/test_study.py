@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -16,6 +17,7 @@ from cocoift.__main__ import main
 from cocoift.core.files import DataError
 from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.report.html import headline, index_page, notebook_page
+from cocoift.study.index import write_index
 
 
 def notebook(path, *cells, parameters="preset, changes = 'mini', {}"):
@@ -60,6 +62,17 @@ def test_a_preset_states_its_differences_from_the_one_it_extends(preset):
     assert (found.name, found.checkpoint, found.seeds) == ("p", "a", [5])
     assert (found.tuning.rank, found.tuning.alpha, found.tuning.epochs) == (2, 8, 1)
     assert found.work_dir == "data/p" and found.report_dir == "reports/p"
+
+
+def test_null_takes_away_what_a_preset_inherits_and_hides_no_wrong_name(preset):
+    protocols = "{single_round: {}, multi_round: {}, third: {}}"
+    preset(f"checkpoint: a\nseeds: [3]\nevaluation: {{protocols: {protocols}}}\n", "base")
+    gone = "extends: base\nseeds: null\nevaluation: {protocols: {third: null}}\n"
+    found = study.read_preset(preset(gone))
+    assert list(found.evaluation.protocols) == ["single_round", "multi_round"]
+    assert found.seeds == [0]
+    with pytest.raises(DataError, match="unknown field `sedes`"):
+        study.read_preset(preset("extends: base\nsedes: null\n"))
 
 
 def test_changes_win_over_the_preset_and_may_be_the_text_that_papermill_passes(preset):
@@ -252,6 +265,18 @@ def test_the_index_links_notebooks_with_their_questions(tmp_path):
     assert '<a href="00_a.html">Title</a>' in page
     assert "Is it so?" in page
     assert "&lt;mini&gt;" in page and "<mini>" not in page
+
+
+def test_the_index_shows_what_a_report_beside_it_found_for_another_model(root, tmp_path):
+    for name in ("run.json", "tables/scores.csv", "tables/effects.csv", "figures/finding.png"):
+        (tmp_path / "other" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "reports/mini-full" / name, tmp_path / "other" / name)
+    for preset, shown in (("smol", True), ("mini", False)):
+        found = study.read_preset(preset, {"report_dir": str(tmp_path / preset)})
+        write_index(study.Study(root, found))
+        page = (tmp_path / preset / "index.html").read_text(encoding="utf-8")
+        assert ('<a href="../other/index.html">' in page) is shown
+        assert ("The same with the tiny LLaVA" in page) is shown
 
 
 @pytest.fixture

@@ -73,12 +73,14 @@ def index_page(
     figures: Sequence[Mapping[str, str]],
     finding: Mapping[str, Any] | None,
     texts: Mapping[str, str],
+    others: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """Return the index of a run: the finding first, then its notebooks, figures and provenance.
 
     `figures` holds `title`, `alt` and `data`, a `data:` address; the first one belongs to the
     finding.  `finding` holds `conclusion`, `sentence` and `table`, a list of rows by column name;
-    `texts` the page's `question`, its `purpose` and the `provenance` of the data.
+    `texts` the page's `question`, its `purpose` and the `provenance` of the data.  `others` are
+    the reports of other models: `model`, `preset`, `conclusion`, `address`, and `data`, the figure.
     """
     rows = []
     for path in notebooks:
@@ -92,6 +94,7 @@ def index_page(
         rows=rows,
         figures=figures,
         finding=finding,
+        others=others,
         policy=POLICY,
         **texts,
     )

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -59,6 +60,7 @@ REAL = (
     "Preset {name}: real annotation files and images, and the checkpoint {checkpoint}. Notebook 00 "
     "lists the sources that were there."
 )
+_FINDING = "figures/finding.png"
 TUNED_ON = LABELS | {"base": "nothing (base)"}
 
 
@@ -70,7 +72,8 @@ def write_index(study: Study) -> None:
         run=facts,
         notebooks=notebooks(study.root, preset.notebooks),
         figures=list(_figures(study)),
-        finding=_finding(study),
+        finding=_finding(reports),
+        others=list(_others(reports, facts)),
         texts={
             "question": QUESTION,
             "purpose": PURPOSE.format(layouts="; ".join(LAYOUTS[one] for one in preset.mixtures)),
@@ -96,14 +99,38 @@ def _figures(study: Study) -> Iterator[dict[str, str]]:
             yield {"title": title, "alt": alt, "data": data_address(path.read_bytes(), "png")}
 
 
-def _finding(study: Study) -> dict[str, Any] | None:
-    files = [study.tables / name for name in ("scores.csv", "effects.csv")]
-    if not (all(path.is_file() for path in files) and (study.figures / "finding.png").is_file()):
+def _finding(reports: Path) -> dict[str, Any] | None:
+    files = [reports / "tables" / name for name in ("scores.csv", "effects.csv")]
+    if not all(path.is_file() for path in (*files, reports / _FINDING)):
         return None
     scores, effects = (pd.read_csv(path, dtype={"seed": str}) for path in files)
-    found, gates = sentences.finding(scores, effects, labels=TUNED_ON), study.tables / "gates.csv"
+    found, gates = sentences.finding(scores, effects, labels=TUNED_ON), reports / "tables/gates.csv"
     if found and gates.is_file():
         checked = pd.read_csv(gates)
         if not checked.passed.all():
             found["conclusion"] = f"{gate_sentence(checked)} {found['conclusion']}"
     return found
+
+
+def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield what the reports beside this one found for other models."""
+    for path in sorted(reports.parent.glob("*/run.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if _tuned(run) == _tuned(facts) or not (found := _finding(path.parent)):
+            continue
+        picture = data_address((path.parent / _FINDING).read_bytes(), "png")
+        yield {
+            "preset": run["preset"],
+            "model": _tuned(run),
+            "conclusion": found["conclusion"],
+            "address": f"../{path.parent.name}/index.html",
+            "data": picture,
+        }
+
+
+def _tuned(run: dict[str, Any]) -> str:
+    """Return the name of the language model or checkpoint that a run tuned."""
+    parameters = run["parameters"]
+    if assembly := parameters.get("assembly"):
+        return str(assembly["language"])
+    return "the tiny LLaVA" if parameters.get("tiny_llava") else str(parameters["checkpoint"])

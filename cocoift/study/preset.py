@@ -1,7 +1,8 @@
 """Presets: every setting of a run, typed, with its defaults.
 
 The defaults are those of the real study (LLaVA-1.5 on upstream files).  A preset file states its
-differences, from these defaults or from another preset that it `extends`.
+differences, from these defaults or from another preset that it `extends`; null takes away what
+is inherited.
 """
 
 from typing import Literal
