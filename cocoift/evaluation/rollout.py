@@ -105,11 +105,6 @@ def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, li
     return _read(file)[1:]
 
 
-def read_rollouts(file: Path) -> list[Rollout]:
-    """Return the dialogs of a rollout file, the last one of each question."""
-    return read_log(file)[1]
-
-
 def read_log(file: Path) -> tuple[Head, list[Rollout]]:
     """Return a rollout file's head and its dialogs; raises `DataError` when it is damaged."""
     head, dialogs, _ = _read(file)

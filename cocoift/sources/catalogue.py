@@ -52,8 +52,6 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     form: str | None = None
     template: str = "{question}"
     images: Literal["coco", "visual_genome", "both"] = "coco"
-    conversational: bool = False
-    in_mix: bool = False
     optional: bool = False
     published: Published | None = None
     downloads: list[Download] = []

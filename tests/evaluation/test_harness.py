@@ -16,7 +16,7 @@ from cocoift.evaluation.harness import lmms_eval_task
 from cocoift.evaluation.harness.logs import logged_run
 from cocoift.evaluation.harness.tasks import Tasks, write_tasks
 from cocoift.evaluation.protocols import Protocol
-from cocoift.evaluation.rollout import read_rollouts
+from cocoift.evaluation.rollout import read_log
 from cocoift.study import asking, open_study, steps
 
 SHORT = "Is it safe? Answer the question using a single word or phrase."
@@ -142,7 +142,7 @@ def test_lmms_evals_log_comes_back_as_rollouts(out, benchmark, tmp_path):
     assert [(r.question, r.answer, r.by) for r in run.rollouts[0].rounds] == [
         (SHORT, "1 turns", "model"), ("What is it's colour?", "3 turns", "model")
     ]  # fmt: skip
-    assert read_rollouts(run.file) == run.rollouts
+    assert read_log(run.file)[1] == run.rollouts
 
 
 def test_vlmevalkits_predictions_come_back_as_rollouts(out, benchmark, tmp_path):

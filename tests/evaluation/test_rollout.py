@@ -19,7 +19,7 @@ from cocoift.evaluation.protocols import (
     ProtocolSettings,
     read_protocols,
 )
-from cocoift.evaluation.rollout import Head, read_log, read_rollouts, roll_out
+from cocoift.evaluation.rollout import Head, read_log, roll_out
 from cocoift.mini.draw import draw
 from cocoift.mini.facts import facts
 from cocoift.mini.llava import CHAT
@@ -143,7 +143,7 @@ def test_a_run_that_is_stopped_repeats_nothing(pictures, tmp_path):
     dialogs = rolled(pictures, tmp_path, rest)
     assert len(rest.asked) == len(QUESTIONS) - 4
     assert dialogs == rolled(pictures, tmp_path, Parrot(stop_after=0))
-    assert read_rollouts(tmp_path / "r" / "x.jsonl") == sorted(dialogs, key=lambda d: d.images)
+    assert read_log(tmp_path / "r" / "x.jsonl")[1] == sorted(dialogs, key=lambda d: d.images)
 
 
 class Sampler(Parrot):

@@ -267,9 +267,9 @@ def benchmark(scratch, kind, content):
 
 
 def rollout(scratch, content):
-    from cocoift.evaluation.rollout import read_rollouts
+    from cocoift.evaluation.rollout import read_log
 
-    read_rollouts(written(scratch, "rollout.jsonl", content))
+    read_log(written(scratch, "rollout.jsonl", content))
 
 
 def curation(scratch, content):

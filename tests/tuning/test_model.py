@@ -4,13 +4,13 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from torch import nn
+from trainable import trainable_parameters
 
 from cocoift.core.files import DataError
 from cocoift.tuning.adapters import (
     add_adapter,
     load_adapters,
     save_adapter,
-    trainable_parameters,
     using,
 )
 from cocoift.tuning.model import check_quantised, dense, load_model, quantised_modules

@@ -17,6 +17,7 @@ from accelerate.commands import launch
 from msgspec import structs
 from peft import PeftModel
 from safetensors.torch import load_file
+from trainable import trainable_parameters
 from transformers import TrainerCallback
 
 from cocoift.core.files import DataError
@@ -26,7 +27,6 @@ from cocoift.tuning import batches, memory, train
 from cocoift.tuning.adapters import (
     add_adapter,
     load_adapters,
-    trainable_parameters,
     training_log,
 )
 from cocoift.tuning.batches import Collator
