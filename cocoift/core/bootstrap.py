@@ -35,7 +35,7 @@ def ratio_interval(
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile interval of resampled values; those not a number do not count."""
+    """Return the 95 % percentile interval of resampled values, NaNs left out."""
     usable = values[~np.isnan(values)]
     if not len(usable):
         return float("nan"), float("nan")

@@ -53,7 +53,7 @@ def _on_cores(
 
 
 def _ahead(begun: Iterator[Work], count: int) -> Iterator[Work]:
-    """Yield work in order, begun so many pieces ahead of the one that is waited for."""
+    """Yield work in order, submitted up to `count` pieces ahead of the one awaited."""
     waiting: deque[Work] = deque()
     for work in begun:
         waiting.append(work)
@@ -66,7 +66,8 @@ def _ahead(begun: Iterator[Work], count: int) -> Iterator[Work]:
 def _context(module: str) -> multiprocessing.context.BaseContext:
     """Return how processes start: from a server without threads that has imported the module.
 
-    A plain fork would inherit the locks of Arrow's threads; a spawned process imports all anew.
+    A plain fork would inherit the locks of Arrow's threads; a spawned process imports everything
+    again.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

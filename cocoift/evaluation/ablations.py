@@ -54,7 +54,7 @@ class Arm:
 
     @property
     def model(self) -> str:
-        """How tables call the model: by its variant, and its setting if it is asked otherwise."""
+        """The model's name in tables: its variant, and its setting if it is asked differently."""
         as_always = (self.alone, self.after) == (ALONE, AFTER)
         return self.variant.name if as_always else f"{self.variant.name}, {self.setting}"
 
@@ -98,7 +98,7 @@ def arms(
     return found
 
 
-# Models that keep the baseline's data and are asked or trained otherwise, for the ablation `cures`.
+# Models that keep the baseline's data and change how they are asked or trained: ablation `cures`.
 BASELINE, DROPPED, SENTENCE = "baseline", "history dropped", "sentence asked for"
 _FULL_SENTENCE = "Answer in a full sentence."
 _SENTENCE_ALONE, _SENTENCE_AFTER = "sentence_alone", "sentence_after_short"
@@ -107,8 +107,8 @@ _SENTENCE_ALONE, _SENTENCE_AFTER = "sentence_alone", "sentence_after_short"
 def cure_arms(mixtures: Sequence[str]) -> list[Arm]:
     """Return the rival cures of the collapse, on the baseline's data, and the merge itself.
 
-    A cure at inference asks the baseline's model otherwise: without the history, or for a full
-    sentence.  `mixtures` are those that notebook 04 tunes on.
+    A cure at inference changes how the baseline's model is asked: without the history, or for a
+    full sentence.  `mixtures` are those that notebook 04 tunes on.
     """
     mix, last = WHOLE["mix"], Variant(name="last-answer", layout=MIX, loss_on="last")
     every = Layout(prompts="every", sources="apart")

@@ -14,7 +14,7 @@ from cocoift.evaluation.protocols import Prompt
 
 @dataclass(frozen=True)
 class Alike:
-    """Prompts about the same pictures: their common beginning, and how each goes on.
+    """Prompts about the same pictures: the prefix they share, and what follows it in each.
 
     `numbers` are the prompts' places among those asked, `prefix` and `suffixes` token ids.
     """

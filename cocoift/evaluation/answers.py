@@ -119,7 +119,7 @@ def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
 
 
 def _step(messages: Iterable[int], wanted: int) -> int:
-    """Return every how many records to take one for about so many rounds."""
+    """Return the stride over records that samples about `wanted` rounds."""
     return max(1, sum(messages) // 2 // wanted)
 
 

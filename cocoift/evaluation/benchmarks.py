@@ -213,7 +213,7 @@ def read_benchmarks(settings: Mapping[str, BenchmarkFiles], root: Path) -> list[
 def benchmarks_for(
     models: Sequence[str], settings: Mapping[str, BenchmarkFiles], root: Path
 ) -> list[Benchmark]:
-    """Return the benchmarks on disk; raises `DataError` if there is none to put to the models."""
+    """Return the benchmarks on disk; raises `DataError` if there is none to ask the models."""
     found = read_benchmarks(settings, root)
     if models and not found:
         places = ", ".join(str(root / files.questions) for files in settings.values())

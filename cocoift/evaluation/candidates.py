@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Rollouts of code that answers differently are not reused; raise it with such a change.
+# Raise it when the answering code changes its results: older rollouts are then not reused.
 _VERSION = 2
-# Dense weights must leave room for so many questions at once.
+# Dense weights must leave room for a batch of this many questions.
 _FEWEST = 8
 
 

@@ -134,7 +134,7 @@ PAPERS_DIALOG = change("mix", FIGURE_1).minus(change("merged", FIGURE_1))
 
 
 def headline(models: Sequence[str]) -> list[Contrast]:
-    """Return the contrasts that notebook 05 tells: changes, their difference, model on model."""
+    """Return the contrasts that notebook 05 reports: changes, their difference, model on model."""
     return [
         *map(change, models),
         LAYOUT,

@@ -70,7 +70,8 @@ def states(text: str, part: str) -> float:
     `redder`.  Plurals state their singular and the other way round, numbers are words or digits,
     hyphens part words (`ten-pound` states `ten`, `a green-covered book` a green book), sizes and
     places have two names (`upper left`), signs and thousands belong to their number: `5` is not
-    `-5`, `12` not `12,000`.  What the same clause denies shortly before is not stated.
+    `-5`, `12` not `12,000`.  What a negation just before it in the same clause denies is not
+    stated.
     """
     wanted = _words(part)
     if not wanted:

@@ -56,7 +56,7 @@ class OfflineJudge(Judge):
         """Return one verdict per answer."""
         found = []
         for question, answer in zip(questions, answers, strict=True):
-            # Statements about several pictures cannot be told apart.
+            # With several pictures, no statement can be assigned to one of them.
             claims = None
             if self.claims is not None and len(question.images) == 1:
                 claims = self.claims(question.images[0], answer)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from cocoift.core.bootstrap import image_draws, interval, ratio_interval
 from cocoift.core.text import PROMPT_PATTERN
 
-# An answer of so many words or fewer is short; to a free question it counts as collapsed.
+# An answer of at most this many words is short; to a free question it counts as collapsed.
 SHORT_WORDS = 3
 
 

@@ -42,7 +42,7 @@ class Failure:
     reason: str
 
 
-# Puts conversations to a model and yields (number, reply) in any order.
+# Sends conversations to a model and yields (number, reply) in any order.
 Answerer = Callable[[Sequence[Prompt]], Iterable[tuple[int, str | Failure]]]
 
 

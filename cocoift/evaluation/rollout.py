@@ -72,7 +72,7 @@ def roll_out(
 ) -> list[Rollout]:
     """Put every question under a protocol and return the dialogs, in the questions' order.
 
-    A file with another head is begun anew.  A dialog that failed is asked again by the next run,
+    A file with another head is overwritten.  A dialog that failed is asked again by the next run,
     and the failed round never enters a history.  Raises `DataError` for a damaged file or a
     picture that cannot be opened.
     """
@@ -97,7 +97,7 @@ def roll_out(
 
 
 def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, list[Round]]]:
-    """Return a file's dialogs and opening rounds; begin it anew if its head is another one."""
+    """Return a file's dialogs and opening rounds; start it over if its head differs."""
     first = msgspec.json.encode(head)
     if not file.is_file() or whole_lines(file)[:1] != [first]:
         write_bytes(file, first + b"\n")

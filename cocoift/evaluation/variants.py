@@ -14,7 +14,7 @@ from cocoift.merge.export import write_mixture
 from cocoift.merge.layouts import LAYOUTS, MERGED, Layout, records
 from cocoift.sources.base import decode
 
-# Mixtures written by code that lays them out differently are not reused; raise it with a change.
+# Raise it when the layout code changes: older mixtures are then not reused.
 _VERSION = 1
 # The source whose upstream file answers every question twice, in a phrase and in a sentence.
 _TWICE = "gqa"
@@ -26,7 +26,7 @@ class Variant:
     """What to train on: `share` of the images in `layout`, the others as in `merged`.
 
     `answers` keeps GQA alone of the short-answer sources, with its short answers or its full
-    sentences; `images` trains on so many images only, `None` on all; `loss_on` is the recipe's.
+    sentences; `images` limits how many images train (`None`: all); `loss_on` is the recipe's.
     """
 
     name: str
@@ -59,7 +59,7 @@ def variant_records(
     image_dir: str,
     sentences: Mapping[str, str],
 ) -> Iterator[Record]:
-    """Yield the records of a variant; which images get its layout goes by hashes of their ids.
+    """Yield the records of a variant; hashes of the image ids decide which get its layout.
 
     So a larger share holds the images of a smaller one.  `sentences` maps GQA's question ids to
     full answers.

@@ -11,7 +11,7 @@ from typing import Any
 from cocoift.core.files import inside
 from cocoift.sources.catalogue import Entry
 
-# Records are looked for within so many bytes around a match; a larger one is shown in part.
+# How many bytes around a match are searched for its record; a larger record is shown in part.
 _WINDOW = 20_000
 _TRIES = 50
 # Fields that number images, in the upstream formats.

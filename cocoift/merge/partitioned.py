@@ -55,7 +55,7 @@ class MergeReport:
 
 @dataclass(frozen=True, kw_only=True)
 class MergeInputs:
-    """What a merge goes by besides the turns.
+    """What decides a merge besides the turns.
 
     `tokenizer_file` counts tokens (`None`: estimated); `curated` are the turns that a person took
     out, by image.

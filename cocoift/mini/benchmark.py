@@ -40,7 +40,7 @@ def benchmark_scenes(seed: int, *, pixels: int, count: int) -> dict[str, Scene]:
 def graded_scenes(*, pixels: int) -> dict[str, Scene]:
     """Return the scenes of the hand-graded answers in `data/judge_trust.json`.
 
-    They were the benchmark's until its scenes were drawn anew.
+    They were the benchmark's until its scenes were redrawn.
     """
     scenes = sample_scenes(40, seed=8_000_009, pixels=pixels)
     return {f"graded_{number:03d}.jpg": scene for number, scene in enumerate(scenes)}

@@ -43,7 +43,7 @@ def describe(
 
 
 def told_facts(scene: Scene, description: str) -> list[tuple[str, bool]]:
-    """Return which facts of a scene a description tells, as (fact, whether told) pairs.
+    """Return which facts of a scene a description states, as (fact, whether stated) pairs.
 
     Each thing gives three: its category is named; it is named with its colour (`red car`); and a
     sentence that names it so gives its place.  The scene gives one: as many things are told as

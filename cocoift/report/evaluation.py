@@ -126,7 +126,7 @@ def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
 
 def gate_sentence(gates: pd.DataFrame) -> str:
-    """Say whether the instrument passes its gates, and which of them it does not."""
+    """Say whether the models pass the gates, and which gates fail."""
     if gates.empty:
         return "There are no gates: no local model is evaluated, or nothing was merged to hold out."
     failed = gates[~gates.passed.astype(bool)]

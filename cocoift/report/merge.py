@@ -138,7 +138,7 @@ def example_records(path: Path, *, count: int) -> list[Record]:
 
 
 def mixtures_rounds(folder: Path, names: Iterable[str]) -> pd.DataFrame:
-    """Return the rounds of several mixtures in one table, told apart by `mixture`."""
+    """Return the rounds of several mixtures in one table, with a column `mixture`."""
     frames = [record_rounds(folder / f"{name}.parquet").assign(mixture=name) for name in names]
     return pd.concat(frames, ignore_index=True)
 

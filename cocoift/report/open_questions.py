@@ -26,7 +26,7 @@ NOT_MEASURED = "This run did not measure it."
 class OpenQuestion:
     """A question, the paper's answer, this run's, where it is computed, and what stays open.
 
-    `cell` is a page and heading of the report: `07_ablations.html#Would-full-sentences-do?`.
+    `cell` is a page and heading of the report: `07_ablations.html#Would-full-sentences-be-enough?`.
     """
 
     question: str

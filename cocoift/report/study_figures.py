@@ -132,7 +132,7 @@ def lengths_by_protocol(
 def length_curves(
     answers: pd.DataFrame, *, models: Mapping[str, str], protocols: Mapping[str, str]
 ) -> Figure:
-    """Show the share of answers of at most so many words: a panel per model, a line a protocol."""
+    """Show the cumulative share of answers by words: a panel per model, a line per protocol."""
     title = "Share of answers up to a length"
     figure, axes = new_axes(3.8 * len(models), 3.4, title=title, columns=len(models))
     for ax, (model, label) in zip(axes, models.items(), strict=True):

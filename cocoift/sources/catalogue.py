@@ -1,4 +1,4 @@
-"""The catalogue of sources, `data/sources.yaml`, and what of it is on disk."""
+"""The catalogue of sources, `data/sources.yaml`, and which of its files are on disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

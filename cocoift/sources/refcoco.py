@@ -61,7 +61,7 @@ class _PlainUnpickler(pickle._Unpickler):
 def refcoco(*, refs: Path, instances: Path) -> Iterator[Dialog | Drop]:
     """Yield the referred regions of each image as one dialog that alternates between them.
 
-    A region is found by each of its expressions but the longest, and then described by that one;
+    All of a region's expressions but the longest ask for its box, and the longest describes it;
     regions with one expression are described and found in turn.  So every expression is used, no
     two answers contradict each other, and no question gives a later answer away.
 

@@ -24,7 +24,7 @@ def device() -> str:
 def speed(seconds: float = 1.0) -> float:
     """Return how fast this machine multiplies matrices, in billion float32 operations a second.
 
-    Measured on all cores for about so many seconds.  The time of a training follows it.
+    Measured on all cores for about `seconds`.  Training times scale with it.
     """
     import numpy as np
 
@@ -40,7 +40,7 @@ def speed(seconds: float = 1.0) -> float:
 def forecast(reports: Path) -> str:
     """Say how long a whole run into a report folder will take here; nothing where it is unknown.
 
-    It goes by the run whose `run.json` is in the folder, committed or this machine's own.
+    It scales the run whose `run.json` is in the folder, committed or this machine's own.
     """
     path = reports / "run.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -55,7 +55,7 @@ def write_inputs(study: Study) -> Path:
 
 
 def merge_inputs(study: Study) -> MergeInputs:
-    """Return the rules, images, tokenizer and decisions that the merge goes by."""
+    """Return the rules, images, tokenizer and decisions that the merge follows."""
     return MergeInputs(
         rules=study.preset.merge,
         scope=study.scope(),

@@ -46,7 +46,7 @@ def add_adapter(
     """Return the model with a fresh adapter: LoRA on its language model, projector in full.
 
     The defaults are LLaVA-1.5's; with rank 0 the projector trains alone (stage one).  Everything
-    else is frozen, and stays in the precision it was loaded in; what trains is float32.
+    else is frozen, and stays in the precision it was loaded in; trainable weights are float32.
     """
     config = LoraConfig(
         r=max(rank, 1),
@@ -58,8 +58,8 @@ def add_adapter(
     )
     with _without_advice():
         adapted = get_peft_model(model, config)
-    # With checkpointing, transformers lets all embeddings ask for gradients, the tower's too: it
-    # would be differentiated, and run twice, for nothing.
+    # With checkpointing, transformers makes all embeddings require gradients, the tower's too:
+    # backpropagation would then run through it, twice, for nothing.
     tower = model.model.vision_tower
     tower.forward = torch.no_grad()(tower.forward)
     for parameter in adapted.parameters():
@@ -86,7 +86,8 @@ def save_adapter(
     notes: Mapping[str, str] | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Save adapter and projector together in safetensors; an earlier one stays until this is whole.
+    """Save adapter and projector together in safetensors; an earlier one stays until this one is
+    complete.
 
     `notes` are texts to save beside them, by file name; `weights` the model's, where it holds only
     a share of them itself.  Raises `DataError` when the folder cannot be written, e.g. because the
@@ -117,7 +118,7 @@ def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Pa
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silence what peft says of names that transformers 6 will drop."""
+    """Silence peft's warnings about names that transformers 6 will drop."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
@@ -125,7 +126,7 @@ def _without_advice() -> Iterator[None]:
 
 @contextmanager
 def using(model: PeftModel, adapter: str | None) -> Iterator[PeftModel]:
-    """Answer with one of the loaded adapters, or with the base itself (`None`)."""
+    """Use one of the loaded adapters, or the base itself (`None`), inside the block."""
     if adapter is None:
         with model.disable_adapter():
             yield model
@@ -143,6 +144,6 @@ def training_log(adapter: Path) -> dict[str, Any]:
 
 
 def notes_of(adapter: Path) -> dict[str, Any]:
-    """Return what is noted beside an adapter; nothing where there is none."""
+    """Return the notes beside an adapter; empty where there are none."""
     path = adapter / NOTES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""Stage one: a base's projector learns to put a picture into the language model's terms.
+"""Stage one: a base's projector learns to map image features into the language model's embeddings.
 
 As in LLaVA's first stage, on captions and short questions: the projector trains alone, language
 model and tower stay as they are.
@@ -20,9 +20,9 @@ _STAMP = "aligned.txt"
 def align(training: Training, out: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     """Train the projector of `training.checkpoint`, and write the base with it to `out`.
 
-    The recipe is an `AlignmentRecipe.tuning()`.  A base that the same training left is kept, an
-    interrupted training resumes, and its log stays in `training.adapter`.  In float32 the base
-    holds the projector bit for bit.  Raises what `train` raises.
+    The recipe is an `AlignmentRecipe.tuning()`.  A base left by the same training is kept, an
+    interrupted one resumes, and its log stays in `training.adapter`.  In float32 the base holds the
+    projector bit for bit.  Raises what `train` raises.
     """
     made = f"{training.key()} {dtype}"
     stamp = out / _STAMP

@@ -20,7 +20,7 @@ from cocoift.tuning.chat import IGNORED, Sample
 # Supervised tokens of sources that are in no catalogue count as `other`.
 LOSS_FORMS = (*FORMS, "other")
 
-# Samples are sorted by length within groups of about so many batches: wide enough to waste little
+# Samples are sorted by length within groups of about this many batches: wide enough to waste little
 # padding, narrow enough that an epoch does not run through the lengths in order.
 _GROUP = 64
 

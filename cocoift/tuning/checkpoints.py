@@ -28,7 +28,7 @@ def export(
 ) -> Path:
     """Merge an adapter into its base in full precision, for vLLM or transformers to load.
 
-    What is served is what was trained: this chat (LLaVA-1.5's if none is given), where the
+    The export serves what was trained: this chat (LLaVA-1.5's if none is given), where the
     hub's template leaves out `</s>`, and pictures padded to squares, where the base's processor
     crops them.  The adapter learnt beside four-bit weights; merged into the exact ones its answers
     can differ a little, as with any QLoRA export.  Raises `DataError` when either part is missing.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Records that one task encodes; a mixture of no more is encoded here, in a second.
 _CHUNK = 5_000
-# Samples of code that encodes differently are not reused; raise it with such a change.
+# Raise it when the encoding changes: older samples are then not reused.
 _VERSION = 1
 
 
@@ -63,8 +63,8 @@ def split_images(
 ) -> ImageSplit:
     """Draw `held_out` images of a mixture, and up to `train` others (null: all of them).
 
-    The draw goes by hashes of image names, so every mixture of the same images, on every
-    machine, is split alike.  Raises `DataError` when the mixture is absent or has too few images.
+    Hashes of image names decide, so every mixture of the same images is split alike on every
+    machine.  Raises `DataError` when the mixture is absent or has too few images.
     """
     names = {Path(name).name: name for name in _column(mixture, "image")}
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())

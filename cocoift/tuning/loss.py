@@ -22,7 +22,7 @@ from cocoift.tuning.recipe import Training
 
 
 def last_whole(run: Path) -> str | None:
-    """Return the newest checkpoint below `run` that was written to its end."""
+    """Return the newest complete checkpoint below `run`."""
     whole = [path.parent for path in run.glob("checkpoint-*/whole")]
     newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     return None if newest is None else str(newest)
@@ -44,7 +44,7 @@ def token_losses(
 class LossByForm(Trainer):
     """transformers' Trainer, with the output layer on supervised positions only.
 
-    The loss is the mean over the supervised tokens of an optimiser step, on whatever devices;
+    The loss is the mean over the supervised tokens of an optimiser step, across all devices;
     every step logs it by form too, with the tokens and seconds so far.
     """
 
@@ -109,7 +109,7 @@ class LossByForm(Trainer):
         return 0
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save a checkpoint and mark it whole; a failure leaves the older ones."""
+        """Save a checkpoint and mark it complete; if that fails, the older ones stay."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         try:
             super()._save_checkpoint(model, trial)

@@ -129,7 +129,7 @@ def _cache(model: LlavaForConditionalGeneration) -> float:
 
 
 def dense_fits(model: LlavaForConditionalGeneration, *, prompts: int, free: int) -> bool:
-    """Tell whether a four-bit model can be made dense and still answer so many prompts at once.
+    """Tell whether a four-bit model can be made dense and still answer `prompts` prompts at once.
 
     `free` is in bytes.
     """
@@ -151,7 +151,7 @@ def available(device: Device) -> int:
 
 
 def check_fits(memory: Memory, free: int) -> None:
-    """Raise `DataError`, naming the largest part and its knob, if a training cannot fit."""
+    """Raise `DataError`, naming the largest part and its setting, if a training cannot fit."""
     if memory.total <= free:
         return
     knobs = {

@@ -55,7 +55,7 @@ def load_processor(checkpoint: str | Path) -> LlavaProcessor:
     check_files(checkpoint)
     try:
         processor = AutoProcessor.from_pretrained(checkpoint)
-        # On its own: told to the processor, the backend would be set on the tokenizer too.
+        # Loaded separately: given to the processor, `backend` would reach the tokenizer too.
         processor.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         return processor
     except (OSError, ValueError) as error:
@@ -157,7 +157,7 @@ def release() -> None:
 
 
 def use_threads(count: int) -> None:
-    """Compute with so many threads from here on: for one of several processes side by side."""
+    """Compute with this many threads from now on, in one of several parallel processes."""
     torch.set_num_threads(count)
 
 

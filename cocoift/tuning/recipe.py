@@ -12,7 +12,7 @@ from cocoift.core.files import digest, sha256
 from cocoift.core.schema import Settings
 from cocoift.tuning.chat_formats import ChatFormat
 
-# Adapters trained by code that trains differently count as absent; raise it with such a change.
+# Raise it when the training code changes its results: older adapters then count as absent.
 _VERSION = 2
 
 
@@ -22,8 +22,8 @@ class TuningRecipe(Settings, frozen=True):
     Source: `scripts/v1_5/finetune_lora.sh` in haotian-liu/LLaVA.  `records_per_step` is the
     global batch, counted in records of the merged mixture; `batch_tokens` is what one device
     holds at once, padding included: gradients are accumulated over as many batches as that takes.
-    `loss_on` trains on every answer of a record or on its last one alone.  `save_steps` is what an
-    interruption may cost at most.
+    `loss_on` trains on every answer of a record or on its last one alone.  `save_steps` is the
+    number of steps between checkpoints.
     """
 
     rank: int = 128
@@ -44,9 +44,10 @@ class TuningRecipe(Settings, frozen=True):
     workers: int = 4
 
     def steps(self, records: int) -> int:
-        """Return the optimiser steps for a merged mixture of so many records, rounded down.
+        """Return the optimiser steps for a merged mixture of this many records, rounded down.
 
-        No record is lost by that: an epoch is divided into so many steps, whatever is in each.
+        No record is lost: an epoch is divided into that many steps, however many records each
+        takes.
         """
         return max(1, records * self.epochs // self.records_per_step)
 
@@ -115,9 +116,9 @@ class Training:
     forms: Mapping[str, str] = field(default_factory=dict)
 
     def key(self) -> str:
-        """Return a digest of all that determines the adapter: files by content, settings."""
+        """Return a digest of everything that determines the adapter: file contents and settings."""
         settings = structs.asdict(self.recipe) | {"version": _VERSION, "steps": self.steps}
-        for name in ("workers", "save_steps"):  # how it is run, not what comes out
+        for name in ("workers", "save_steps"):  # these do not change the result
             del settings[name]
         settings |= {"seed": self.seed, "chat": asdict(self.chat), "device": self.device}
         settings |= {"image_tokens": self.image_tokens, "context_tokens": self.context_tokens}
@@ -127,7 +128,7 @@ class Training:
 
 
 def weights_digest(checkpoint: str) -> list[str] | str:
-    """Return what stands for a checkpoint in keys: its weights' SHA-256, or a hub's name for it."""
+    """Return what identifies a checkpoint in keys: its weights' SHA-256, or a hub's name for it."""
     return [sha256(path) for path in sorted(Path(checkpoint).glob("*.safetensors"))] or checkpoint
 
 

@@ -41,7 +41,7 @@ def samples(
 
     def encoded(record: Record) -> Sample:
         whole = encode(record, tokenizer=tokenizer, image_tokens=image_tokens, chat=chat)
-        # A list of Python integers takes ten times the room, which matters at 665,000 records.
+        # A list of Python integers takes ten times the memory, which matters at 665,000 records.
         return replace(whole, input_ids=np.asarray(whole.input_ids, np.int32))
 
     opening = [Message("human", f"{IMAGE_MARKER}\n")]

@@ -63,7 +63,7 @@ def training_set(training: Training, processor: LlavaProcessor) -> TrainingSet:
 
 
 def planned(data: TrainingSet, training: Training, *, processes: int = 1) -> Plan:
-    """Return the batches of a training on so many devices."""
+    """Return the batches of a training on `processes` devices."""
     return plan_batches(
         data.lengths,
         steps=training.steps,
@@ -90,7 +90,7 @@ def needed_memory(training: Training, data: TrainingSet, plan: Plan) -> Memory:
 
 
 def train(training: Training, *, show_progress: bool = True) -> Path:
-    """Train one adapter and return its folder; go on from the last checkpoint if there is one.
+    """Train one adapter and return its folder; resume from the last checkpoint if there is one.
 
     An adapter that the same training left is kept.  `training.json` in its folder holds the log.
     Raises `DataError` for input that cannot train, a GPU that is not there, too little memory,

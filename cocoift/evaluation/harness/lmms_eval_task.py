@@ -7,7 +7,7 @@ question.  Interfaces: lmms-eval 0.7, `api/task.py`, and `generate_until_multi_r
 
 import json
 
-# An answer of so many words or fewer to an open question counts as collapsed.
+# An answer of at most this many words to an open question counts as collapsed.
 SHORT_WORDS = 3
 
 
