@@ -71,7 +71,7 @@ def bad_images(names: Iterable[str], root: Path) -> list[BadImage]:
 
 
 def mean_colour(mean: Sequence[float]) -> tuple[int, int, int]:
-    """Return a processor's `image_mean` (0 to 1 per channel) as a colour, cut to whole values."""
+    """Return a processor's `image_mean` (0 to 1 per channel) as a colour, rounded down."""
     red, green, blue = (int(value * 255) for value in mean)
     return red, green, blue
 

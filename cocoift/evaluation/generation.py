@@ -32,7 +32,7 @@ def generate(
     """Return the model's greedy answers, in the order asked, at most `new_tokens` long each.
 
     An answer is the same as if it had been asked alone.  Several pictures of one question are
-    shown side by side, since LLaVA-1.5 was trained on one picture a conversation.
+    shown side by side, since LLaVA-1.5 was trained on one picture per conversation.
     """
     tokenizer = processor.tokenizer
     answers = [""] * len(asked)
@@ -74,10 +74,10 @@ def margins(
 ) -> list[float]:
     """Return how much likelier each first answer begins than the second, in nats.
 
-    `answers` holds two answers for each question.  Compared are the log-probabilities of the
-    first token in which the two differ (their end included), given the prompt and what both
-    begin with: above 0 the model starts the first one rather.  Raises `ValueError` where both
-    are the same.
+    `answers` holds two answers for each question.  It compares the log-probabilities of the first
+    token in which the two differ (their end included), given the prompt and their common beginning:
+    above 0 the model is likelier to start the first one.  Raises `ValueError` where both are the
+    same.
     """
     tokens = image_tokens(model.config)
     settings = {"tokenizer": processor.tokenizer, "image_tokens": tokens, "chat": chat}
@@ -141,7 +141,7 @@ def _steps(
         going = (chosen != end).nonzero().flatten()
         if not len(going):
             break
-        if len(going) < len(running):  # answers that ended cost nothing more
+        if len(going) < len(running):  # finished answers cost nothing more
             cache.batch_select_indices(going)
             chosen, mask, positions = chosen[going], mask[going], positions[going]
             running = [running[row] for row in going.tolist()]

@@ -41,7 +41,7 @@ def history_sets(
 
 
 def history_worth(training: Training) -> dict[str, float]:
-    """Return a tuned model's loss on later answers about the training's images, in nats a token.
+    """Return a tuned model's loss on later answers about the training's images, in nats per token.
 
     Keys: seed, with_history, without, answers; losses are missing where there are no such answers.
     Raises `DataError` when mixture or adapter are not there.

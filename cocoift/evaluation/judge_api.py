@@ -1,7 +1,7 @@
 """A judge behind an OpenAI-compatible endpoint: asked once, paid once, remembered.
 
 Replies are kept in an SQLite file under a digest of everything that determines them, so a run
-that is stopped, or repeated with more questions, asks only for what it has not got.
+that is stopped, or repeated with more questions, requests only what is missing.
 """
 
 import re
@@ -128,7 +128,7 @@ def _key(settings: JudgeSettings, call: _Call, attempt: int) -> str:
 def _calls(
     settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str]
 ) -> list[_Call]:
-    """Return the calls to make; equal texts are asked once a repeat, whichever model said them."""
+    """Return the calls to make; equal texts are asked once per repeat, whoever said them."""
     return [
         _Call(place, repeat, prompt_text(settings.prompt, question, answer))
         for place, (question, answer) in enumerate(zip(questions, answers, strict=True))

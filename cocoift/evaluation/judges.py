@@ -1,7 +1,7 @@
 """Judges: an answer gets a verdict in [0, 1], or none with the reason.
 
 The reference judge is offline and deterministic: it looks for the wanted facts in an answer and,
-for mini's scenes, takes off for stated facts that are wrong.  `reference_verdict` says what it
+for mini's scenes, deducts for stated facts that are wrong.  `reference_verdict` says what it
 cannot see.  The judge behind an endpoint is in `judge_api`.
 """
 

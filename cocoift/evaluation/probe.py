@@ -63,7 +63,7 @@ def probe(
 ) -> pd.DataFrame:
     """Return one row per question and protocol: model, seed, protocol, question_id, image, margin.
 
-    `margin` is in nats: above 0 the model starts the short answer rather than the full one
+    `margin` is in nats: above 0 the model is likelier to start the short answer than the full one
     (`generation.margins`).  Questions whose opening round failed are left out.  A model
     behind an endpoint shows no log-probabilities and gives an empty table.
     """

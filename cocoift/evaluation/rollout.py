@@ -1,7 +1,7 @@
 """Rollouts: every question of a benchmark put to a model under a protocol, every round saved.
 
-A rollout file is JSON, one line a dialog, and only ever grows: a run that was
-killed resumes and asks nothing twice.
+A rollout file is JSON Lines, one line per dialog, and only ever grows: a killed run resumes and
+asks nothing twice.
 """
 
 from collections.abc import Callable, Iterator, Sequence

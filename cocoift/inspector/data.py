@@ -74,7 +74,7 @@ class ByImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which images to go through; what is empty does not restrict."""
+    """Which images to step through; an empty field does not restrict."""
 
     source: str = ""
     form: str = ""
@@ -128,7 +128,7 @@ class Inspection:
         )
 
     def images(self, chosen: Filter, *, flagged: Collection[int] = ()) -> np.ndarray:
-        """Return the ids of the images that a filter lets through, sorted.
+        """Return the ids of the images that match a filter, sorted.
 
         `flagged` are the images with a flagged turn.  Text is searched in instructions and answers.
         """

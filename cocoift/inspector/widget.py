@@ -63,7 +63,7 @@ class Inspector:
         self.show(int(self.ids[0]))
 
     def show(self, image_id: int) -> None:
-        """Show an image of the set, whether the filter lets it through or not.
+        """Show an image of the set, whether it matches the filter or not.
 
         An id that is not in the set leaves the image as it is and says so in the status line.
         """
@@ -86,24 +86,24 @@ class Inspector:
         self._say("")
 
     def next(self) -> None:
-        """Show the next image the filter lets through, after the last one the first."""
+        """Show the next image that matches the filter, after the last one the first."""
         if len(self.ids):
             place = int(self.ids.searchsorted(self.image_id, side="right"))
             self.show(int(self.ids[place % len(self.ids)]))
 
     def previous(self) -> None:
-        """Show the previous image the filter lets through, before the first one the last."""
+        """Show the previous image that matches the filter, before the first one the last."""
         if len(self.ids):
             place = int(self.ids.searchsorted(self.image_id, side="left"))
             self.show(int(self.ids[place - 1]))
 
     def random(self) -> None:
-        """Show any image the filter lets through."""
+        """Show a random image that matches the filter."""
         if len(self.ids):
             self.show(int(random.choice(self.ids)))
 
     def choose(self, chosen: Filter) -> None:
-        """Take a filter into use; show its first image, or say that it lets none through."""
+        """Apply a filter; show its first image, or say that none matches."""
         self.ids = self.inspection.images(chosen, flagged=self.flags.keys())
         if len(self.ids) and self.image_id not in self.ids:
             self.show(int(self.ids[0]))

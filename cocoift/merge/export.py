@@ -45,7 +45,7 @@ class Task:
 def write_mixture(records: Iterable[Record], folder: Path, *, name: str) -> dict[str, int]:
     """Write `<name>.json`, `<name>.parquet` and `<name>_messages.parquet`; return what was counted.
 
-    The JSON is LLaVA's list of records, one a line; the messages are TRL's conversational
+    The JSON is LLaVA's list of records, one per line; the messages are TRL's conversational
     vision format (`messages` with typed content, `images` as paths).  Every record is checked.
     """
     iterator = iter(records)

@@ -41,7 +41,7 @@ class HubDataset:
 def write_hub_dataset(dataset: HubDataset, out: Path) -> Path:
     """Write a folder that `datasets.load_dataset` reads and `hf upload` takes; return it.
 
-    A config a mixture, `data/<mixture>/train-*.parquet` each, and the card of the merged set.
+    One config per mixture, `data/<mixture>/train-*.parquet` each, and the card of the merged set.
     Raises `DataError` for a mixture or a picture that is not there, and for a folder that holds
     something already; nothing is written then.
     """

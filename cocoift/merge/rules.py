@@ -23,7 +23,7 @@ CLOSED_FORMS = frozenset({"phrase", "number", "yes_no", "choice"})
 # Turns, each with the tokens it costs in a record; and each with the reason why it was dropped.
 Costed = list[tuple[Turn, int]]
 Dropped = list[tuple[Turn, str]]
-# What tells a turn from the others of its image: source, dialog, round.
+# What identifies a turn of an image: source, dialog, round.
 TurnKey = tuple[str, str, int]
 
 

@@ -188,7 +188,7 @@ def _runs(mask: np.ndarray) -> list[int]:
 
 
 def _captions(world: World, scenes: tuple[Scene, ...], split: str) -> Iterator[dict[str, Any]]:
-    """Yield five captions an image; some have stray blanks or line breaks, some no full stop."""
+    """Yield five captions per image; some have stray blanks or line breaks, some no full stop."""
     rng = world.rng(f"captions/{split}")
     for scene in scenes:
         for number in range(5):

@@ -20,7 +20,7 @@ def _percent(row: pd.Series) -> str:
 
 
 def dose_sentence(table: pd.DataFrame, ends: pd.DataFrame, metric: str) -> str:
-    """Say how collapse and the change of the score go with the share of images as in `mix`.
+    """Say how collapse and the change of the score depend on the share of images as in `mix`.
 
     `ends` is the effect on collapse of the last dose against the first.
     """
@@ -126,7 +126,7 @@ def images_sentence(table: pd.DataFrame, effects: pd.DataFrame, metric: str) -> 
 
 
 def openings_sentence(table: pd.DataFrame) -> str:
-    """Say what each kind of opening does to each model, at one round and at the most."""
+    """Say what each kind of opening does to each model, after one round and after the most."""
     rows = table[(table.seed == "all") & (table.metric == COLLAPSE)]
     parts = []
     for model, own in rows.groupby("model", sort=False):

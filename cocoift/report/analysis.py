@@ -215,7 +215,7 @@ def first_turn_shares(turns: pd.DataFrame) -> tuple[float, float]:
 
 
 def mixture_table(turns: pd.DataFrame) -> pd.DataFrame:
-    """Return per group: records, rounds a record, median answer words in first and later rounds.
+    """Return per group: records, rounds per record, median answer words in first and later rounds.
 
     `all_answers_short` is the share of multi-round records whose answers all have three words or
     fewer: the homogeneity that teaches a model to stay short.

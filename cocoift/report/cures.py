@@ -40,7 +40,7 @@ def cost_table(
     """Return what each cure costs: cure, trained_tokens, tokens, history.
 
     `trained_tokens` are those of answers that carry loss and `tokens` all that one training reads,
-    in percent of the baseline's, over all seeds; `history` is by how many nats a token later
+    in percent of the baseline's, over all seeds; `history` is by how many nats per token later
     answers of held-out conversations are predicted worse without it (`history.history_worth`).
     """
 
@@ -110,7 +110,7 @@ def cures_sentence(
     lost = costs.set_index("cure").history.get(DROPPED, 0.0)
     parts.append(
         f"Without the history, later answers of held-out conversations are predicted {lost:+.2f} "
-        "nats a token worse: whatever a question refers back to is gone."
+        "nats per token worse: whatever a question refers back to is gone."
     )
     return " ".join(parts)
 

@@ -50,10 +50,10 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def show(figure: Figure, path: Path, *, alt: str) -> HTML:
-    """Save a figure as PNG and return it for display, with a text for those who cannot see it.
+    """Save a figure as PNG and return it for display, with an alternative text.
 
-    256 colours are enough for a figure and take a third of the space, three times: in the file, in
-    the notebook and in its page.
+    256 colours are enough for a figure and take a third of the space in the file, the notebook and
+    its page.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")

@@ -42,7 +42,7 @@ def notebook_page(notebook: nbformat.NotebookNode, *, title: str) -> str:
 
 
 def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return an executed notebook whose widgets give way to the static output beside them.
+    """Return an executed notebook whose widgets are replaced by the static output beside them.
 
     A widget without its kernel shows nothing, so one without static output, such as a progress
     bar, is left out.  The notebook is changed in place.

@@ -63,8 +63,8 @@ def dialog_sentence(effects: pd.DataFrame, labels: Mapping[str, str]) -> str:
 def wrong_reply_sentence(effects: pd.DataFrame, metric: str, labels: Mapping[str, str]) -> str:
     """Say whether a wrong opening reply lowers later scores, against a right one.
 
-    `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where no wrong
-    reply was put.
+    `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where the protocol
+    was not played.
     """
     parts = []
     for name in labels:

@@ -94,7 +94,7 @@ def decode_records(
 
 
 def decode_lines(path: Path, shape: type[T]) -> Iterator[T]:
-    """Decode a JSON Lines file one record a line; errors name the line.
+    """Decode a JSON Lines file line by line; errors name the line.
 
     Raises `DataError` for a line that is damaged.
     """

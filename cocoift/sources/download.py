@@ -166,7 +166,7 @@ def fetch_source(entry: Entry, raw: Path) -> None:
         if item.unpack:
             below = [os.path.relpath(inside(raw, name), path.parent) for name in item.files]
             unpack(path, path.parent, wanted=below)
-            if not item.files:  # what there was in it is not known any more without it
+            if not item.files:  # without it, what was in it is unknown
                 done.touch()
             path.unlink()
 

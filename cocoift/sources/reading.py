@@ -75,7 +75,7 @@ def read_all(catalogue: Mapping[str, Entry], raw: Path, folder: Path) -> dict[st
     """Read every source that is on disk; return its table, `<folder>/<source>.parquet`, by name.
 
     Large files are read one source per core.  Tables of sources that are no longer there are
-    removed, so that the folder tells the truth.  Raises `DataError` for a damaged file.
+    removed, so that the folder matches what was read.  Raises `DataError` for a damaged file.
     """
     tasks = [
         _Task(name, entry, raw, folder / f"{name}.parquet")

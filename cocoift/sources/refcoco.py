@@ -50,8 +50,8 @@ class _Ref(msgspec.Struct):
 class _PlainUnpickler(pickle._Unpickler):
     """An unpickler for dicts, lists, strings and numbers: no class, so no code, is loaded.
 
-    It is the one in Python: that in C takes 17 GB for a file of eight bytes that names a high
-    place in its memo.
+    It is the one in Python: the one in C allocates 17 GB for an eight-byte file that names a large
+    memo index.
     """
 
     def find_class(self, module: str, name: str) -> Any:

@@ -16,7 +16,7 @@ from cocoift.core.schema import TURN_SCHEMA, Turn, row_batch
 RUN_BYTES = 128_000_000
 PIECE_ROWS = 100_000
 _BATCH_ROWS = 20_000
-# The number of a turn's dialog among all that were added: what tells repeated ids apart.
+# The number of a turn's dialog among all that were added: it distinguishes repeated ids.
 _RUN_SCHEMA = TURN_SCHEMA.append(pa.field("number", pa.int64(), nullable=False))
 _ORDER = [(name, "ascending") for name in ("image_id", "dialog_id", "number", "round")]
 

@@ -181,7 +181,7 @@ def st_vqa(*, questions: Path) -> Iterator[Dialog | Drop]:
 def coco_qa(*, questions: Path, answers: Path, image_ids: Path) -> Iterator[Dialog | Drop]:
     """Yield COCO-QA's generated questions from its parallel text files, question marks restored.
 
-    Files `questions.txt`, `answers.txt` and `img_ids.txt`, one entry a line.
+    Files `questions.txt`, `answers.txt` and `img_ids.txt`, one entry per line.
     Raises `DataError` for files that are not parallel.
     Format: www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa.
     """

@@ -67,7 +67,7 @@ def align_base(study: Study) -> Training | None:
 
 
 def loaded(study: Study) -> "list[tuple[LlavaForConditionalGeneration, LlavaProcessor]]":
-    """Return the bases that notebook 00 made, loaded, one for all seeds or one a seed."""
+    """Return the bases that notebook 00 made, loaded, one for all seeds or one per seed."""
     if study.preset.tiny_llava is None and study.preset.assembly is None:
         return []
     from cocoift.tuning.model import load_model, load_processor

@@ -18,7 +18,7 @@ from cocoift.study.opened import Study
 from cocoift.study.preset import Preset
 from cocoift.study.runner import notebooks, run_facts
 
-# File, title, text for those who cannot see it.  The first figure is the finding's.
+# File, title, alternative text.  The first figure is the finding's.
 FIGURES = (
     ("finding.png", "Score, collapsed answers and obedience, alone and after one short round",
      "Score, share of collapsed answers and obedience per model, alone and after a short round"),

@@ -22,7 +22,7 @@ def device() -> str:
 
 
 def speed(seconds: float = 1.0) -> float:
-    """Return how fast this machine multiplies matrices, in billion float32 operations a second.
+    """Return how fast this machine multiplies matrices, in float32 GFLOP/s.
 
     Measured on all cores for about `seconds`.  Training times scale with it.
     """

@@ -78,7 +78,7 @@ def run_notebook(
         with suppress(OSError):
             unfinished.unlink()
     executed = without_widgets(executed)
-    # Where this machine keeps the project is nobody's business.
+    # Do not publish this machine's paths.
     executed.metadata.papermill.update(input_path=notebook.name, output_path=notebook.name)
     write_text(reports / f"{notebook.stem}.html", notebook_page(executed, title=notebook.stem))
     write_text(reports / notebook.name, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")

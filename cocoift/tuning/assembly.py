@@ -62,7 +62,7 @@ def assemble(
 ) -> Path:
     """Build a base LLaVA from a Llama or Qwen2, a CLIP or SigLIP tower, and a projector.
 
-    The features are those of the last layer but one, as in LLaVA-1.5: CLIP's without the class
+    Features come from the second-to-last layer, as in LLaVA-1.5: CLIP's without the class
     token, which SigLIP does not have.  The tokenizer, of `tokenizer.model` where there is one,
     gains `<image>` and `<pad>`, and the embeddings are padded to a multiple of 64, as in
     `llava-hf`'s conversion.  LLaVA's stage-1 projectors are published as `mm_projector.bin` (e.g.

@@ -98,4 +98,4 @@ def test_what_the_merge_adds_to_a_cure_is_what_the_paired_difference_shows():
     assert "baseline: 31 and 56 %; history dropped: 59 and 4 %; merged: 53 and 10 %" in said
     assert "the merge lowers the score (-6.0 points [-8.0, -4.0]" in said
     assert "is not shown to change collapse (+6.0" in said
-    assert "+0.25 nats a token worse" in said
+    assert "+0.25 nats per token worse" in said

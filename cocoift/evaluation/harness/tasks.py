@@ -66,7 +66,7 @@ def write_tasks(tasks: Tasks, out: Path) -> Path:
 
 
 def _write_lmms_eval(tasks: Tasks, folder: Path, *, data: Path) -> None:
-    """Write a task a protocol and a group of all; `data` is where their rows will lie.
+    """Write a task per protocol and a group of all; `data` is where their rows will be.
 
     Format: `docs/task_guide.md` of EvolvingLMMs-Lab/lmms-eval.
     """
@@ -124,7 +124,7 @@ def _row(tasks: Tasks, protocol: Protocol, question: Question) -> dict[str, Any]
 
 
 def _write_vlmevalkit(tasks: Tasks, folder: Path) -> None:
-    """Write a TSV a protocol: of one round as its custom VQA sets, of several as its MMDU.
+    """Write a TSV per protocol: single rounds as its custom VQA sets, several as its MMDU.
 
     Formats: `docs/en/Development.md` and `vlmeval/dataset/image_mt.py` of
     open-compass/VLMEvalKit.  There a model answers every opening round itself, so protocols with
