@@ -105,9 +105,16 @@ def evaluate_local(
     else:
         groups = [[one] for one in asked]
     tasks = [_Task(group, benchmarks, folder, processes > 1) for group in groups]
-    made = ordered(_evaluate_together, tasks, processes=processes)
+    # Bases that seeds share come last: by then the first seed's answers are there.
+    alone = [[one.name for one in group] == ["base"] for group in groups]
+    bases = [
+        group[0].local.base if base else None for group, base in zip(groups, alone, strict=True)
+    ]
+    order = sorted(range(len(tasks)), key=lambda n: alone[n] and bases[n] in bases[:n])
+    made = ordered(_evaluate_together, [tasks[number] for number in order], processes=processes)
     bar = tqdm(made, total=len(tasks), desc="models", leave=False, disable=processes == 1)
-    return [run for runs in bar for run in runs]
+    found = dict(zip(order, bar, strict=True))
+    return [run for number in range(len(tasks)) for run in found[number]]
 
 
 @dataclass(frozen=True)
