@@ -34,7 +34,7 @@ def test_an_assembled_base_is_aligned_and_tuned(root, tmp_path, language_model):
     changes["tuning"] = {"rank": 4, "alpha": 8, "records_per_step": 10, "batch_tokens": 2600}
     changes["evaluation"] = {"new_tokens": 8}
     for notebook in study.notebooks(root):
-        if notebook.stem[:2] in ("00", "02", "04"):
+        if notebook.stem[:2] in ("00", "02", "04", "05"):
             study.run_notebook(
                 notebook, preset="smol", changes=changes, reports=tmp_path / "reports"
             )
@@ -42,6 +42,8 @@ def test_an_assembled_base_is_aligned_and_tuned(root, tmp_path, language_model):
     alignment = pd.read_csv(tables / "alignment.csv")
     assert len(alignment) == 6
     assert all(math.isfinite(loss) for loss in [*alignment.shown, *alignment.other])
-    assert set(pd.read_csv(tables / "training.csv").mixture) == {"mix", "merged", "instructed"}
+    assert set(pd.read_csv(tables / "training.csv").mixture) == {"mix", "merged"}
+    # A language model that follows instructions before it is tuned has no gate that it must not.
+    assert set(pd.read_csv(tables / "gates.csv").model) == {"mix", "merged"}
     assert "&lt;|im_end|&gt;" in (tmp_path / "reports/04_finetune_qlora.html").read_text()
     assert (tmp_path / "checkpoint/model.safetensors").is_file()
