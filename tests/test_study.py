@@ -348,10 +348,11 @@ def test_a_failing_notebook_ends_the_run_with_one_error(project):
     assert not (folder / "reports/p/index.html").exists()
 
 
-def test_a_run_json_is_the_preset_that_repeats_its_run(root):
-    path = root / "reports/mini-full/run.json"
+@pytest.mark.parametrize("name", ["mini-full", "smol"])
+def test_a_run_json_is_the_preset_that_repeats_its_run(root, name):
+    path = root / f"reports/{name}/run.json"
     facts = json.loads(path.read_text())
-    assert study.read_preset(path) == study.read_preset("mini-full")
+    assert study.read_preset(path) == study.read_preset(name)
     assert len(facts["commit"]) == 40 and facts["versions"]["torch"] and facts["seeds"] == [0, 1, 2]
 
 
