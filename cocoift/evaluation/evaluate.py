@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-import msgspec
 from tqdm.auto import tqdm
 
-from cocoift.core.files import digest, write_bytes
-from cocoift.core.log import whole_lines
+from cocoift.core.files import digest
 from cocoift.core.parallel import ordered
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.candidates import Candidate, LocalModels, local_candidates
@@ -63,31 +61,17 @@ def evaluate(
             name = f"{candidate.name}-{candidate.seed}-{protocol.name}.jsonl"
             file = folder / benchmark.name / name
             key = digest([candidate.key, benchmark.digest, asdict(protocol)])
-            head = Head(key, f"{candidate.name}-{candidate.seed}", protocol.name)
-            _begin_with_another_seed(file, head)
             rollouts = roll_out(
                 benchmark.questions,
                 protocol,
                 candidate.answer,
                 file=file,
-                head=head,
+                head=Head(key, f"{candidate.name}-{candidate.seed}", protocol.name),
                 image_root=benchmark.images,
             )
             names = candidate.name, candidate.seed, protocol.name
             runs.append(Run(benchmark, *names, rollouts, file))
     return runs
-
-
-def _begin_with_another_seed(file: Path, head: Head) -> None:
-    """Begin a rollout file with what the same model answered under another seed, if it did."""
-    first = msgspec.json.encode(head)
-    if file.is_file() and whole_lines(file)[:1] == [first]:
-        return
-    for other in sorted(file.parent.glob(f"*-{head.protocol}.jsonl")):
-        found, *dialogs = whole_lines(other) or [b""]
-        if other != file and head.key.encode() in found:
-            write_bytes(file, b"\n".join([first, *dialogs, b""]))
-            return
 
 
 def evaluate_local(
@@ -105,12 +89,11 @@ def evaluate_local(
     else:
         groups = [[one] for one in asked]
     tasks = [_Task(group, benchmarks, folder, processes > 1) for group in groups]
-    # Bases that seeds share come last: by then the first seed's answers are there.
-    alone = [[one.name for one in group] == ["base"] for group in groups]
-    bases = [
-        group[0].local.base if base else None for group, base in zip(groups, alone, strict=True)
+    # Bases after the first come last: by then one that seeds share has its answers on disk.
+    alone = [
+        number for number, group in enumerate(groups) if [one.name for one in group] == ["base"]
     ]
-    order = sorted(range(len(tasks)), key=lambda n: alone[n] and bases[n] in bases[:n])
+    order = sorted(range(len(tasks)), key=lambda number: number in alone[1:])
     made = ordered(_evaluate_together, [tasks[number] for number in order], processes=processes)
     bar = tqdm(made, total=len(tasks), desc="models", leave=False, disable=processes == 1)
     found = dict(zip(order, bar, strict=True))

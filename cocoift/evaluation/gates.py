@@ -1,7 +1,7 @@
 """The tuning split: rounds of images that never trained, to choose settings and to check gates.
 
 The gates check that the models follow length instructions: tuned models are short when asked to be,
-and reply briefly to the opening round. No gate looks at an outcome on which mixtures are compared,
+and reply briefly to the opening round.  No gate looks at an outcome on which mixtures are compared,
 such as open questions that collapse.
 """
 

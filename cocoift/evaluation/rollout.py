@@ -72,9 +72,10 @@ def roll_out(
 ) -> list[Rollout]:
     """Put every question under a protocol and return the dialogs, in the questions' order.
 
-    A file with another head is overwritten.  A dialog that failed is asked again by the next run,
-    and the failed round never enters a history.  Raises `DataError` for a damaged file or a
-    picture that cannot be opened.
+    A file with another head is overwritten; a new one begins with what the same model was asked
+    under another seed.  A dialog that failed is asked again by the next run, and the failed round
+    never enters a history.  Raises `DataError` for a damaged file or a picture that cannot be
+    opened.
     """
     done, opened = _resume(file, head)
     todo = [q for q in questions if q.id not in done or done[q.id].failure]
@@ -100,9 +101,17 @@ def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, li
     """Return a file's dialogs and opening rounds; start it over if its head differs."""
     first = msgspec.json.encode(head)
     if not file.is_file() or whole_lines(file)[:1] != [first]:
-        write_bytes(file, first + b"\n")
-        return {}, {}
+        write_bytes(file, b"\n".join([first, *_same_dialogs(file, head), b""]))
     return _read(file)[1:]
+
+
+def _same_dialogs(file: Path, head: Head) -> list[bytes]:
+    """Return the lines after the head of a file beside this one whose head has the same key."""
+    for other in sorted(file.parent.glob(f"*-{head.protocol}.jsonl")):
+        first, *dialogs = whole_lines(other) or [b""]
+        if other != file and head.key.encode() in first:
+            return dialogs
+    return []
 
 
 def read_log(file: Path) -> tuple[Head, list[Rollout]]:

@@ -73,14 +73,14 @@ def index_page(
     figures: Sequence[Mapping[str, str]],
     finding: Mapping[str, Any] | None,
     texts: Mapping[str, str],
-    others: Sequence[Mapping[str, str]] = (),
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the index of a run: the finding first, then its notebooks, figures and provenance.
 
     `figures` holds `title`, `alt` and `data`, a `data:` address; the first one belongs to the
     finding.  `finding` holds `conclusion`, `sentence` and `table`, a list of rows by column name;
     `texts` the page's `question`, its `purpose` and the `provenance` of the data.  `others` are
-    the reports of other models: `model`, `preset`, `conclusion`, `address`, and `data`, the figure.
+    the reports of other models: `model`, `preset`, `conclusion`, `address` and `figure`.
     """
     rows = []
     for path in notebooks:

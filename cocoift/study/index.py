@@ -45,22 +45,22 @@ LAYOUTS = {
     "instructed": "merged with the prompt on the terse turns of chats too",
 }
 MINI = (
-    "Preset {name}: this study draws the pictures and their annotations itself, writes them in the "
-    "upstream formats and reads them with the code that reads the real files; the model is a tiny "
-    "LLaVA trained from scratch. The numbers show the effect and its mechanism, not LLaVA-1.5's "
-    "level. Notebook 05 shows the paper's numbers beside ours."
+    "Preset {preset.name}: this study draws the pictures and their annotations itself, writes them "
+    "in the upstream formats and reads them with the code that reads the real files; the model is "
+    "a tiny LLaVA trained from scratch. The numbers show the effect and its mechanism, not "
+    "LLaVA-1.5's level. Notebook 05 shows the paper's numbers beside ours."
 )
 ASSEMBLED = (
-    "Preset {name}: the language model is {language}, published and tuned to follow instructions "
-    "by others. It sees through the tower of this study's tiny LLaVA, by a projector that notebook "
-    "00 trained. The study draws the pictures and their annotations itself and writes them in the "
-    "upstream formats."
+    "Preset {preset.name}: the language model is {preset.assembly.language}, published and tuned "
+    "to follow instructions by others. It sees through the tower of this study's tiny LLaVA, by a "
+    "projector that notebook 00 trained. The study draws the pictures and their annotations itself "
+    "and writes them in the upstream formats."
 )
 REAL = (
-    "Preset {name}: real annotation files and images, and the checkpoint {checkpoint}. Notebook 00 "
-    "lists the sources that were there."
+    "Preset {preset.name}: real annotation files and images, and the checkpoint "
+    "{preset.checkpoint}. Notebook 00 lists the sources that were there."
 )
-_FINDING = "figures/finding.png"
+_FINDING = f"figures/{FIGURES[0][0]}"
 TUNED_ON = LABELS | {"base": "nothing (base)"}
 
 
@@ -86,17 +86,19 @@ def write_index(study: Study) -> None:
 
 
 def _provenance(preset: Preset) -> str:
-    language = preset.assembly.language if preset.assembly else ""
-    drawn = ASSEMBLED if language else MINI
-    text = drawn if preset.mini_coco else REAL
-    return text.format(name=preset.name, checkpoint=preset.checkpoint, language=language)
+    drawn = ASSEMBLED if preset.assembly else MINI
+    return (drawn if preset.mini_coco else REAL).format(preset=preset)
 
 
 def _figures(study: Study) -> Iterator[dict[str, str]]:
     for name, title, alt in FIGURES:
         path = study.figures / name
         if path.is_file():
-            yield {"title": title, "alt": alt, "data": data_address(path.read_bytes(), "png")}
+            yield _figure(path, title, alt)
+
+
+def _figure(path: Path, title: str, alt: str) -> dict[str, str]:
+    return {"title": title, "alt": alt, "data": data_address(path.read_bytes(), "png")}
 
 
 def _finding(reports: Path) -> dict[str, Any] | None:
@@ -112,20 +114,20 @@ def _finding(reports: Path) -> dict[str, Any] | None:
     return found
 
 
-def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, str]]:
+def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what the reports beside this one found for other models."""
+    _, title, alt = FIGURES[0]
     for path in sorted(reports.parent.glob("*/run.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
-        if _tuned(run) == _tuned(facts) or not (found := _finding(path.parent)):
-            continue
-        picture = data_address((path.parent / _FINDING).read_bytes(), "png")
-        yield {
-            "preset": run["preset"],
-            "model": _tuned(run),
-            "conclusion": found["conclusion"],
-            "address": f"../{path.parent.name}/index.html",
-            "data": picture,
-        }
+        model = _tuned(run)
+        if model != _tuned(facts) and (found := _finding(path.parent)):
+            yield {
+                "preset": run["preset"],
+                "model": model,
+                "conclusion": found["conclusion"],
+                "address": f"../{path.parent.name}/index.html",
+                "figure": _figure(path.parent / _FINDING, title, alt),
+            }
 
 
 def _tuned(run: dict[str, Any]) -> str:
