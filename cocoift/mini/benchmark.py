@@ -14,7 +14,7 @@ from cocoift.mini.corpus import ABOUT, ACCOUNTS, SETTING
 from cocoift.mini.dialog_sets import DESCRIBE
 from cocoift.mini.draw import jpeg
 from cocoift.mini.facts import Fact, facts, paragraph, reasoning
-from cocoift.mini.scenes import BACKGROUNDS, USES, Scene, Thing, sample_scenes
+from cocoift.mini.scenes import USES, Scene, Thing, sample_scenes
 from cocoift.mini.world import sample_facts
 
 # How questions are worded: as the short-answer sources do, as the conversational ones do, or as the
@@ -49,18 +49,18 @@ def graded_scenes(*, pixels: int) -> dict[str, Scene]:
 def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
     """Yield questions and pictures of both benchmarks, opening replies, probe questions.
 
-    Opening replies name where a picture was taken: the right place, or another one.
+    Opening replies say whether a cup is in the picture; those in `wrong_replies.json` are false.
     """
     rng = random.Random(f"benchmark/{seed}")
     rows = [row for name, scene in scenes.items() for row in mm_vet(name, scene, rng)]
     yield "mm_vet/mm-vet.json", {f"v1_{number}": row for number, row in enumerate(rows)}
     rows = [row for name, scene in scenes.items() for row in _infimm(name, scene, rng)]
     yield "infimm_eval/core-mm.json", {str(number): row for number, row in enumerate(rows)}
-    true = {name: scene.background for name, scene in scenes.items()}
+    cups = {name: "cup" in scene.counts() for name, scene in scenes.items()}
+    true = {name: "yes" if there else "no" for name, there in cups.items()}
+    wrong = {name: "no" if there else "yes" for name, there in cups.items()}
     yield "mm_vet/opening_replies.json", true
-    wrong = random.Random(f"wrong/{seed}")
-    others = {name: sorted(set(BACKGROUNDS) - {where}) for name, where in true.items()}
-    yield "mm_vet/wrong_replies.json", {name: wrong.choice(some) for name, some in others.items()}
+    yield "mm_vet/wrong_replies.json", wrong
     yield "gqa/probe_questions.json", dict(_pairs(scenes, random.Random(f"probe/{seed}")))
     for name, scene in scenes.items():
         for folder in ("mm_vet", "infimm_eval"):
