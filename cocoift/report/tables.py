@@ -1,5 +1,6 @@
 """Tables: saved whole as CSV, and shown so that text reads left and numbers line up."""
 
+import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
-from cocoift.core.files import replacing
+from cocoift.core.files import write_bytes
 from cocoift.core.schema import Settings
 
 # How tables and figures call the models, in their order.
@@ -22,11 +23,9 @@ LABELS = {
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
     """Write a table as CSV, whole or not at all, and return the path; `.gz` packs it."""
-    # Without a time in it the same table gives the same bytes.
-    packed = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", compression=packed)
-    return path
+    text = table.to_csv(index=False, lineterminator="\n").encode()
+    # Without a time and a file name in it the same table gives the same bytes.
+    return write_bytes(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
 def show_table(

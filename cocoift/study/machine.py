@@ -52,7 +52,8 @@ def forecast(reports: Path) -> str:
     ratio = there / speed()
     return (
         f"about {_in_words(seconds * ratio)} if every notebook has to run (an earlier run took "
-        f"{_in_words(seconds)} on a machine {ratio:.1f} times as fast)"
+        f"{_in_words(seconds)} on a machine {ratio:.1f} times as fast; "
+        "if it resumed another, expect more)"
     )
 
 
