@@ -18,7 +18,6 @@ from cocoift.evaluation.score import (
     COLLAPSE,
     SCORE_COLUMNS,
     Metric,
-    collapsed,
     score_table,
 )
 from cocoift.report.merge import mixtures_rounds
@@ -202,13 +201,3 @@ def unasked_table(folder: Path, mixtures: Sequence[str]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def wording_table(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return score and collapse by model, wording and protocol, a row per model and wording."""
-    worded = verdicts[verdicts.wording != ""]
-    worded = worded.assign(collapse=collapsed(worded.words))
-    means = worded.groupby(["model", "wording", "protocol"], sort=False)[["score", "collapse"]]
-    table = means.mean().unstack("protocol")
-    table.columns = [f"{metric}, {protocol}" for metric, protocol in table.columns]
-    return table.reset_index()

@@ -1,0 +1,60 @@
+"""What notebook 05 says of wordings: as the sources ask, or as nothing that tunes does."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from cocoift.evaluation.effects import Contrast, describe, effect_table, rows_of, sign, versus
+from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import Metric, collapsed
+
+_WHEN = {ALONE: "asked alone", AFTER: "after the short round"}
+# Each mixture with a prompt in every turn against the baseline, and against no tuning.
+_COMPARED = tuple(
+    (one, other, protocol)
+    for other, protocol in (("mix", ALONE), ("base", AFTER))
+    for one in ("merged", "instructed")
+)
+
+
+def wording_table(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return score and collapse by model, wording and protocol, a row per model and wording."""
+    worded = verdicts[verdicts.wording != ""]
+    worded = worded.assign(collapse=collapsed(worded.words))
+    means = worded.groupby(["model", "wording", "protocol"], sort=False)[["score", "collapse"]]
+    table = means.mean().unstack("protocol")
+    table.columns = [f"{metric}, {protocol}" for metric, protocol in table.columns]
+    return table.reset_index()
+
+
+def wording_effects(
+    verdicts: pd.DataFrame, metric: Metric, *, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return how models differ in a metric within each wording: `effect_table` and `wording`.
+
+    Merged and instructed are compared with the baseline, asked alone, and with the untuned model,
+    after the short round.  Empty where questions have no wordings.
+    """
+    contrasts: list[Contrast] = [versus(*names) for names in _COMPARED]
+    parts = [
+        effect_table(own, [metric], contrasts, resamples=resamples).assign(wording=wording)
+        for wording, own in verdicts[verdicts.wording != ""].groupby("wording")
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def wording_sentence(effects: pd.DataFrame, metric: Metric, labels: Mapping[str, str]) -> str:
+    """Say on which wordings models differ, by `wording_effects`; empty where none are compared."""
+    lines = []
+    for one, other, protocol in _COMPARED if len(effects) else ():
+        rows = rows_of(effects, versus(one, other, protocol).name, metric.name)
+        found = [f"*{wording}* {_verdict(own)}" for wording, own in rows.groupby("wording")]
+        if found:
+            pair = f"{labels[one]} against {labels[other]}, {_WHEN[protocol]}"
+            lines.append(f"- {pair}: {'; '.join(found)}.")
+    return "\n".join(["Score by wording:", "", *lines]) if lines else ""
+
+
+def _verdict(rows: pd.DataFrame) -> str:
+    shown = {-1: "less", 0: "not shown to differ", 1: "more"}[sign(rows)]
+    return f"{shown} ({describe(rows)})"

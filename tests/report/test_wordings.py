@@ -1,0 +1,43 @@
+import pandas as pd
+
+from cocoift.evaluation.score import Metric
+from cocoift.report import wordings
+
+LABELS = {"base": "untuned", "mix": "baseline", "merged": "merged mixture"}
+TOTAL = Metric("total", {str(number): 1.0 for number in range(8)})
+
+
+def verdicts(wording_of):
+    """Answers of two models to eight questions: alike on the first four, merged worse on others."""
+    rows = []
+    for model in ("base", "merged"):
+        for number in range(8):
+            lost = model == "merged" and number > 3
+            rows.append(
+                {"model": model, "seed": 0, "protocol": "multi_round", "image": f"i{number}",
+                 "question_id": str(number), "wording": wording_of(number), "repeat": 0,
+                 "score": 0.25 if lost else 0.75, "words": 2 if lost else 9}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_loss_on_one_wording_is_told_apart_from_the_others():
+    own = verdicts(lambda number: "known" if number < 4 else "never tuned on")
+    effects = wordings.wording_effects(own, TOTAL, resamples=50)
+    said = wordings.wording_sentence(effects, TOTAL, LABELS)
+    assert "merged mixture against untuned, after the short round" in said
+    assert "*known* not shown to differ (+0.0" in said
+    assert "*never tuned on* less (-50.0" in said
+
+
+def test_nothing_is_said_of_questions_without_wordings():
+    effects = wordings.wording_effects(verdicts(lambda number: ""), TOTAL, resamples=50)
+    assert effects.empty and wordings.wording_sentence(effects, TOTAL, LABELS) == ""
+
+
+def test_the_table_has_score_and_collapse_of_every_wording():
+    table = wordings.wording_table(verdicts(lambda number: "known" if number < 4 else "new"))
+    cells = table.set_index(["model", "wording"])
+    assert cells.loc[("merged", "new"), "score, multi_round"] == 0.25
+    assert cells.loc[("merged", "new"), "collapse, multi_round"] == 1
+    assert cells.loc[("base", "new"), "collapse, multi_round"] == 0
