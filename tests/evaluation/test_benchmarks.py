@@ -4,7 +4,6 @@ import pytest
 
 from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import read_benchmark, read_mm_vet_grades
-from cocoift.mini.annotate import benchmark_instances
 from cocoift.mini.benchmark import benchmark_scenes, files
 
 ROW = {"imagename": "v1_0.png", "question": "What is x?", "answer": "-1<AND>-5",
@@ -72,18 +71,6 @@ def test_mini_never_says_how_long_an_answer_should_be():
     texts = [row["question"] for row in content["mm_vet/mm-vet.json"].values()]
     texts += [row["Question"] for row in content["infimm_eval/core-mm.json"].values()]
     assert not any(map(has_format_prompt, texts))
-
-
-def test_an_opening_reply_says_whether_the_pictures_instances_hold_a_cup():
-    scenes = benchmark_scenes(0, pixels=64, count=40)
-    content, coco = dict(files(scenes, 0)), benchmark_instances(scenes)
-    (cup,) = (row["id"] for row in coco["categories"] if row["name"] == "cup")
-    there = {row["image_id"] for row in coco["annotations"] if row["category_id"] == cup}
-    for row in coco["images"]:
-        right, wrong = ("yes", "no") if row["id"] in there else ("no", "yes")
-        assert content["mm_vet/opening_replies.json"][row["file_name"]] == right
-        assert content["mm_vet/wrong_replies.json"][row["file_name"]] == wrong
-    assert 0 < len(there) < len(coco["images"])
 
 
 def test_the_benchmarks_scenes_are_no_training_scenes():

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from cocoift.core.files import DataError, sha256
 from cocoift.mini.annotate import replace_mini_coco, write_mini_coco
 from cocoift.mini.draw import draw
-from cocoift.mini.scenes import BACKGROUNDS, COLOURS, GRID, sample_scenes
+from cocoift.mini.scenes import COLOURS, GRID, sample_scenes
 
 
 def digests(folder):
@@ -114,10 +114,15 @@ def test_vqav2_ties_are_settled_by_the_annotators_choice(mini, catalogue):
     assert ties
 
 
-def test_a_wrong_opening_reply_names_another_place_than_the_right_one(mini):
+def test_an_opening_reply_says_whether_the_pictures_instances_hold_a_cup(mini):
     right, wrong = (load(mini, f"mm_vet/{name}_replies.json") for name in ("opening", "wrong"))
-    assert right.keys() == wrong.keys() and set(wrong.values()) <= set(BACKGROUNDS)
-    assert all(right[name] != wrong[name] for name in right)
+    coco = load(mini, "mm_vet/instances.json")
+    (cup,) = (row["id"] for row in coco["categories"] if row["name"] == "cup")
+    there = {row["image_id"] for row in coco["annotations"] if row["category_id"] == cup}
+    names = {row["file_name"]: row["id"] in there for row in coco["images"]}
+    assert right == {name: "yes" if seen else "no" for name, seen in names.items()}
+    assert wrong == {name: "no" if seen else "yes" for name, seen in names.items()}
+    assert 0 < len(there) < len(names)
 
 
 def test_real_data_is_never_overwritten(tmp_path):
