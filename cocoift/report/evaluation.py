@@ -14,12 +14,7 @@ from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.obedience import NAME, obedience_metrics
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.rollout import Rollout
-from cocoift.evaluation.score import (
-    COLLAPSE,
-    SCORE_COLUMNS,
-    Metric,
-    score_table,
-)
+from cocoift.evaluation.score import COLLAPSE, SCORE_COLUMNS, Metric, score_table
 from cocoift.report.merge import mixtures_rounds
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from cocoift.evaluation.effects import Contrast, describe, effect_table, rows_of, sign, versus
+from cocoift.evaluation.effects import describe, effect_table, rows_of, sign, versus
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import Metric, collapsed
 
@@ -35,7 +35,7 @@ def wording_effects(
     Merged and instructed are compared with the baseline, asked alone, and with the untuned model,
     after the short round.  Empty where questions have no wordings.
     """
-    contrasts: list[Contrast] = [versus(*names) for names in _COMPARED]
+    contrasts = [versus(*names) for names in _COMPARED]
     parts = [
         effect_table(own, [metric], contrasts, resamples=resamples).assign(wording=wording)
         for wording, own in verdicts[verdicts.wording != ""].groupby("wording")
