@@ -64,20 +64,54 @@ def _remove_abandoned(path: Path) -> None:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder beside `folder` that takes its place only if the block succeeds.
 
-    Raises `DataError` when the block fails; `folder` is then left as it was.
+    The old folder is renamed away, the new one renamed in, then the old one removed: a kill at any
+    moment leaves one of them whole, and the next call, or `finish_replacing`, completes the rest.
+    A linked folder is replaced where the link leads.  Raises `DataError` when the block fails;
+    `folder` is then left as it was.
     """
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is no folder; move it or name another place")
+    unfinished, replaced = _beside(folder)
+    finish_replacing(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         yield unfinished
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
+        if folder.exists():
+            folder.rename(replaced)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(folder)
+            raise
     except DataError:
         raise
     except Exception as error:  # safetensors reports a full disk with an error of its own
         raise DataError(f"cannot save {folder}: {error}; free space") from error
     finally:
+        finish_replacing(folder)
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def finish_replacing(folder: Path) -> None:
+    """Complete what a kill stopped in the middle of `replacing_folder`.
+
+    Whoever looks whether a folder is there before replacing it calls this first.
+    """
+    folder = folder.resolve()
+    unfinished, replaced = _beside(folder)
+    # The old folder is renamed away only once the new one is whole.
+    if replaced.exists() and not folder.exists():
+        with suppress(FileNotFoundError):  # none: the old one was being removed, and is not whole
+            unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Return where the new folder is written, and where the old one waits for it."""
+    unfinished, replaced = (f"{folder.name}.{state}" for state in ("unfinished", "replaced"))
+    return folder.with_name(unfinished), folder.with_name(replaced)
 
 
 def refuse_filled(folder: Path) -> None:

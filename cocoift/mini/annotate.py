@@ -1,6 +1,5 @@
 """Write a mini-COCO to disk: pictures, COCO's own annotations, and every source's files."""
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from cocoift.core.files import DataError, write_bytes, write_text
+from cocoift.core.files import DataError, replacing_folder, write_bytes, write_text
 from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
 from cocoift.mini.benchmark import benchmark_scenes
 from cocoift.mini.benchmark import files as benchmark_files
@@ -85,13 +84,10 @@ def replace_mini_coco(
     """
     if root.exists() and any(root.iterdir()) and not (root / _STAMP).exists():
         raise DataError(f"{root} holds files that are no mini-COCO; choose another raw_dir")
-    unfinished = root.with_name(f"{root.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     sizes = {"train": train, "held_out": held_out, "benchmark": benchmark}
-    world = write_mini_coco(unfinished, **sizes, seed=seed, pixels=pixels)
-    write_text(unfinished / _STAMP, "made by cocoift.mini; safe to delete\n")
-    shutil.rmtree(root, ignore_errors=True)
-    unfinished.rename(root)
+    with replacing_folder(root) as unfinished:
+        world = write_mini_coco(unfinished, **sizes, seed=seed, pixels=pixels)
+        write_text(unfinished / _STAMP, "made by cocoift.mini; safe to delete\n")
     return world
 
 

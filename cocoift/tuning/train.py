@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
-from cocoift.core.files import DataError
+from cocoift.core.files import DataError, finish_replacing
 from cocoift.core.parallel import stop
 from cocoift.tuning.adapters import NOTES, add_adapter, notes_of, save_adapter
 from cocoift.tuning.batches import Collator, Plan, PlannedBatches, plan_batches
@@ -97,6 +97,7 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
     and a full disk; the last whole checkpoint then stays, and a rerun resumes from it.
     """
     key = training.key()
+    finish_replacing(training.adapter)
     if notes_of(training.adapter).get("key") == key:
         return training.adapter
     set_seed(training.seed)

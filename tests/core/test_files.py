@@ -1,11 +1,20 @@
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
 
 import pytest
 
-from cocoift.core.files import DataError, inside, replacing, replacing_folder, write_text
+from cocoift.core.files import (
+    DataError,
+    finish_replacing,
+    inside,
+    replacing,
+    replacing_folder,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -71,3 +80,98 @@ def test_an_error_that_is_told_already_is_told_as_it_is(tmp_path):
     told = DataError("record 3: mend it")
     with pytest.raises(DataError, match=r"^record 3: mend it$"), replacing_folder(tmp_path / "out"):
         raise told
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.txt")}
+
+
+def write_folder(folder, text, *, files=3):
+    with replacing_folder(folder) as unfinished:
+        for number in range(files):
+            write_text(unfinished / "in" / f"{number}.txt", text)
+
+
+def stopped_at(step, stop, folder):
+    """Replace `folder` in a child in which `stop()` takes the place of one change of the disk."""
+    child = os.fork()
+    if child == 0:
+        done = 0
+
+        def hook(event, _):
+            nonlocal done
+            if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open", "shutil.rmtree"):
+                done += 1
+                if done == step:
+                    stop()
+
+        sys.addaudithook(hook)
+        try:
+            write_folder(folder, "new")
+        except BaseException:
+            os._exit(3)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    return status != 0
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stop", [interrupt, kill])
+def test_a_folder_is_old_or_new_and_whole_wherever_its_replacing_stops(tmp_path, stop):
+    folder, ended, steps = tmp_path / "out", set(), 0
+    while True:
+        write_folder(folder, "old", files=2)
+        steps += 1
+        if not stopped_at(steps, stop, folder):
+            break
+        if stop is kill:  # only what runs next can mend what a kill left
+            finish_replacing(folder)
+        found = files_in(folder)
+        assert found in ({f"in/{n}.txt": "old" for n in (0, 1)},
+                         {f"in/{n}.txt": "new" for n in (0, 1, 2)}), steps  # fmt: skip
+        ended |= set(found.values())
+        write_folder(folder, "next")
+        assert list(tmp_path.iterdir()) == [folder]
+    assert ended == {"old", "new"} and steps > 20
+    assert files_in(folder) == {f"in/{n}.txt": "new" for n in (0, 1, 2)}
+
+
+def test_a_replaced_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "out"
+    write_folder(folder, "old")
+    with pytest.raises(DataError, match="cannot save"), replacing_folder(folder):
+        pass  # writes nothing: there is no new folder to rename
+    assert set(files_in(folder).values()) == {"old"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_linked_folder_is_replaced_where_the_link_leads(tmp_path):
+    disk, link = tmp_path / "disk", tmp_path / "link"
+    write_folder(disk / "out", "old")
+    link.symlink_to(disk / "out")
+    write_folder(link, "new")
+    assert link.is_symlink() and set(files_in(disk / "out").values()) == {"new"}
+    assert list(disk.iterdir()) == [disk / "out"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_and_kept(tmp_path):
+    write_text(tmp_path / "out", "mine")
+    with pytest.raises(DataError, match="is no folder"):
+        write_folder(tmp_path / "out", "new")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_remains_of_an_old_folder_do_not_come_back(tmp_path):
+    # Killed while the old one was being removed; then a person deleted the new one.
+    write_folder(tmp_path / "out", "new")
+    shutil.copytree(tmp_path / "out", tmp_path / "out.replaced")
+    shutil.rmtree(tmp_path / "out")
+    finish_replacing(tmp_path / "out")
+    assert not list(tmp_path.iterdir())

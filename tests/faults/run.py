@@ -140,8 +140,8 @@ class Stage:
             again = len(self.server.requests) - calls
             self.found["paid_twice"] += max(0, again - (len(expected["replies"]) - recorded))
         self.found["differ"] += not well or results(self.out) != expected
-        temporary = [p for p in self.out.rglob("*") if ".tmp" in p.name or "unfinished" in p.name
-                     or ".run-" in p.name or ".running." in p.name]  # fmt: skip
+        marks = (".tmp", ".run-", ".running.", ".unfinished", ".replaced")
+        temporary = [p for p in self.out.rglob("*") if any(mark in p.name for mark in marks)]
         self.found["left_over"] += len(temporary)
         clear(self.out)
         self.acknowledged = 0
@@ -157,7 +157,8 @@ def half_written(out):
     broken = []
     for path in out.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(out).parts)
-        if not path.is_file() or hidden or "unfinished" in str(path):
+        beside = ".unfinished" in str(path) or ".replaced" in str(path)
+        if not path.is_file() or hidden or beside:
             continue
         try:
             if path.suffix == ".parquet":

@@ -99,6 +99,11 @@ def test_a_built_checkpoint_is_kept_and_another_recipe_replaces_it(tmp_path):
     first = (folder / "model.safetensors").stat().st_mtime_ns
     assert build_tiny_llava(folder, SMALL) == losses
     assert (folder / "model.safetensors").stat().st_mtime_ns == first
+    # As a kill leaves it between the two renames that put it in the place of an older one.
+    folder.rename(tmp_path / "checkpoint.unfinished")
+    (tmp_path / "checkpoint.replaced").mkdir()
+    assert build_tiny_llava(folder, SMALL) == losses
+    assert (folder / "model.safetensors").stat().st_mtime_ns == first
     other = Recipe(**{**json.loads((folder / "built.json").read_text())["recipe"], "seed": 1})
     build_tiny_llava(folder, other)
     assert json.loads((folder / "built.json").read_text())["recipe"]["seed"] == 1

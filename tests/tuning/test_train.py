@@ -154,6 +154,11 @@ def test_a_finished_training_is_kept_and_a_changed_one_runs_again(make):
     before = (adapter / "adapter_model.safetensors").stat().st_mtime_ns
     assert quietly(make()) == adapter
     assert (adapter / "adapter_model.safetensors").stat().st_mtime_ns == before
+    # As a kill leaves it between the two renames that put it in the place of an older one.
+    adapter.rename(adapter.with_name(f"{adapter.name}.unfinished"))
+    adapter.with_name(f"{adapter.name}.replaced").mkdir()
+    assert quietly(make()) == adapter
+    assert (adapter / "adapter_model.safetensors").stat().st_mtime_ns == before
     quietly(make(seed=1))
     assert (adapter / "adapter_model.safetensors").stat().st_mtime_ns != before
 
