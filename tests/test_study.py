@@ -64,6 +64,45 @@ def test_a_preset_states_its_differences_from_the_one_it_extends(preset):
     assert found.work_dir == "data/p" and found.report_dir == "reports/p"
 
 
+@pytest.mark.parametrize(
+    "named", ["sub/real", "sub/real.yaml", "./sub/../sub/real.yml", "{folder}/sub/real.yaml",
+              "{folder}/sub/real"],
+)  # fmt: skip
+def test_a_preset_extends_by_a_path_from_its_own_folder(preset, tmp_path, named, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    preset("extends: beside\nseeds: [1, 2]\n", "sub/real")
+    preset("checkpoint: a\n", "sub/beside")
+    (tmp_path / "sub/real.yml").write_text("extends: beside.yaml\nseeds: [1, 2]\n")
+    own = preset(f"extends: {named.format(folder=tmp_path)}\ntrain_images: 5\n")
+    for folder, path in ((tmp_path.parent, own), (tmp_path, "p.yaml")):
+        monkeypatch.chdir(folder)
+        found = study.read_preset(path)
+        assert (found.checkpoint, found.seeds, found.train_images) == ("a", [1, 2], 5)
+
+
+def test_a_file_in_the_folder_of_the_preset_goes_before_one_where_the_program_started(
+    preset, tmp_path, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    preset("checkpoint: wrong\n", "here/base")
+    preset("checkpoint: right\n", "base")
+    own = preset("extends: base.yaml\n")
+    monkeypatch.chdir(tmp_path / "here")
+    assert study.read_preset(own).checkpoint == "right"
+
+
+def test_presets_that_extend_each_other_by_other_spellings_are_told(preset, tmp_path):
+    (tmp_path / "sub").mkdir()
+    own = preset("extends: sub/../p.yaml\n")
+    with pytest.raises(DataError, match=r"preset .*p\.yaml: extends itself"):
+        study.read_preset(own)
+
+
+def test_a_licence_may_be_given_by_its_number(preset):
+    found = study.read_preset(preset("checkpoint: a\nlicences: [4, CC BY-SA 2.0]\n"))
+    assert found.licences == [4, "CC BY-SA 2.0"]
+
+
 def test_null_takes_away_what_a_preset_inherits_and_hides_no_wrong_name(preset):
     protocols = "{single_round: {}, multi_round: {}, third: {}}"
     preset(f"checkpoint: a\nseeds: [3]\nevaluation: {{protocols: {protocols}}}\n", "base")
@@ -80,6 +119,8 @@ def test_changes_win_over_the_preset_and_may_be_the_text_that_papermill_passes(p
     mapping = study.read_preset(path, {"tuning": {"rank": 3}, "seeds": [4]})
     assert mapping.tuning.rank == 3 and mapping.seeds == [4] and mapping.tuning.alpha == 32
     assert study.read_preset(path, "{tuning: {rank: 3}, seeds: [4]}") == mapping
+    with pytest.raises(DataError, match="changes are no YAML"):
+        study.read_preset(path, "{tuning: {rank: 3")
 
 
 def test_a_judge_of_another_kind_replaces_the_one_before(preset):
@@ -105,7 +146,9 @@ def test_a_judge_of_another_kind_replaces_the_one_before(preset):
             "protocols: {single_round: {}, multi_round: {}}}\n",
             "evaluation.models has merged; mixtures does not",
         ),
-        ("extends: nowhere\n", r"nowhere\.yaml"), ("extends: p\n", "extends itself"),
+        ("extends: nowhere\n", r"nowhere\.yaml.*extended by .*p\.yaml"),
+        ("extends: sub/nowhere.yaml\n", r"nowhere\.yaml.*extended by .*p\.yaml"),
+        ("extends: p\n", "extends itself"), ("extends: [a]\n", r"is \['a'\]; give a name"),
     ],
 )  # fmt: skip
 def test_a_wrong_preset_is_one_readable_error(preset, text, message):

@@ -119,7 +119,10 @@ def evaluation_image_ids(path: Path) -> set[int]:
 
 
 def read_scope(
-    image_lists: Sequence[Path], evaluation_sets: Sequence[Path], *, licences: Collection[str] = ()
+    image_lists: Sequence[Path],
+    evaluation_sets: Sequence[Path],
+    *,
+    licences: Collection[int | str] = (),
 ) -> Scope:
     """Return which images may train; without image lists any COCO image may.
 
@@ -142,10 +145,10 @@ def read_scope(
     )
 
 
-def _named(licences: Collection[str], known: Mapping[int, Licence]) -> Iterator[int]:
+def _named(licences: Collection[int | str], known: Mapping[int, Licence]) -> Iterator[int]:
     for wanted in licences:
-        ids = [one.id for one in known.values() if wanted in (str(one.id), one.name, one.short)]
+        ids = [n for n, one in known.items() if str(wanted) in (str(n), one.name, one.short)]
         if not ids:
-            names = ", ".join(sorted(one.short for one in known.values())) or "none"
+            names = ", ".join(f"{n} ({known[n].short})" for n in sorted(known)) or "none"
             raise DataError(f"licences: no image list names {wanted!r}; they name: {names}")
         yield from ids

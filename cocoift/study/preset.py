@@ -1,8 +1,8 @@
 """Presets: every setting of a run, typed, with its defaults.
 
 The defaults are those of the real study (LLaVA-1.5 on upstream files).  A preset file states its
-differences, from these defaults or from another preset that it `extends`; null takes away what
-is inherited.
+differences, from these defaults or from another preset that it `extends` (a name, or a path from
+its own folder); null takes away what is inherited.
 """
 
 from typing import Literal
@@ -115,7 +115,7 @@ class Preset(Settings, frozen=True):
     image_lists: list[str] = msgspec.field(
         default_factory=lambda: ["annotations/instances_train2017.json"]
     )
-    licences: list[str] = []
+    licences: list[int | str] = []
     evaluation_sets: list[str] = msgspec.field(
         default_factory=lambda: ["evaluation/qa90_questions.jsonl"]
     )

@@ -35,7 +35,10 @@ def read_preset(preset: str | Path, changes: Mapping[str, Any] | str | None = No
     path = _path(preset)
     values = _extended(path, ())
     if isinstance(changes, str):
-        changes = yaml.safe_load(changes)
+        try:
+            changes = yaml.safe_load(changes)
+        except yaml.YAMLError as error:
+            raise DataError(f"changes are no YAML: {error}") from error
     if not isinstance(changes, Mapping | None):
         raise DataError(f"changes are {changes!r}; give a mapping, e.g. {{'seeds': [0, 1]}}")
     values = {"name": path.stem, **_merged(values, changes or {})}
@@ -47,32 +50,40 @@ def read_preset(preset: str | Path, changes: Mapping[str, Any] | str | None = No
         raise DataError(f"preset {path}: {error}{_hint(str(error))}") from error
 
 
-def _path(preset: str | Path) -> Path:
+def _path(preset: str | Path, *, folder: Path | None = None) -> Path:
+    """Return the file of a preset, given by name or path.
+
+    Sought in `folder` (none: where the program was started, for a path), then among the presets
+    by name, or below the project's root by path.
+    """
     if not isinstance(preset, str | Path) or not str(preset):
         raise DataError(f"preset is {preset!r}; give a name in notebooks/presets, or a path")
-    if str(preset).endswith((".yaml", ".json")):
-        return project_root() / preset if not Path(preset).is_file() else Path(preset)
-    return project_root() / f"notebooks/presets/{preset}.yaml"
+    is_path = str(preset).endswith((".yaml", ".yml", ".json"))
+    file = Path(preset if is_path else f"{preset}.yaml")
+    near = file if folder is None else folder / file
+    if (is_path or folder) and near.is_file():
+        return near
+    return project_root() / ("" if is_path else "notebooks/presets") / file
 
 
 def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """Return what a preset file says, on top of what the one that it extends says."""
-    if path in below:
+    if path.resolve() in [one.resolve() for one in below]:
         raise DataError(f"preset {path}: extends itself; {' -> '.join(p.stem for p in below)}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         values = values["parameters"] if path.suffix == ".json" else values
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise DataError(f"preset {path}: {error}; presets there: {known}") from error
+        by = f"; extended by {below[-1]}" if below else ""
+        raise DataError(f"preset {path}: {error}; presets there: {known}{by}") from error
     if not isinstance(values, dict) or not values:
         what = "no mapping" if values else "empty"
         raise DataError(f"preset {path} is {what}; write `extends: mini` and your changes")
     base = values.pop("extends", None)
     if base is None:
         return values
-    beside = path.with_name(f"{base}.yaml")
-    return _merged(_extended(beside if beside.is_file() else _path(base), (*below, path)), values)
+    return _merged(_extended(_path(base, folder=path.parent), (*below, path)), values)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
