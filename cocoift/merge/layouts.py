@@ -6,8 +6,9 @@ mix.  `instructed` is merged, and the terse turns of conversations say what they
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, groupby
 from typing import Literal, get_args
 
 from msgspec import structs
@@ -59,14 +60,23 @@ def records(
             turns = [_prompted(kept, layout.terse_words) for kept in upstream]
         image_id = turns[0].turn.image_id
         groups = _by_record(turns) if layout.sources == "mixed" else _by_source(turns)
+        taken: set[str] = set()
         for name, group in groups:
-            for number, costed in enumerate(pack([group], budget=budget)):
-                record_id = f"{image_id:012d}{name}" + (f"-{number}" if number else "")
+            dialogs = [list(rounds) for _, rounds in groupby(group, key=_dialog)]
+            for costed in pack(dialogs, budget=budget):
+                record_id = _free_id(f"{image_id:012d}{name}", taken)
+                taken.add(record_id)
                 rows = [turn for turn, _ in costed]
                 if layout.prompts == "first":
                     rows[1:] = [_bare(turn) for turn in rows[1:]]
                 image = f"{image_dir}/{image_id:012d}.jpg"
                 yield to_record(rows, record_id=record_id, image=image, licence=turns[0].licence)
+
+
+def _free_id(stem: str, taken: Collection[str]) -> str:
+    """Return `stem`, or the first of `stem-1`, `stem-2`... that no record of the image has yet."""
+    numbered = (f"{stem}-{number}" if number else stem for number in count())
+    return next(name for name in numbered if name not in taken)
 
 
 def is_terse(turn: Turn, words: int) -> bool:
@@ -95,12 +105,16 @@ def _bare(turn: Turn) -> Turn:
     return turn
 
 
+def _dialog(item: tuple[Turn, int]) -> tuple[str, str]:
+    return item[0].source, item[0].dialog_id
+
+
 def _by_record(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
     groups: dict[int, Costed] = defaultdict(list)
     for kept in turns:
         groups[kept.record].append((kept.turn, kept.tokens))
-    for number, group in groups.items():
-        yield f"-{number}" if number else "", group
+    for group in groups.values():
+        yield "", group
 
 
 def _by_source(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from kept_turns import IMAGE, SHORT, asked
+from kept_turns import IMAGE, SHORT, asked, kept
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
@@ -69,6 +69,42 @@ def test_the_instructed_layout_prompts_terse_turns_of_conversations_and_changes_
 def test_a_prompt_on_a_terse_turn_counts_towards_the_budget():
     # Eight turns of 10 tokens fill 80; the prompt on one of them takes more than that.
     assert len(made(MERGED, budget=80)) == 1 and len(made(LAYOUTS["instructed"], budget=80)) == 2
+
+
+def terse_dialogs(dialogs, rounds, *, per_record):
+    """Two-word VisDial answers on one image, so many dialogs of so many rounds to a record."""
+    return [
+        kept("visdial", str(d), r, f"Is it {d}.{r}?", "yes, very", "free", record=d // per_record)
+        for d in range(dialogs)
+        for r in range(rounds)
+    ]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_ids_are_unique_where_prompts_make_more_records_of_an_image(name):
+    # Ten dialogs of ten rounds of 10 tokens fill two records, and more of them once each turn
+    # gets a prompt.
+    image = terse_dialogs(10, 10, per_record=7)
+    found = list(records([image], layout=LAYOUTS[name], budget=700, image_dir="train2017"))
+    ids = [record.id for record in found]
+    assert len(set(ids)) == len(ids)
+    assert sum(len(record.sources) for record in found) == 100
+    if name == "instructed":
+        assert ids == ["000000000009", *(f"000000000009-{n}" for n in range(1, len(ids)))]
+
+
+def test_a_further_part_of_a_source_has_another_id_than_a_dialog_named_like_it():
+    image = [kept("own", "5", 0, "A?", "b"), kept("own", "6", 0, "C?", "d"),
+             kept("own", "1", 0, "What?", "A cat.", "free")]  # fmt: skip
+    found = list(records([image], layout=MIX, budget=10, image_dir="train2017"))
+    assert len({record.id for record in found}) == 3
+
+
+def test_prompts_that_overfill_a_record_cut_it_between_dialogs():
+    # With its prompts a dialog of three rounds costs 90 tokens.
+    image = terse_dialogs(3, 3, per_record=3)
+    found = records([image], layout=LAYOUTS["instructed"], budget=220, image_dir="train2017")
+    assert [len(record.sources) for record in found] == [6, 3]
 
 
 def test_a_baseline_record_that_is_too_long_is_cut_between_turns():
