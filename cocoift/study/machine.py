@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from time import perf_counter
 
+from cocoift.core.progress import duration
+
 _NO_GPU = "no GPU"
 _SIDE = 1024
 
@@ -51,13 +53,7 @@ def forecast(reports: Path) -> str:
         return ""
     ratio = there / speed()
     return (
-        f"about {_in_words(seconds * ratio)} if every notebook has to run (an earlier run took "
-        f"{_in_words(seconds)} on a machine {ratio:.1f} times as fast; "
+        f"about {duration(seconds * ratio)} if every notebook has to run (an earlier run took "
+        f"{duration(seconds)} on a machine {ratio:.1f} times as fast; "
         "if it resumed another, expect more)"
     )
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
