@@ -322,6 +322,16 @@ def test_the_index_shows_what_a_report_beside_it_found_for_another_model(root, t
         assert ("The same with the tiny LLaVA" in page) is shown
 
 
+def test_the_index_of_a_served_model_speaks_of_no_model_that_was_trained(root, tmp_path):
+    asked = {"endpoints": [{"name": "m", "base_url": "http://x/v1", "model": "some/model-7b"}]}
+    changes = {"report_dir": str(tmp_path), "evaluation": asked}
+    write_index(study.Study(root, study.read_preset("endpoint", changes)))
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "some/model-7b" in page
+    own = page.split("The same with")[0]  # reports of other models follow
+    assert "tiny LLaVA" not in own and "is tuned" not in own and "checkpoint none" not in own
+
+
 @pytest.fixture
 def project(root, tmp_path):
     """A small project with two notebooks, driven by the real dodo.py."""

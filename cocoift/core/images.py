@@ -91,6 +91,13 @@ def data_address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def png_texts(path: Path) -> tuple[str, str]:
+    """Return title and description that a PNG carries; one without is called as its file is."""
+    with Image.open(path) as picture:
+        title = picture.info.get("Title", path.stem.replace("_", " "))
+        return title, picture.info.get("Description", title)
+
+
 def image_address(picture: Image.Image, kind: str, **options: Any) -> str:
     """Return an image as a `data:` address; `options` are those of Pillow's writer."""
     buffer = io.BytesIO()

@@ -3,8 +3,6 @@
 `python -m cocoift.mini.build data/mini_llava` builds the shipped one again: the default recipe's.
 """
 
-import ast
-import hashlib
 import json
 import shutil
 import sys
@@ -14,14 +12,9 @@ from typing import Any
 from msgspec import structs
 
 from cocoift.core.files import finish_replacing, replacing_folder, write_text
-from cocoift.core.text import FORMAT_PROMPTS
 from cocoift.mini.llava import pretrained
-from cocoift.mini.recipe import Recipe
+from cocoift.mini.recipe import VERSION, Recipe
 
-# What a checkpoint depends on: these modules, the chat, and the wordings of the format prompts.
-_MODULES = (
-    "corpus", "dialog_sets", "draw", "facts", "llava", "muon", "pretrain", "scenes", "world",
-)  # fmt: skip
 _BUILT = "built.json"
 
 
@@ -30,11 +23,11 @@ def build_tiny_llava(
 ) -> dict[str, float]:
     """Build the checkpoint in `folder` unless it is there already; return its final losses.
 
-    It counts as there when recipe and the code that builds it are the same; the one in `shipped`
-    is then copied instead of built.  The folder appears only when whole.
+    It counts as there when the recipe and its version are the same; the one in `shipped` is then
+    copied instead of built.  The folder appears only when whole.
     """
     finish_replacing(folder)
-    wanted = {"recipe": structs.asdict(recipe), "code": code_digest()}
+    wanted = {"recipe": structs.asdict(recipe), "version": VERSION}
     for present in (folder, shipped or folder):
         losses = _losses(present, wanted)
         if losses is None:
@@ -59,31 +52,6 @@ def _losses(folder: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
     present = json.loads((folder / _BUILT).read_text(encoding="utf-8"))
     same = {name: present.get(name) for name in wanted} == wanted
     return dict(present["losses"]) if same else None
-
-
-def code_digest() -> str:
-    """Return a digest of the code a checkpoint depends on, docstrings and comments aside."""
-    package = Path(__file__).parent
-    modules = [package / f"{name}.py" for name in _MODULES]
-    modules += [package.parent / "tuning" / f"{name}.py" for name in ("chat_formats", "chat")]
-    texts = [*map(statements, modules), repr(FORMAT_PROMPTS)]
-    return "".join(hashlib.sha256(text.encode()).hexdigest()[:8] for text in texts)
-
-
-def statements(path: Path) -> str:
-    """Return what a module computes: its syntax tree without imports and texts that stand alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            body[:] = [one for one in body if not _computes_nothing(one)]
-    return ast.dump(tree)
-
-
-def _computes_nothing(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return True
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,12 @@
 
 from cocoift.core.schema import Settings
 
+# Raise it when the same recipe builds another model than before: when scenes are drawn or
+# described otherwise, the chat or the format prompts change, or the training does.  Checkpoints of
+# an earlier version are then built again; `python -m cocoift.mini.build data/mini_llava` builds
+# the shipped one.
+VERSION = 1
+
 
 class MiniCoco(Settings, frozen=True):
     """How many scenes are drawn to train on, to hold out and to ask about; from which seed.

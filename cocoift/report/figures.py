@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cocoift.core.files import replacing
 from cocoift.core.images import data_address
@@ -49,19 +50,36 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return with_style
 
 
-def show(figure: Figure, path: Path, *, alt: str) -> HTML:
-    """Save a figure as PNG and return it for display, with an alternative text.
+def show(figure: Figure, path: Path) -> HTML:
+    """Save a figure as PNG and return it for display; the file carries its title and `alt_text`.
 
     256 colours are enough for a figure and take a third of the space in the file, the notebook and
     its page.
     """
-    drawn = io.BytesIO()
+    drawn, texts, alt = io.BytesIO(), PngInfo(), alt_text(figure)
     figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")
+    texts.add_itxt("Title", figure.get_suptitle())
+    texts.add_itxt("Description", alt)
     with replacing(path) as temporary, Image.open(drawn) as picture:
         few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        few.save(temporary, format="PNG", optimize=True)
+        few.save(temporary, format="PNG", optimize=True, pnginfo=texts)
     image = Markup('<img alt="{}" style="max-width:100%" src="{}">')
     return HTML(image.format(alt, data_address(path.read_bytes(), "png")))
+
+
+def alt_text(figure: Figure) -> str:
+    """Return what a figure shows, in the words that stand on it: title, panels, axes, series."""
+    axes = figure.axes
+    legends = [legend for ax in axes if (legend := ax.get_legend())]
+    words = {
+        "Panels": [ax.get_title(loc="left") for ax in axes],
+        "Horizontal axis": [figure.get_supxlabel(), *(ax.get_xlabel() for ax in axes)],
+        "Vertical axis": [figure.get_supylabel(), *(ax.get_ylabel() for ax in axes)],
+        "Series": [text.get_text() for legend in legends for text in legend.get_texts()],
+    }
+    found = {kind: "; ".join(filter(None, dict.fromkeys(own))) for kind, own in words.items()}
+    parts = [figure.get_suptitle(), *(f"{kind}: {own}" for kind, own in found.items() if own)]
+    return ". ".join(parts)
 
 
 def new_axes(

@@ -3,7 +3,7 @@
 import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -11,6 +11,9 @@ from pandas.io.formats.style import Styler
 
 from cocoift.core.files import write_bytes
 from cocoift.core.schema import Settings
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 # How tables and figures call the models, in their order.
 LABELS = {
@@ -33,16 +36,22 @@ def show_table(
     *,
     formats: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
-) -> Styler:
+    empty: str = "Nothing to list.",
+) -> "Styler | Markdown":
     """Return a table for display: columns renamed, text escaped and left, numbers right.
 
     `formats` maps column names (before `names` renames them) to format strings; whole numbers
-    get thousands separators without one.
+    get thousands separators without one.  A column without a value is left out, and a table
+    without rows is the sentence `empty`.
     """
-    names = names or {}
-    chosen = {name: "{:,}" for name in table if pd.api.types.is_integer_dtype(table[name])} | dict(
-        formats or {}
-    )
+    if table.empty:
+        from IPython.display import Markdown
+
+        return Markdown(f"*{empty}*")
+    names, table = names or {}, _filled(table)
+    chosen = {name: "{:,}" for name in table if pd.api.types.is_integer_dtype(table[name])} | {
+        name: pattern for name, pattern in (formats or {}).items() if name in table
+    }
     shown = table.rename(columns=names)
     text = [names.get(name, name) for name in table if not is_numeric_dtype(table[name])]
     left = [
@@ -54,6 +63,12 @@ def show_table(
     for name, pattern in chosen.items():
         styler = styler.format(pattern, subset=[names.get(name, name)], na_rep="")
     return styler.set_table_styles([*left, {"selector": "td, th", "props": "vertical-align: top"}])
+
+
+def _filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that hold something to read: empty texts and missing numbers are none."""
+    filled = [bool((column.notna() & (column != "")).any()) for _, column in table.items()]
+    return table.loc[:, filled]
 
 
 def settings_table(settings: Settings, names: Sequence[str], *, title: str) -> pd.DataFrame:

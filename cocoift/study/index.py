@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cocoift.core.files import write_text
-from cocoift.core.images import data_address
+from cocoift.core.images import data_address, png_texts
 from cocoift.report import sentences
 from cocoift.report.evaluation import gate_sentence
 from cocoift.report.html import index_page
@@ -18,49 +18,37 @@ from cocoift.study.opened import Study
 from cocoift.study.preset import Preset
 from cocoift.study.runner import notebooks, run_facts
 
-# File, title, alternative text.  The first figure is the finding's.
-FIGURES = (
-    ("finding.png", "Score, collapsed answers and obedience, alone and after one short round",
-     "Score, share of collapsed answers and obedience per model, alone and after a short round"),
-    ("rounds.png", "Collapse in open rounds after one short round",
-     "A line per model: share of answers of three words or fewer in rounds 2 to 5"),
-    ("ablation_dose.png", "How much of the baseline's layout is enough",
-     "Score and collapse by share of images laid out as in the baseline, with intervals"),
-    ("ablation_factors.png", "Where the prompt stands, and whether sources mix",
-     "Score and collapse for prompt in the first or every turn by sources apart or mixed"),
-    ("length_grid.png", "Answer lengths in training, alone, and after a short round",
-     "Histograms of answer lengths: a row per model, a column per protocol"),
-    ("prompt_placement.png", "Where the format prompt stands in multi-round conversations",
-     "Bars: share of first and later turns that state a form of answer, per source"),
-)  # fmt: skip
+# The first figure is the finding's.
+FIGURES = ("finding", "rounds", "ablation_dose", "ablation_factors", "length_grid",
+           "prompt_placement")  # fmt: skip
 QUESTION = "Does a model still answer open questions after one short answer?"
 PURPOSE = (
     "The same annotations of the same COCO images are laid out in different ways: {layouts}. "
-    "One base is tuned on each. Every notebook asks one question and answers it at its end."
+    "One base is tuned on each. "
 )
+ASKED = "Every question is put to the model alone, and after one short round about the same image. "
+READING = "Every notebook asks one question and answers it at its end."
 LAYOUTS = {
     "mix": "as in LLaVA's own mixture (a conversation per source, the prompt for a short answer "
     "in its first turn only)",
     "merged": "merged into one conversation per image, each turn with its own instruction",
     "instructed": "merged with the prompt on the terse turns of chats too",
 }
-MINI = (
-    "Preset {preset.name}: this study draws the pictures and their annotations itself, writes them "
-    "in the upstream formats and reads them with the code that reads the real files; the model is "
-    "a tiny LLaVA trained from scratch. The numbers show the effect and its mechanism, not "
-    "LLaVA-1.5's level. Notebook 05 shows the paper's numbers beside ours."
+DRAWN = (
+    "This study draws the pictures and their annotations itself, writes them in the upstream "
+    "formats and reads them with the code that reads the real files."
+)
+REAL = "Annotation files and images are real; notebook 00 lists the sources that were there."
+TINY = (
+    "The model is a tiny LLaVA trained from scratch. The numbers show the effect and its "
+    "mechanism, not LLaVA-1.5's level. Notebook 05 shows the paper's numbers beside ours."
 )
 ASSEMBLED = (
-    "Preset {preset.name}: the language model is {preset.assembly.language}, published and tuned "
-    "to follow instructions by others. It sees through the tower of this study's tiny LLaVA, by a "
-    "projector that notebook 00 trained. The study draws the pictures and their annotations itself "
-    "and writes them in the upstream formats."
+    "The language model is {language}, published and tuned to follow instructions by others. It "
+    "sees through {tower}, by a projector that notebook 00 trained."
 )
-REAL = (
-    "Preset {preset.name}: real annotation files and images, and the checkpoint "
-    "{preset.checkpoint}. Notebook 00 lists the sources that were there."
-)
-_FINDING = f"figures/{FIGURES[0][0]}"
+SERVED = "Not trained here, but asked through a server or logged by another harness: {names}."
+_FINDING = f"figures/{FIGURES[0]}.png"
 TUNED_ON = LABELS | {"base": "nothing (base)"}
 
 
@@ -76,7 +64,7 @@ def write_index(study: Study) -> None:
         others=list(_others(reports, facts)),
         texts={
             "question": QUESTION,
-            "purpose": PURPOSE.format(layouts="; ".join(LAYOUTS[one] for one in preset.mixtures)),
+            "purpose": _purpose(preset),
             "provenance": _provenance(preset),
         },
     )
@@ -85,19 +73,34 @@ def write_index(study: Study) -> None:
     print(f"report: {os.path.relpath(reports / 'index.html', study.root)}")
 
 
+def _purpose(preset: Preset) -> str:
+    layouts = "; ".join(LAYOUTS[one] for one in preset.mixtures)
+    return (PURPOSE.format(layouts=layouts) if preset.evaluation.models else ASKED) + READING
+
+
 def _provenance(preset: Preset) -> str:
-    drawn = ASSEMBLED if preset.assembly else MINI
-    return (drawn if preset.mini_coco else REAL).format(preset=preset)
+    """Return what is real: the pictures and annotations, then the models that are asked."""
+    parts, asked = [DRAWN if preset.mini_coco else REAL], preset.evaluation
+    if asked.models and (assembly := preset.assembly):
+        tower = assembly.vision or "the tower of this study's tiny LLaVA"
+        parts.append(ASSEMBLED.format(language=assembly.language, tower=tower))
+    elif asked.models:
+        parts.append(TINY if preset.tiny_llava else f"The checkpoint is {preset.checkpoint}.")
+    served = [one.model for one in asked.endpoints] + [one.name for one in asked.logged]
+    if served:
+        parts.append(SERVED.format(names=", ".join(served)))
+    return f"Preset {preset.name}. {' '.join(parts)}"
 
 
 def _figures(study: Study) -> Iterator[dict[str, str]]:
-    for name, title, alt in FIGURES:
-        path = study.figures / name
+    for name in FIGURES:
+        path = study.figures / f"{name}.png"
         if path.is_file():
-            yield _figure(path, title, alt)
+            yield _figure(path)
 
 
-def _figure(path: Path, title: str, alt: str) -> dict[str, str]:
+def _figure(path: Path) -> dict[str, str]:
+    title, alt = png_texts(path)
     return {"title": title, "alt": alt, "data": data_address(path.read_bytes(), "png")}
 
 
@@ -116,7 +119,6 @@ def _finding(reports: Path) -> dict[str, Any] | None:
 
 def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what the reports beside this one found for other models."""
-    _, title, alt = FIGURES[0]
     for path in sorted(reports.parent.glob("*/run.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         model = _tuned(run)
@@ -126,13 +128,17 @@ def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "model": model,
                 "conclusion": found["conclusion"],
                 "address": f"../{path.parent.name}/index.html",
-                "figure": _figure(path.parent / _FINDING, title, alt),
+                "figure": _figure(path.parent / _FINDING),
             }
 
 
 def _tuned(run: dict[str, Any]) -> str:
-    """Return the name of the language model or checkpoint that a run tuned."""
+    """Return the name of the language model or checkpoint that a run tuned, or of what it asked."""
     parameters = run["parameters"]
+    asked = parameters["evaluation"]
+    if not asked["models"]:
+        served = [one["model"] for one in asked["endpoints"]]
+        return ", ".join([*served, *(one["name"] for one in asked["logged"])]) or "no model"
     if assembly := parameters.get("assembly"):
         return str(assembly["language"])
     return "the tiny LLaVA" if parameters.get("tiny_llava") else str(parameters["checkpoint"])

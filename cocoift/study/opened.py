@@ -177,11 +177,11 @@ class Study(Folders):
         """Save a table in the report as CSV."""
         save_table(table, self.tables / f"{name}.csv{'.gz' if packed else ''}")
 
-    def show(self, figure: "Figure", name: str, *, alt: str) -> "HTML":
-        """Save a figure in the report and return it for display; `alt` says what it shows."""
+    def show(self, figure: "Figure", name: str) -> "HTML":
+        """Save a figure in the report and return it for display."""
         from cocoift.report.figures import show
 
-        return show(figure, self.figures / f"{name}.png", alt=alt)
+        return show(figure, self.figures / f"{name}.png")
 
     def values(self, *names: str) -> pd.DataFrame:
         """Return values of the preset for display; names may be dotted: `tuning.rank`."""

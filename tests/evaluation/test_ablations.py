@@ -126,7 +126,7 @@ def test_an_unknown_ablation_is_named_with_those_there_are():
         arms(["doze"], doses=(), image_counts=(), groups={})
 
 
-def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_path):
+def test_a_mixture_is_written_once_and_again_when_its_turns_change(tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -137,6 +137,9 @@ def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_pat
         columns = [list(column) for column in zip(*rows, strict=True)]
         arrays = [pa.array(c, field.type) for c, field in zip(columns, KEPT_SCHEMA, strict=True)]
         pq.write_table(pa.Table.from_arrays(arrays, schema=KEPT_SCHEMA), tmp_path / "turns.parquet")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
 
     variant = Variant(name="dose-50", layout=MIX, share=0.5)
     given = {"budget": 1000, "sentences": {}}
@@ -149,6 +152,15 @@ def test_a_mixture_is_written_once_and_again_when_its_turns_change(root, tmp_pat
     write(IMAGE[:3])
     write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
     assert path.stat().st_mtime_ns > first
+    short = path.read_bytes()
+    write(IMAGE)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cocoift.evaluation.variants.write_text", interrupted)
+        write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    assert path.read_bytes() != short
+    write(IMAGE[:3])
+    write_variant(variant, tmp_path / "turns.parquet", tmp_path, **given)
+    assert path.read_bytes() == short
 
 
 @pytest.fixture
