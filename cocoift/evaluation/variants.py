@@ -120,6 +120,7 @@ def write_variant(
     key = digest([*parts, sorted(sentences.items()) if variant.answers != "all" else None])
     if path.is_file() and holds(stamp, key):
         return path
+    stamp.unlink(missing_ok=True)  # a kill between mixture and stamp must not leave an older one
     made = variant_records(
         variant,
         kept_by_image(turns),
