@@ -15,6 +15,7 @@ from cocoift.core.text import tidy
 from cocoift.inspector.cards import picture
 from cocoift.inspector.data import open_inspection
 from cocoift.inspector.overlay import LAYERS
+from cocoift.inspector.raw_annotations import raw_annotations
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.instances import read_instances, write_instances
 
@@ -112,6 +113,36 @@ def test_masks_lie_in_their_boxes_and_crowds_are_run_lengths(real):
             assert x - 1 <= columns.min() and columns.max() <= x + width + 1
             assert y - 1 <= rows.min() and rows.max() <= y + height + 1
     assert crowds == 10
+
+
+def upstream(readings, real, source, number):
+    """Yield some turns of a source with what the inspector shows as their upstream records."""
+    entry = read_catalogue(HERE / "sources.yaml")[source]
+    rows = readings[source].turns.to_pylist()
+    for turn in rows[:: -(-len(rows) // number)]:
+        found = raw_annotations(entry, real, turn)
+        yield turn, {name: json.loads(text) for name, text in found.items()}
+
+
+def test_the_upstream_record_of_a_vsr_turn_is_its_statement_on_its_image(readings, real):
+    shown = 0
+    for turn, found in upstream(readings, real, "vsr", 100):
+        shown += bool(found)
+        for record in found.values():
+            assert record["caption"].split() == turn["question"].split()
+            assert record["image"] == f"{turn['image_id']:012d}.jpg" and record["image_link"]
+            assert ("no", "yes")[record["label"]] == turn["answer"]
+    assert shown > 80 and shown == len(list(upstream(readings, real, "vsr", 100)))
+
+
+def test_the_upstream_records_of_a_vqa_x_turn_are_explanation_question_and_answers(readings, real):
+    for turn, found in upstream(readings, real, "vqa_x", 60):
+        (explanations,) = [one for name, one in found.items() if name.startswith("vqa_x/")]
+        assert list(explanations) == [turn["dialog_id"]]
+        assert turn["answer"].endswith(explanations[turn["dialog_id"]][0].strip())
+        (question,) = [one for name, one in found.items() if name.endswith("questions.json")]
+        assert question["question"] == turn["question"]
+        assert len(found) == 3
 
 
 @pytest.fixture(scope="module")

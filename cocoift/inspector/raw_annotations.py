@@ -3,39 +3,44 @@
 import json
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cocoift.core.files import inside
+from cocoift.core.schema import coco_id_in
 from cocoift.sources.catalogue import Entry
 
 # How many bytes around a match are searched for its record; a larger record is shown in part.
 _WINDOW = 20_000
 _TRIES = 50
-# Fields that number images, in the upstream formats.
-_IMAGE_KEYS = ("image_id", "img_id", "imageId", "coco_id", "image")
+# A text of more characters seldom stands in two records.
+_TELLING = 20
+# Fields that say which image a record is about, in the upstream formats.
+_IMAGE_KEYS = ("image_id", "img_id", "imageId", "coco_id", "image", "image_path", "file_name")
+# What a blank of a tidy text may be in a file.
+_BLANKS = rb"(?:\s|\\[nrt]|\xc2\xa0|\\u00a0)+"
 
 
-def raw_annotations(
-    entry: Entry, raw: Path, *, image_id: int, dialog_id: str, answer: str
-) -> dict[str, str]:
-    """Return the upstream records of a turn as indented JSON, by file name below `raw`.
+def raw_annotations(entry: Entry, raw: Path, turn: Mapping[str, Any]) -> dict[str, str]:
+    """Return the upstream records of a kept turn as indented JSON, by file name below `raw`.
 
-    A record holds the turn's id as a value or key, or, for sources that give no ids, its answer.
-    Numbers of questions and of images overlap: a record about a COCO image other than the turn's
-    is not the one, nor one in which only the image has that number.  Files that are no JSON, or
-    hold no such record, are left out; one that is missing too.
+    A record holds the turn's id as a value or key, or, for sources that give no ids, its answer or
+    question.  Numbers of questions and of images overlap, and questions recur: a record about a
+    COCO image other than the turn's is not the one, nor one in which only the image has that
+    number.  Files that are no JSON, or hold no such record, are left out; one that is missing too.
     """
     found = {}
-    numbered = image_id if entry.images == "coco" else None
+    numbered = turn["image_id"] if entry.images == "coco" else None
     for name in dict.fromkeys(name for part in entry.parts for name in part.values()):
         path = inside(raw, name)
         if path.suffix not in (".json", ".jsonl") or not path.is_file() or not path.stat().st_size:
             continue
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            record = _by_id(view, dialog_id, numbered) or _by_text(view, answer)
+            record = _by_id(view, turn["dialog_id"], numbered)
+            if record is None:
+                record = _by_text(view, turn["question"] or "", turn["answer"] or "", numbered)
         if record is not None:
             found[name] = json.dumps(record, indent=1, ensure_ascii=False)[:_WINDOW]
     return found
@@ -43,44 +48,86 @@ def raw_annotations(
 
 def _by_id(view: mmap.mmap, name: str, image_id: int | None) -> Any:
     """Look for a turn's id; `image_id` is given where the file numbers images as COCO does."""
-    pattern = re.compile(rb"(?<![\w.-])" + re.escape(name.encode()) + rb"(?![\w.-])")
+    of_image = name == str(image_id)
+    before = rb'"(?:%s)"\s*:\s*' % "|".join(_IMAGE_KEYS).encode() if of_image else rb"(?<![\w.-])"
+    pattern = re.compile(before + re.escape(name.encode()) + rb"(?![\w.-])")
     for match in islice(pattern.finditer(view), _TRIES):
         named = _named(view, match.end())
         if named is not None:
             return {name: named}
         # The innermost object around a number is what it numbers.
         *_, record = [{}, *_around(view, match.start())]
-        of_image = name == str(image_id)
-        elsewhere = not of_image and _is_elsewhere(record, image_id)
-        if _holds(record, name, of_image=of_image) and not elsewhere:
-            return record
+        if (of_image or _holds(record, name)) and not _is_elsewhere(record, image_id):
+            return record or None
+    return None
+
+
+def _by_text(view: mmap.mmap, question: str, answer: str, image_id: int | None) -> Any:
+    """Look for the record with a turn's answer and question, or with one and the turn's image.
+
+    Readers make some answers of several fields.  Where files number images in another way, a long
+    answer alone tells its record.
+    """
+    nearest = None
+    for text, other in ((answer, question), (question, answer)):
+        long = len(text) > _TELLING
+        if not (long or (text == question and text and image_id is not None)):
+            continue
+        for record in islice(_with_text(view, text, image_id), _TRIES):
+            if re.search(_as_written(other), json.dumps(record).encode()):
+                return record
+            alone = text == answer if image_id is None else _image_of(record) == image_id
+            nearest = nearest or (record if alone else None)
+    return nearest
+
+
+def _with_text(view: mmap.mmap, text: str, image_id: int | None) -> Iterator[dict[str, Any]]:
+    """Yield the records with a text that may be about an image; those that name one come whole."""
+    number = re.compile(rb"" if image_id is None else rb"(?<!\d)0*%d(?!\d)" % image_id)
+    for match in re.finditer(_as_written(text), view):
+        place = match.start()
+        if not number.search(view, max(0, place - _WINDOW), place + _WINDOW):
+            continue
+        enclosing = list(_around(view, place))
+        about = [record for record in enclosing if _image_of(record) is not None]
+        for record in about[-1:] or enclosing[:1]:
+            if not _is_elsewhere(record, image_id):
+                yield record
+
+
+def _as_written(text: str) -> bytes:
+    """Return a pattern for a tidy text as JSON spells it, with or without escapes."""
+    words = []
+    for word in text.split()[:40]:
+        spelled = {json.dumps(word, ensure_ascii=only)[1:-1].encode() for only in (False, True)}
+        words.append(b"(?:%s)" % b"|".join(map(re.escape, sorted(spelled))))
+    return _BLANKS.join(words)
+
+
+def _image_of(record: dict[str, Any]) -> int | None:
+    """Return the number of the image that a record says it is about, by number or by name."""
+    for value in (record[key] for key in _IMAGE_KEYS if key in record):
+        number = coco_id_in(value) if isinstance(value, str) else value
+        if isinstance(number, int):
+            return number
     return None
 
 
 def _is_elsewhere(record: dict[str, Any], image_id: int | None) -> bool:
     """Tell whether a record is about another image, or is an image's own entry."""
-    about = next((record[key] for key in _IMAGE_KEYS if isinstance(record.get(key), int)), None)
+    about = _image_of(record)
     entry = "file_name" in record and "question" not in record
     return entry or (None not in (about, image_id) and about != image_id)
 
 
 def _named(view: mmap.mmap, place: int) -> Any:
-    """Return the object that a key names, if what ends at `place` is the key of one."""
+    """Return the value that a key names, if what ends at `place` is a key."""
     after = view[place : place + _WINDOW].decode("utf-8", "replace")
-    key = re.match(r'"\s*:\s*(?=\{)', after)
+    key = re.match(r'"\s*:\s*', after)
     try:
         return json.JSONDecoder().raw_decode(after, key.end())[0] if key else None
     except ValueError:
         return None
-
-
-def _by_text(view: mmap.mmap, text: str) -> Any:
-    """Look for an answer as JSON spells it, with or without escapes for what is not ASCII."""
-    for ascii_only in (False, True) if len(text) > 20 else ():
-        place = view.find(json.dumps(text[:200], ensure_ascii=ascii_only)[1:-1].encode())
-        if place >= 0:
-            return next(_around(view, place), None)
-    return None
 
 
 def _around(view: mmap.mmap, place: int) -> Iterator[Any]:
@@ -98,16 +145,11 @@ def _around(view: mmap.mmap, place: int) -> Iterator[Any]:
             yield record
 
 
-def _holds(record: Any, name: str, *, of_image: bool) -> bool:
-    """Tell whether an id stands in a record as a key or as a value of its own.
-
-    Where it is no image's (`of_image`), a field that numbers images does not count.
-    """
+def _holds(record: Any, name: str) -> bool:
+    """Tell whether an id stands in a record as a key or as a value, other than an image's."""
     if isinstance(record, dict):
-        fields = {key: value for key, value in record.items() if of_image or key not in _IMAGE_KEYS}
-        return name in record or any(
-            _holds(value, name, of_image=of_image) for value in fields.values()
-        )
+        values = (value for key, value in record.items() if key not in _IMAGE_KEYS)
+        return name in record or any(_holds(value, name) for value in values)
     if isinstance(record, list):
-        return any(_holds(value, name, of_image=of_image) for value in record)
+        return any(_holds(value, name) for value in record)
     return not isinstance(record, bool) and str(record) == name

@@ -172,9 +172,7 @@ class Inspector:
         parts = []
         for turn in self._chosen()[:5]:
             entry = self.lookups.catalogue.get(turn["source"])
-            keys = {"dialog_id": turn["dialog_id"], "answer": turn["answer"]}
-            keys["image_id"] = self.image_id
-            found = raw_annotations(entry, self.lookups.raw, **keys) if entry else {}
+            found = raw_annotations(entry, self.lookups.raw, turn) if entry else {}
             parts += [cards.raw_card(name, text) for name, text in found.items()]
             if not found:
                 parts.append(cards.raw_card(turn["source"], "no JSON record holds this turn"))

@@ -152,8 +152,7 @@ def test_the_upstream_record_of_a_turn_holds_its_id_and_its_text(source, opened,
     raw, _ = mini
     image_id = int(opened.images(Filter(source=source))[2])
     turn = next(t for t in opened.view(image_id).turns if t["source"] == source)
-    keys = {"image_id": image_id, "dialog_id": turn["dialog_id"], "answer": turn["answer"]}
-    found = raw_annotations(catalogue[source], raw, **keys)
+    found = raw_annotations(catalogue[source], raw, turn)
     text = " ".join(found.values())
     assert found and turn["dialog_id"] in text
     part = turn["answer"].split()[0].strip(".")
@@ -167,17 +166,15 @@ def test_a_source_without_ids_is_found_by_its_answer(opened, mini, catalogue):
     turn = max(
         (t for t in turns if t["source"] == "llava_instruct"), key=lambda t: len(t["answer"])
     )
-    keys = {"image_id": image_id, "dialog_id": turn["dialog_id"], "answer": turn["answer"]}
-    (text,) = raw_annotations(catalogue["llava_instruct"], raw, **keys).values()
+    (text,) = raw_annotations(catalogue["llava_instruct"], raw, turn).values()
     assert turn["answer"] in text
 
 
 def test_what_is_nowhere_upstream_gives_nothing(mini, catalogue):
     raw, _ = mini
+    turn = {"image_id": 1, "dialog_id": "no-such-id", "question": None, "answer": ""}
     for name, entry in catalogue.items():
-        assert raw_annotations(entry, raw, image_id=1, dialog_id="no-such-id", answer="") == {}, (
-            name
-        )
+        assert raw_annotations(entry, raw, turn) == {}, name
 
 
 def test_a_number_that_is_a_question_here_and_an_image_there_shows_its_own_record(
@@ -191,8 +188,8 @@ def test_a_number_that_is_a_question_here_and_an_image_there_shows_its_own_recor
     for name in files:
         own = rows((77001, 4001), (4001, 4)) if "train" in name else rows((77002, 4001), (5, 4001))
         (tmp_path / name).write_text(json.dumps({"questions": own}))
-    keys = {"image_id": 4, "dialog_id": "4001", "answer": "yes"}
-    found = raw_annotations(catalogue["vqav2"], tmp_path, **keys)
+    turn = {"image_id": 4, "dialog_id": "4001", "question": "Q4001?", "answer": "yes"}
+    found = raw_annotations(catalogue["vqav2"], tmp_path, turn)
     assert set(found) == {name for name in files if "train" in name}
     assert all(json.loads(text)["question"] == "Q4001?" for text in found.values())
 
@@ -203,6 +200,45 @@ def test_a_captions_number_does_not_show_the_image_of_that_number(catalogue, tmp
     path = tmp_path / "annotations/captions_train2017.json"
     path.parent.mkdir()
     path.write_text(json.dumps(captions))
-    keys = {"image_id": 8, "dialog_id": "31", "answer": "A dog."}
-    (text,) = raw_annotations(catalogue["coco_captions"], tmp_path, **keys).values()
+    turn = {"image_id": 8, "dialog_id": "31", "question": "", "answer": "A dog."}
+    (text,) = raw_annotations(catalogue["coco_captions"], tmp_path, turn).values()
     assert json.loads(text) == captions["annotations"][0]
+
+
+def test_an_image_number_that_is_an_index_in_a_dialog_shows_the_dialog_of_that_image(
+    catalogue, tmp_path
+):
+    rounds = [{"question": 42, "answer": 7, "answer_options": [42, 7]}]
+    dialogs = [{"image_id": number, "caption": "c", "dialog": rounds} for number in (9, 42, 5)]
+    path = tmp_path / "visdial/visdial_1.0_train.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"split": "train", "data": {"dialogs": dialogs}}))
+    turn = {"image_id": 42, "dialog_id": "42", "question": "is it red?", "answer": "yes it is"}
+    (text,) = raw_annotations(catalogue["visdial"], tmp_path, turn).values()
+    assert json.loads(text) == dialogs[1]
+
+
+def test_a_question_that_many_images_share_shows_the_record_of_its_own(catalogue, tmp_path):
+    rows = [{"img_id": n, "question": "What is it?", "answers": ["cup"] * 10,
+             "explanation": [f"Number {n}  is a\ncup.", 0.7]} for n in range(1, 400)]  # fmt: skip
+    path = tmp_path / "vqa_e/VQA-E_train_set.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(rows))
+    turn = {"image_id": 250, "dialog_id": "x", "question": "What is it?", "answer": "cup. N"}
+    (text,) = raw_annotations(catalogue["vqa_e"], tmp_path, turn).values()
+    assert json.loads(text) == rows[249]
+
+
+def test_a_text_is_found_whatever_blanks_and_escapes_its_file_has(catalogue, tmp_path):
+    chat = [{"from": "human", "value": "<image>\nWho?"},
+            {"from": "gpt", "value": "A  café\n\nand its \"patron\" at the sea."}]  # fmt: skip
+    rows = [{"id": "x", "image": "000000000009.jpg", "conversations": chat}]
+    path = tmp_path / "llava_instruct/llava_instruct_150k.json"
+    path.parent.mkdir()
+    answer = 'A café and its "patron" at the sea.'
+    turn = {"image_id": 9, "dialog_id": "x9", "question": "Who?", "answer": answer}
+    for only_ascii in (True, False):
+        path.write_text(json.dumps(rows, ensure_ascii=only_ascii))
+        (text,) = raw_annotations(catalogue["llava_instruct"], tmp_path, turn).values()
+        assert json.loads(text) == rows[0]
+    assert raw_annotations(catalogue["llava_instruct"], tmp_path, turn | {"image_id": 8}) == {}
