@@ -30,7 +30,7 @@ FORMAT_PROMPTS = (
 
 PROMPT_PATTERN = f"(?:{'|'.join(re.escape(p.rstrip('.:')) for p in FORMAT_PROMPTS)})[.:]?"
 _PROMPT = re.compile(PROMPT_PATTERN, re.IGNORECASE)
-# A sign before a number, or an operator between two: they change what is asked or answered.
+# A sign before a number, or an operator between two: they change what is asked.
 _SIGNED = re.compile(r"(?<!\w)[-+\u2212](?=\d)|(?<=\d) ?[-+*/=<>\u2212] ?(?=\d)")
 _DIGIT = re.compile(r"\d")
 _SPOKEN = {"-": " minus ", "\u2212": " minus ", "+": " plus ", "*": " times ", "/": " over ",

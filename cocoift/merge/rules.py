@@ -11,6 +11,7 @@ from operator import attrgetter, itemgetter
 
 import msgspec
 
+from cocoift.core.answers import answer_key
 from cocoift.core.schema import IMAGE_MARKER, Settings, Turn
 from cocoift.core.text import CountTokens, question_key, tidy
 from cocoift.sources.coco import Scope
@@ -130,6 +131,7 @@ def _without_duplicates(
 ) -> tuple[list[Turn], list[Conflict]]:
     """Keep one turn per question; where answers disagree, one with the majority's answer.
 
+    Answers agree if VQA's normalisation makes them the same; the one kept stays as it was written.
     A question asked for another form of answer is another instruction, not a duplicate.  Where
     answers have equal votes, and among turns with the winning answer, a round of the longest
     dialog stays, because its later rounds may refer to it; then the first by source, dialog and
@@ -145,7 +147,7 @@ def _without_duplicates(
         if len(group) == 1:
             kept += group
             continue
-        answers = [question_key(turn.answer or "") for turn in group]
+        answers = [answer_key(turn.answer or "") for turn in group]
         votes = Counter(answers)
         sizes = [dialog_sizes[turn.source, turn.dialog_id] for turn in group]
         ranked = zip((votes[answer] for answer in answers), sizes, strict=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from cocoift.core.answers import answer_key
 from cocoift.core.files import DataError
 
 T = TypeVar("T")
@@ -130,16 +131,28 @@ def paused_collector() -> Iterator[None]:
 
 
 def majority(answers: Sequence[str], *, preferred: str | None = None) -> str | None:
-    """Return the most common answer; among ties `preferred`, else the one given first.
+    """Return the most common answer, in its most common spelling.
 
-    `preferred` is VQA's `multiple_choice_answer`, which settles about 4 % of VQAv2.
+    Answers that agree after VQA's normalisation (`core.answers`) vote together.  `preferred`,
+    VQA's `multiple_choice_answer`, settles ties between answers (about 4 % of VQAv2) and between
+    spellings; then the one given first stays.
     """
-    counts = Counter(answers)
-    if not counts:
+    spellings = Counter(answers)
+    if not spellings:
         return None
-    highest = max(counts.values())
-    tied = [answer for answer, count in counts.items() if count == highest]
-    return preferred if preferred in tied else tied[0]
+    (usual, count), *_ = spellings.most_common(1)
+    if 2 * count > len(answers):  # it stays, whatever agrees with it
+        return usual
+    keys = {text: answer_key(text) for text in spellings}
+    votes: Counter[str] = Counter()
+    for text, count in spellings.items():
+        votes[keys[text]] += count
+    chosen = None if preferred is None else answer_key(preferred)
+
+    def rank(text: str) -> tuple[int, bool, int, bool]:
+        return votes[keys[text]], keys[text] == chosen, spellings[text], text == preferred
+
+    return max(spellings, key=rank)  # the first of equals
 
 
 def content_id(*parts: object) -> str:

@@ -15,6 +15,9 @@ from cocoift.core.text import FORMAT_PROMPTS
 PHRASE = "Answer the question with a short phrase."
 CLOSED = {"phrase", "number", "yes_no", "choice"}
 CHATS = {"llava_instruct": "llava_instruct_150k", "lvis_instruct4v": "lvis_instruct4v_220k"}
+NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4",
+           "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+           "ten": "10"}  # fmt: skip
 BUDGET = 2048 - 576 - 40
 TURN_TOKENS = 10
 
@@ -56,6 +59,31 @@ def key(text):
     return " ".join(text.split()).casefold()
 
 
+def answer_key(text):
+    """Return the answer as VQA's evaluation compares it; contractions do not occur in the bench."""
+    blank = " ".join(re.sub(r"(?<!\w)[-\u2212](?=\d)", "minus ", text).split())
+    joined = re.search(r"\d,\d", blank)
+    bare = blank
+    for mark in ';/[]"{}()=+\\_-><@`,?!':
+        joins = joined or f"{mark} " in blank or f" {mark}" in blank
+        bare = bare.replace(mark, "" if joins else " ")
+    words = re.sub(r"\.(?!\d)", "", bare).lower().split()
+    words = [NUMBERS.get(word, word) for word in words]
+    kept = [word for word in words if word not in ("a", "an", "the")]
+    return " ".join(kept) or " ".join(words) or text.strip()
+
+
+def voted(answers, preferred):
+    """Return the answer with the most votes, in its most common spelling."""
+    votes, spellings = Counter(map(answer_key, answers)), Counter(answers)
+    places = [
+        (-votes[answer_key(text)], answer_key(text) != answer_key(preferred), -spellings[text],
+         text != preferred, place)
+        for place, text in enumerate(answers)
+    ]  # fmt: skip
+    return answers[min(places)[-1]]
+
+
 def unique(found):
     rounds = Counter((row["source"], row["dialog_id"]) for row in found)
     groups = defaultdict(list)
@@ -64,7 +92,7 @@ def unique(found):
         groups[key(row["question"] or row["instruction"]), shape].append(row)
     kept = []
     for group in groups.values():
-        answers = [key(row["answer"]) for row in group]
+        answers = [answer_key(row["answer"]) for row in group]
         counts = Counter(answers)
         places = [
             (-counts[answer], -rounds[row["source"], row["dialog_id"]], place)
@@ -163,10 +191,8 @@ def vqa_rows(folder):
         for row in load(folder / f"v2_OpenEnded_mscoco_{split}2014_questions.json")["questions"]:
             if row["question_id"] in answers:
                 found = answers[row["question_id"]]
-                counts = Counter(answer["answer"] for answer in found["answers"])
-                best = [text for text, count in counts.items() if count == max(counts.values())]
-                preferred = found["multiple_choice_answer"]
-                answer = preferred if preferred in best else best[0]
+                ten = [answer["answer"] for answer in found["answers"]]
+                answer = voted(ten, found["multiple_choice_answer"])
                 yield asked(row["image_id"], "vqav2", str(row["question_id"]), row["question"],
                             answer)  # fmt: skip
 

@@ -120,6 +120,28 @@ def test_a_round_of_a_longer_dialog_stays_before_a_single_question():
     assert [(item.source, item.round) for item in kept(merged)] == [("z", 0), ("z", 1)]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("2", "Two."), ("Two.", "2"), ("a dog", "dog"), ("dont know", "don't know"), ("A", "a.")],
+)
+def test_answers_that_vqas_evaluation_takes_for_one_are_no_conflict(first, second):
+    merged = merge(turn(answer=first, source="gqa"), turn(answer=second, source="tallyqa"))
+    assert [item.answer for item in kept(merged)] == [first]
+    assert reasons(merged) == {("tallyqa", "duplicate"): 1}
+    assert merged.conflicts == []
+
+
+def test_answers_that_agree_vote_together_and_the_one_kept_stays_as_it_was_written():
+    merged = merge(
+        turn(answer="3", source="coco_qa"),
+        turn(answer="Two.", source="gqa", form="number"),
+        turn(answer="2", source="tallyqa", form="number"),
+    )
+    assert [(item.source, item.answer) for item in kept(merged)] == [("gqa", "Two.")]
+    (conflict,) = merged.conflicts
+    assert (conflict.kept, conflict.others) == ("Two.", [("coco_qa", "3")])
+
+
 def test_two_descriptions_are_no_contradiction():
     merged = merge(
         turn("", "A cat sits.", source="c", form="sentence")._replace(instruction="Describe."),

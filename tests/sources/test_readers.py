@@ -164,6 +164,15 @@ def test_the_tie_goes_to_the_annotators_choice_and_then_to_the_first():
     assert majority([]) is None
 
 
+def test_answers_that_differ_in_spelling_alone_vote_together_and_keep_the_usual_spelling():
+    ten = ["3"] * 4 + ["two"] * 3 + ["Two."] * 2 + ["2"]
+    assert majority(ten, preferred="3") == "two"
+    assert majority(["two", "2", "3"], preferred="2") == "2"
+    assert majority(["a dog", "dog", "cat", "cat"], preferred="dog") == "dog"
+    assert majority(["a dog", "cat", "dog"]) == "a dog"
+    assert majority(["A", "B", "A."]) == "A"
+
+
 def test_boxes_are_fractions_of_the_padded_square():
     # 100 x 50 px is padded by 25 px above and below: y 0 becomes .25, y 50 becomes .75
     assert square_box([0, 0, 100, 50], width=100, height=50) == "[0.00, 0.25, 1.00, 0.75]"
