@@ -140,18 +140,36 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return `root/name`, or raise `DataError` if that path leaves `root` (`..`, absolute, link).
+    """Return `root/name` with its links resolved, or raise `DataError` if it leaves `root`.
 
     Annotation files are untrusted: the image names in them must not reach the rest of the disk.
+    Links are how large data sets are shared, so `root` may be one, and so may what lies directly
+    in it (`train2017`): what it leads to counts as inside.  `..`, an absolute path and a link
+    further down that leads elsewhere are refused.
     """
-    outside = DataError(f"path {name!r} leaves its root {root}; correct the name in the annotation")
+    leaves = f"path {name!r} leaves its root {root}"
     try:
+        parts, allowed = Path(name).parts, [root.resolve()]
+        if parts and (root / parts[0]).is_symlink():
+            allowed.append((root / parts[0]).resolve())
         path = (root / name).resolve()
-    except (ValueError, OSError) as error:  # a null byte, a name too long, a link to itself
-        raise outside from error
-    if not path.is_relative_to(root.resolve()):
-        raise outside
-    return path
+        if any(path.is_relative_to(place) for place in allowed):
+            return path
+        steps = [root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+        places = [(step, step.resolve()) for step in steps]
+    except (ValueError, OSError, RuntimeError) as error:  # a null byte, too long, a link to itself
+        raise DataError(f"{leaves}; correct the name in the annotation") from error
+    if Path(name).is_absolute() or ".." in parts:
+        raise DataError(f"{leaves}; correct the name in the annotation")
+    link, target = next(
+        (step, place)
+        for step, place in places
+        if not any(place.is_relative_to(one) for one in allowed)
+    )
+    raise DataError(
+        f"{leaves}: {link.relative_to(root)} is a link to {target}; a link at the top of the root "
+        "may lead elsewhere, one further down may not"
+    )
 
 
 def sha256(path: Path) -> str:

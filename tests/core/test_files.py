@@ -52,14 +52,59 @@ def test_a_read_only_folder_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.jpg", "/etc/passwd", "a/../../x", "link/x", "\x00", "9" * 400 + "/../../x"]
-)
-def test_no_name_leaves_its_root(tmp_path, name):
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "link").symlink_to(tmp_path)
+    "name",
+    ["../x.jpg", "/etc/passwd", "a/../../x", "a/../..", "\x00", "9" * 400 + "/../../x",
+     "train2017/../1.jpg", "train2017/../../x"],
+)  # fmt: skip
+def test_no_name_leaves_its_root(coco, name):
+    with pytest.raises(DataError, match=r"leaves its root .*; correct the name"):
+        inside(coco, name)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """An image root as people share COCO: `train2017` is a link to another disk."""
+    disk, root = tmp_path / "disk", tmp_path / "root"
+    for folder in (disk / "train2017", root / "val2017", root / "deep"):
+        folder.mkdir(parents=True)
+    (disk / "train2017/1.jpg").write_text("shared")
+    (disk / "1.jpg").write_text("not shared")
+    (disk / "train2017/out.jpg").symlink_to(disk / "1.jpg")
+    (disk / "train2017/again.jpg").symlink_to("1.jpg")
+    (root / "train2017").symlink_to(disk / "train2017")
+    (root / "one.jpg").symlink_to(disk / "1.jpg")
+    (root / "gone").symlink_to(disk / "unplugged")
+    (root / "val2017/out.jpg").symlink_to(disk / "1.jpg")
+    (root / "deep/out").symlink_to(disk)
+    (root / "deep/in").symlink_to(root / "val2017")
+    for loop in (root / "loop", root / "deep/loop"):
+        loop.symlink_to(loop)
+    return root
+
+
+def test_a_link_at_the_top_of_its_root_or_the_root_itself_may_lead_elsewhere(coco, tmp_path):
+    disk = tmp_path / "disk"
+    for name in ("train2017/1.jpg", "./train2017/1.jpg", "train2017/again.jpg"):
+        assert inside(coco, name) == disk / "train2017/1.jpg"
+    assert inside(coco, "one.jpg").read_text() == "not shared"
+    assert not inside(coco, "gone/1.jpg").exists()
+    assert inside(coco, "deep/in/1.jpg") == coco / "val2017/1.jpg"
+    (tmp_path / "link").symlink_to(coco)
+    assert inside(tmp_path / "link", "val2017/1.jpg") == coco / "val2017/1.jpg"
+    assert inside(tmp_path / "link", "train2017/1.jpg") == disk / "train2017/1.jpg"
     with pytest.raises(DataError, match="leaves its root"):
-        inside(root, name)
+        inside(tmp_path / "link", "../disk/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [("val2017/out.jpg", "val2017/out.jpg"), ("train2017/out.jpg", "train2017/out.jpg"),
+     ("deep/out/train2017/1.jpg", "deep/out")],
+)  # fmt: skip
+def test_a_link_further_down_that_leaves_its_root_is_refused_and_named(coco, name, link):
+    told = rf"path '{name}' leaves its root .*/root: {link} is a link to .*/disk.*at the top"
+    with pytest.raises(DataError, match=told):
+        inside(coco, name)
 
 
 def test_a_plain_name_stays_inside(tmp_path):

@@ -5,6 +5,7 @@ from transformers import CLIPImageProcessorPil
 
 from cocoift.core.files import DataError
 from cocoift.core.images import bad_images, mean_colour, open_image, pad_to_square, pixel_values
+from cocoift.tuning.data import check_pictures
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -45,6 +46,28 @@ def test_missing_corrupt_and_climbing_pictures_are_named_before_training(tmp_pat
     assert "not a whole picture" in found["half.jpg"]
     assert "no picture on disk" in found["absent.jpg"]
     assert "leaves its root" in found["../x.jpg"]
+
+
+def test_a_linked_train2017_is_as_good_as_a_folder(tmp_path):
+    root, disk = tmp_path / "images", tmp_path / "datasets/coco/train2017"
+    root.mkdir()
+    disk.mkdir(parents=True)
+    Image.new("RGB", (64, 64), "red").save(disk / "000000000009.jpg")
+    (root / "train2017").symlink_to(disk)
+    assert check_pictures(["train2017/000000000009.jpg"], root) == 1
+    (disk / "000000000010.jpg").symlink_to(tmp_path / "x.jpg")
+    told = (
+        r"leaves its root .*: train2017/000000000010.jpg is a link to .*/x.jpg; a link at the top"
+    )
+    with pytest.raises(DataError, match=told):
+        check_pictures(["train2017/000000000010.jpg"], root)
+
+
+def test_a_link_to_itself_is_no_picture(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for link in (tmp_path / "loop", tmp_path / "deep/loop"):
+        link.symlink_to(link)
+    assert len(bad_images(["loop/1.jpg", "deep/loop/1.jpg"], tmp_path)) == 2
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
