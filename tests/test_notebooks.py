@@ -1,9 +1,11 @@
 """The study itself: clean notebooks, and a smoke run of all of them."""
 
+import dis
 import json
 import re
 import shutil
 from pathlib import Path
+from types import CodeType
 
 import nbformat
 import pandas as pd
@@ -44,6 +46,40 @@ def test_a_notebook_has_one_parameters_cell_and_short_cells(source):
 def test_a_notebook_opens_with_its_question_and_ends_with_an_answer(source):
     assert re.match(r"# .+\n\n\*.+\?\*", source.cells[0].source)
     assert any("**Answer.**" in cell.source for cell in source.cells[-3:])
+
+
+def rebound(source):
+    """Return the names that a cell takes from another cell and then binds anew."""
+    taken, bound, found = set(), set(), set()
+    for step in dis.get_instructions(compile(source, "cell", "exec")):
+        if step.opname == "LOAD_NAME":
+            taken |= {step.argval} - bound
+        elif isinstance(step.argval, CodeType):  # a comprehension or a function
+            inner = dis.get_instructions(step.argval)
+            taken |= {one.argval for one in inner if one.opname == "LOAD_GLOBAL"} - bound
+        elif step.opname == "STORE_NAME":
+            found |= {step.argval} & taken
+            bound.add(step.argval)
+    return found
+
+
+def test_a_cell_that_is_run_twice_does_nothing_twice(source):
+    found = {cell.id: rebound(cell.source) for cell in source.cells if cell.cell_type == "code"}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("t = concat([t, u])", {"t"}),
+        ("t += u", {"t"}),
+        ("t = [one for one in u if one in t]", {"t"}),
+        ("t = u\nt = f(t)", set()),
+        ("x = [t for t in u]\nt = 1", set()),
+    ],
+)
+def test_that_check_knows_a_table_that_grows(text, names):
+    assert rebound(text) == names
 
 
 def moved(folder):

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from accelerate.commands import launch
 
@@ -124,3 +125,11 @@ def test_its_launches_are_understood_by_accelerate(root, readme, monkeypatch):
         )
         assert chosen.training_script == "cocoift" and chosen.module
         assert chosen.training_script_args[-2:] == ["--mixture", "merged"]
+
+
+def test_what_it_says_of_smols_untuned_model_stands_in_the_tables(root, readme):
+    table = pd.read_csv(root / "reports/smol/tables/lengths.csv")
+    own = table[(table.model == "base") & (table.seed == "all")]
+    words = own.set_index(["protocol", "round"]).median_words
+    alone, after = words["single_round", 1], words["multi_round", 2]
+    assert f"its median answer falls from {alone:.0f} to {after:.0f} words" in readme
