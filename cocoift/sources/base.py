@@ -165,9 +165,9 @@ def content_id(*parts: object) -> str:
 
 
 def lettered(question: str | None, choices: Sequence[str]) -> str | None:
-    """Return the question followed by its options, `A. red B. blue`; `None` stays `None`."""
+    """Return the question followed by its options, `A. red B. blue`; `None` if nothing is asked."""
     options = " ".join(f"{chr(65 + i)}. {choice}" for i, choice in enumerate(choices))
-    return f"{question} {options}" if question else None
+    return f"{question} {options}" if question and question.strip() else None
 
 
 def with_question_mark(question: str) -> str:

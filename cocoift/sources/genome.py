@@ -165,7 +165,7 @@ def visual7w(*, telling: Path, images: Path) -> Iterator[Dialog | Drop]:
 
 
 def _multiple_choice(row: _Telling) -> QA:
-    if not row.answer:
+    if not row.answer or not row.answer.strip():
         return QA(row.question, None)
     options = sorted(
         {row.answer, *row.multiple_choices}, key=lambda option: content_id(row.qa_id, option)

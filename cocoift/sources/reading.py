@@ -143,11 +143,12 @@ def _turns(name: str, entry: Entry, dialog: Dialog) -> Iterator[Turn]:
 def apply_template(template: str, qa: QA) -> str | None:
     """Return the instruction: the template with `{question}` replaced; `None` without a question.
 
-    Plain replacement, not `str.format`: questions may hold braces.
+    A question of blanks is none.  Plain replacement, not `str.format`: questions may hold braces.
     """
     if "{question}" not in template:
         return template
-    return template.replace("{question}", qa.question.strip()) if qa.question else None
+    question = (qa.question or "").strip()
+    return template.replace("{question}", question) if question else None
 
 
 def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:

@@ -124,10 +124,9 @@ def vqa_x(*, explanations: Path, questions: Path, annotations: Path) -> Iterator
 
 
 def _explained(answer: str | None, explanation: str | None) -> str | None:
-    """Join a short answer and its explanation: `yes. the man holds a racket`."""
-    if not answer or not explanation:
-        return None
-    return f"{answer.strip().rstrip('.')}. {explanation.strip()}"
+    """Join a short answer and its explanation: `yes. the man holds a racket`; neither is blank."""
+    short, text = (answer or "").strip().rstrip("."), (explanation or "").strip()
+    return f"{short}. {text}" if short and text else None
 
 
 def vqa_e(*, explained: Path) -> Iterator[Dialog | Drop]:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import TURN_SCHEMA
+from cocoift.core.schema import TURN_SCHEMA, Turn
+from cocoift.core.text import estimate_tokens
+from cocoift.merge.rules import Rules, merge_image
 from cocoift.mini.facts import facts, relations
 from cocoift.sources import (
     Entry,
@@ -21,10 +23,10 @@ from cocoift.sources import (
 )
 from cocoift.sources.base import QA, Dialog, majority
 from cocoift.sources.catalogue import parts_on_disk
-from cocoift.sources.coco import evaluation_image_ids, image_ids, read_scope
+from cocoift.sources.coco import Scope, evaluation_image_ids, image_ids, read_scope
 from cocoift.sources.reading import apply_template, load_readings
 from cocoift.sources.refcoco import square_box
-from cocoift.sources.vqa import vqa
+from cocoift.sources.vqa import aokvqa, vqa
 
 NAMES = [
     "coco_captions", "image_paragraph", "coco_qa", "visual_genome_qa", "vqav2", "okvqa", "st_vqa",
@@ -154,7 +156,41 @@ def test_the_papers_templates_are_applied(catalogue, mini):
 @given(st.text())
 def test_a_question_with_braces_or_anything_else_goes_into_its_template_unchanged(question):
     made = apply_template("{question} Answer.", QA(question, "x"))
-    assert made == (f"{question.strip()} Answer." if question else None)
+    assert made == (f"{question.strip()} Answer." if question.strip() else None)
+
+
+def vqa_files(folder, questions):
+    """VQAv2's files with these questions on image 9, all answered `red`."""
+    asked = [{"question_id": n, "image_id": 9, "question": q} for n, q in enumerate(questions)]
+    told = [{"question_id": n, "answers": [{"answer": "red"}]} for n in range(len(questions))]
+    (folder / "vqav2").mkdir()
+    for name, content in (
+        ("v2_OpenEnded_mscoco_train2014_questions", {"questions": asked}),
+        ("v2_mscoco_train2014_annotations", {"annotations": told}),
+    ):
+        (folder / f"vqav2/{name}.json").write_text(json.dumps(content))
+
+
+def test_a_question_of_blanks_is_dropped_and_counted_like_an_empty_one(catalogue, tmp_path):
+    vqa_files(tmp_path, ["What colour?", "", " ", "\n\t", "\u2003", None])
+    reading = read_source("vqav2", catalogue["vqav2"], tmp_path)
+    turns = [Turn(**row) for row in reading.turns.to_pylist()]
+    merged = merge_image(9, turns, rules=Rules(), scope=Scope(), count_tokens=estimate_tokens)
+    assert merged.drops == [("vqav2", "empty_question", 5)]
+    ((kept, _),) = merged.records[0]
+    assert kept.question == "What colour?"
+
+
+@pytest.mark.parametrize("blank", [None, "", " ", "\n"])
+def test_options_and_explanations_do_not_hide_that_nothing_is_asked_or_answered(blank, tmp_path):
+    row = {"image_id": 9, "question_id": "x", "question": blank, "choices": ["a", "b"],
+           "correct_choice_idx": 1, "rationales": ["Since it is."]}  # fmt: skip
+    other = row | {"question": "Why?", "rationales": [blank or ""]}
+    path = tmp_path / "aokvqa.json"
+    path.write_text(json.dumps([row, other]))
+    asked, unexplained = (dialog.rounds[0] for dialog in aokvqa(questions=path))
+    assert asked == QA(None, "B. Since it is.")
+    assert unexplained == QA("Why? A. a B. b", None)
 
 
 def test_the_tie_goes_to_the_annotators_choice_and_then_to_the_first():
