@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -54,9 +55,12 @@ class _UniMm(msgspec.Struct):
     image_path: str
 
 
+_Index = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _VisDialRound(msgspec.Struct):
-    question: int
-    answer: int | None = None
+    question: _Index
+    answer: _Index | None = None
 
 
 class _VisDialDialog(msgspec.Struct):
@@ -179,7 +183,7 @@ def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
 
     File `visdial_1.0_train.json`: rounds hold indices into string tables.  Only the train split
     uses COCO ids; val and test pictures have numbers of their own and are dropped.
-    Raises `DataError` for an index beyond the tables.
+    Raises `DataError` for an index that is negative or beyond the tables.
     Format: visualdialog.org/data.
     """
     file = decode(dialogs, _VisDial)

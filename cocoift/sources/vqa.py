@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -65,7 +66,7 @@ class _SceneText(msgspec.Struct):
 class _Statement(msgspec.Struct):
     image: str
     caption: str | None
-    label: int
+    label: Literal[0, 1]
 
 
 def _short_answer(annotation: _Annotation) -> str | None:

@@ -146,6 +146,26 @@ def test_an_index_beyond_visdials_tables_is_named(catalogue, copy):
         read_source("visdial", catalogue["visdial"], copy)
 
 
+@pytest.mark.parametrize("field", ["question", "answer"])
+def test_a_negative_index_into_visdials_tables_is_no_count_from_the_end(field, catalogue, copy):
+    path = copy / "visdial/visdial_1.0_train.json"
+    content = json.loads(path.read_bytes())
+    content["data"]["dialogs"][1]["dialog"][2][field] = -1
+    path.write_text(json.dumps(content))
+    place = rf"Expected `int` >= 0 - at `\$\.data\.dialogs\[1\]\.dialog\[2\]\.{field}`"
+    with pytest.raises(DataError, match=place):
+        read_source("visdial", catalogue["visdial"], copy)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_vsr_label_that_is_neither_0_nor_1_is_refused(label, catalogue, copy):
+    path = copy / "vsr/random/train.jsonl"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | {"label": label}), *others]))
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1: Invalid enum value .* `\$\.label`"):
+        read_source("vsr", catalogue["vsr"], copy)
+
+
 def test_a_choice_beyond_the_options_is_named(catalogue, copy):
     path = copy / "aokvqa/aokvqa_v1p0_train.json"
     content = json.loads(path.read_bytes())
