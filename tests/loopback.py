@@ -3,11 +3,11 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# What a handler may return instead of a text: (status, body).
+# What a handler may return instead of a text: (status, body); a body in <> is sent as HTML.
 Broken = tuple[int, bytes]
 
 
@@ -57,8 +57,16 @@ def events(text: str) -> bytes:
 
 
 @contextmanager
-def serving(reply: Callable[[dict, int], str | Broken], *, delay: float = 0.0):
-    """Serve on a free loopback port; `reply(body, number)` gives a text or (status, body)."""
+def serving(
+    reply: Callable[[dict, int], str | Broken],
+    *,
+    delay: float = 0.0,
+    models: Sequence[str] | None = None,
+):
+    """Serve on a free loopback port; `reply(body, number)` gives a text or (status, body).
+
+    `models` are the names that the server lists; without them it has no list.
+    """
     state = Loopback(reply, delay)
 
     class Handler(BaseHTTPRequestHandler):
@@ -71,6 +79,15 @@ def serving(reply: Callable[[dict, int], str | Broken], *, delay: float = 0.0):
             if body.get("stream"):
                 kind, made = "text/event-stream", events
             status, content = (200, made(told)) if isinstance(told, str) else told
+            self.answer(status, content, "text/html" if content.startswith(b"<") else kind)
+
+        def do_GET(self):
+            rows = [{"id": name, "object": "model", "created": 0, "owned_by": "x"}
+                    for name in models or ()]  # fmt: skip
+            content = json.dumps({"object": "list", "data": rows}).encode()
+            self.answer(404 if models is None else 200, content, "application/json")
+
+        def answer(self, status, content, kind):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))

@@ -40,6 +40,7 @@ ALLOWED = {
     "evaluation.generation": {"torch", "transformers"},
     "evaluation.candidates": {"transformers", "peft"},
     "evaluation.endpoint": {"openai"},
+    "evaluation.server_check": {"openai"},
     "inspector.controls": {"ipywidgets"},
     "inspector.talk_controls": {"ipywidgets"},
     "report.cards": {"transformers"},

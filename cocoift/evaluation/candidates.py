@@ -113,14 +113,19 @@ def local_stream(
 
 
 def endpoint_answers(endpoint: Endpoint, *, system: str, new_tokens: int) -> Answerer:
-    """Return an answerer that asks a model behind an OpenAI-compatible endpoint."""
-    from cocoift.evaluation.endpoint import ask_endpoint, to_openai
+    """Return an answerer that asks a model behind an OpenAI-compatible endpoint.
+
+    It raises `DataError` at ten equal failures in a row, over all that it is asked.
+    """
+    from cocoift.evaluation.endpoint import Streak, ask_endpoint, to_openai
+
+    streak = Streak(endpoint)
 
     def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str | Failure]]:
         chats = [
             partial(to_openai, prompt.messages, prompt.pictures, system=system) for prompt in asked
         ]
-        yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens)
+        yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens, streak=streak)
 
     return answer
 

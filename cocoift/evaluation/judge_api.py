@@ -18,7 +18,7 @@ from cocoift.core.files import DataError, digest
 from cocoift.core.schema import Settings
 from cocoift.core.text import estimate_tokens
 from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.endpoint import Endpoint, complete
+from cocoift.evaluation.endpoint import Endpoint, Streak, complete
 from cocoift.evaluation.judges import Verdict
 from cocoift.evaluation.protocols import AFTER, ALONE, Failure
 from cocoift.evaluation.reply_cache import ReplyCache
@@ -175,7 +175,8 @@ def judge(
 
     A reply that is no grade, or does not come, is asked for again up to `attempts` times and then
     left unscored with the reason.  Raises `DataError` when the bill, on top of what the cache has
-    cost, exceeds `max_cost`: before the first call, or as soon as what was paid reaches it.
+    cost, exceeds `max_cost`: before the first call, or as soon as what was paid reaches it; and at
+    ten equal failures in a row.
     """
     expected = bill(settings, questions, answers, cache)
     with closing(ReplyCache(cache)) as known:
@@ -203,7 +204,7 @@ def judge(
 def _graded(
     settings: JudgeSettings, groups: list[list[_Call]], known: ReplyCache
 ) -> Iterator[tuple[list[_Call], Verdict]]:
-    client = settings.endpoint.client()
+    client, streak = settings.endpoint.client(), Streak(settings.endpoint)
 
     def verdict(same: list[_Call]) -> Verdict:
         call, reason = same[0], ""
@@ -217,14 +218,15 @@ def _graded(
                 chat = [{"role": "user", "content": call.text}]
                 completion, *tokens = complete(
                     client,
-                    settings.endpoint.model,
+                    settings.endpoint,
                     chat,
                     new_tokens=_REPLY_TOKENS,
                     temperature=settings.temperature,
                 )
+                if isinstance(completion, Failure) and any(tokens):
+                    known.put_unusable((tokens[0], tokens[1]))
+                streak.add(completion)
                 if isinstance(completion, Failure):
-                    if any(tokens):
-                        known.put_unusable((tokens[0], tokens[1]))
                     reason = completion.reason
                     continue
                 # Servers that do not count tokens are counted for.

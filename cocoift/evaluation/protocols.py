@@ -37,9 +37,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Failure:
-    """An answer that did not come, and why."""
+    """An answer that did not come, and why; `status` is the server's, if it gave one."""
 
     reason: str
+    status: int | None = None
 
 
 # Sends conversations to a model and yields (number, reply) in any order.

@@ -1,5 +1,7 @@
 """Models and judges behind an endpoint, asked over real HTTP by the real client."""
 
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -14,9 +16,10 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Message
 from cocoift.evaluation import judge_api
 from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.candidates import endpoint_answers
 from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, stream_reply, to_openai
 from cocoift.evaluation.judge_api import JudgeSettings, grade, prompt_text
-from cocoift.evaluation.protocols import Failure
+from cocoift.evaluation.protocols import Failure, Prompt
 
 PROMPT = "Q: {question} T: {ground_truth} A: {answer} Grade:"
 
@@ -91,6 +94,79 @@ def test_a_server_that_quotes_the_key_does_not_get_it_into_the_reason():
     assert "Incorrect API key provided: ***" in reply.reason and "sk-secret" not in reply.reason
 
 
+@pytest.mark.parametrize("key", ["x", "-ab", "abc123"])
+def test_a_short_key_is_blacked_out_where_it_stands_alone(key, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    refusal = json.dumps({"error": {"message": f"the key {key} expired"}}).encode()
+    with serving(lambda body, number: (401, refusal)) as server:
+        (reply,) = asked(server, 1, retries=0).values()
+    assert reply.reason.endswith("the key *** expired")
+    assert "OPENAI_API_KEY" in reply.reason and reply.status == 401
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("localhost:8000/v1", "write scheme, host and path, e.g. http://localhost:8000/v1"),
+     ("ftp://host/v1", "write scheme"), ("http:///v1", "write scheme"),
+     ("http://host:port/v1", "write scheme"), ("http://[::1/v1", "write scheme"),
+     ("https://me:sk-secret@host/v1", "holds a user name or password"),
+     ("https://host/v1?key=sk-secret", "holds a query")],
+)  # fmt: skip
+def test_an_address_without_a_scheme_or_with_a_key_in_it_is_refused(address, said):
+    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+        Endpoint(base_url=address, model="m")
+    assert "sk-secret" not in str(refused.value)
+
+
+def test_ten_equal_failures_in_a_row_stop_and_others_do_not():
+    full = b'{"error": {"message": "busy, request %d"}}'
+
+    def down_after_five(body, number):
+        return "fine" if number < 5 else (400, full % number)
+
+    with (
+        serving(down_after_five) as server,
+        pytest.raises(DataError, match=r"stopped after 10 equal failures in a row: HTTP 400: busy"),
+    ):
+        asked(server, 100, concurrency=1)
+    assert 15 <= len(server.requests) <= 16  # one may be on its way
+    with serving(lambda body, number: "fine" if number % 10 == 9 else (400, full % 0)) as server:
+        replies = asked(server, 100, concurrency=1)
+    assert sum(isinstance(reply, Failure) for reply in replies.values()) == 90
+
+
+def test_failures_are_counted_over_all_that_a_model_is_asked():
+    with serving(lambda body, number: "") as server:
+        answer = endpoint_answers(endpoint(server, concurrency=1), system="", new_tokens=8)
+        prompts = [Prompt("a", (Image.new("RGB", (2, 2)),), [Message("human", "<image>\nSo?")])] * 4
+        assert len(list(answer(prompts))) == len(list(answer(prompts))) == 4
+        with pytest.raises(DataError, match="10 equal failures in a row: empty reply"):
+            list(answer(prompts))
+
+
+def test_who_stops_reading_does_not_wait_for_the_replies_under_way():
+    released = threading.Event()
+
+    def reply(body, number):
+        return "fine" if number == 0 or released.wait(30) else ""
+
+    with serving(reply) as server:
+        chats = [lambda: [{"role": "user", "content": "?"}]] * 20
+        replies = ask_endpoint(endpoint(server, concurrency=2, timeout=60.0), chats)
+        next(replies)
+        replies.close()
+        assert not released.is_set()
+        released.set()
+
+
+def test_an_error_of_making_a_conversation_reaches_the_caller():
+    def broken():
+        raise DataError("no picture on disk")
+
+    with serving(lambda body, number: "fine") as server, pytest.raises(DataError, match="no pic"):
+        dict(ask_endpoint(endpoint(server), [broken]))
+
+
 def test_without_a_key_the_variable_is_named(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(DataError, match="set the environment variable OPENAI_API_KEY"):
@@ -148,6 +224,15 @@ def test_an_equal_answer_of_another_model_is_judged_once(tmp_path):
             settings(server), [QUESTIONS[0]] * 3, ["same"] * 3, cache=tmp_path / "c.sqlite"
         )
     assert len(server.requests) == 1 and [v[0].score for v in found] == [0.5] * 3
+
+
+def test_a_judge_that_fails_ten_times_in_a_row_is_not_asked_further(tmp_path):
+    with serving(lambda body, number: (401, b'{"error": "no"}') if number > 4 else "0.5") as server:
+        chosen = JudgeSettings(endpoint=endpoint(server, concurrency=1), prompt=PROMPT)
+        with pytest.raises(DataError, match="10 equal failures in a row: HTTP 401, the key in"):
+            judge_api.judge(chosen, MANY, ["a"] * 60, cache=tmp_path / "c.sqlite")
+        assert judge_api.bill(chosen, MANY, ["a"] * 60, tmp_path / "c.sqlite").calls == 55
+    assert len(server.requests) in (15, 16)  # one may be on its way
 
 
 def test_another_prompt_model_or_temperature_is_another_judgement(tmp_path):
