@@ -117,8 +117,13 @@ def sign(rows: pd.DataFrame) -> int:
 
 
 def describe(rows: pd.DataFrame, *, unit: str = " points") -> str:
-    """Return an effect with its interval and on how many seeds its sign is that of the whole."""
+    """Return an effect with its interval and on how many seeds its sign is that of the whole.
+
+    One without a number, since no question has a score in all of its parts, is `not measured`.
+    """
     whole, seeds = rows[rows.seed == "all"].iloc[0], rows[rows.seed != "all"]
+    if np.isnan(whole.difference):
+        return "not measured"
     same = int((seeds.difference * whole.difference > 0).sum())
     on = f", same sign on {same} of {len(seeds)} seeds" if len(seeds) > 1 else ""
     return f"{whole.difference:+.1f}{unit} [{whole.low:+.1f}, {whole.high:+.1f}]{on}"

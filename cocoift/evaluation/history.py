@@ -7,10 +7,12 @@ later question refers to.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import pandas as pd
+
 from cocoift.core.schema import Record, read_records
 from cocoift.tuning.adapters import load_adapters, using
 from cocoift.tuning.data import Encoding, TrainingSet
-from cocoift.tuning.loss import mean_loss
+from cocoift.tuning.loss import sample_losses
 from cocoift.tuning.model import dense, load_model, load_processor
 from cocoift.tuning.recipe import Training
 from cocoift.tuning.samples import later_rounds
@@ -40,11 +42,12 @@ def history_sets(
     return TrainingSet(len(kept), kept, []), TrainingSet(len(alone), *encoding.samples(alone))
 
 
-def history_worth(training: Training) -> dict[str, float]:
-    """Return a tuned model's loss on later answers about the training's images, in nats per token.
+def history_worth(training: Training) -> pd.DataFrame:
+    """Return a tuned model's loss on later answers about the training's images, a row per image.
 
-    Keys: seed, with_history, without, answers; losses are missing where there are no such answers.
-    Raises `DataError` when mixture or adapter are not there.
+    Columns: seed, image, tokens (of those answers), with_history, without (nats over all of them).
+    No rows where there are no such answers.  Raises `DataError` when mixture or adapter are not
+    there.
     """
     wanted, processor = set(training.images), load_processor(training.checkpoint)
     encoding = Encoding(
@@ -52,14 +55,15 @@ def history_worth(training: Training) -> dict[str, float]:
     )
     records = (record for record in read_records(training.mixture) if record.image in wanted)
     sets = history_sets(records, encoding, training.forms)
-    found = {"seed": training.seed, "with_history": float("nan"), "without": float("nan")}
-    found["answers"] = len(sets[1].samples)
     if not sets[1].samples:
-        return found
+        return pd.DataFrame(columns=["seed", "image", "tokens", "with_history", "without"])
     four_bit, device = training.recipe.four_bit, training.device
     model = load_model(training.checkpoint, four_bit=four_bit, device=device)
     tuned = load_adapters(dense(model) if device == "cpu" else model, {"mix": training.adapter})
     with using(tuned, "mix") as answering:
-        for name, data in zip(("with_history", "without"), sets, strict=True):
-            found[name] = mean_loss(answering, processor, data, training=training)
-    return found
+        whole, alone = (
+            sample_losses(answering, processor, data, training=training).groupby("image").sum()
+            for data in sets
+        )
+    found = whole.rename(columns={"loss": "with_history"}).assign(without=alone.loss)
+    return found.reset_index().assign(seed=training.seed)

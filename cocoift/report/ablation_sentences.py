@@ -22,10 +22,16 @@ def _percent(row: pd.Series) -> str:
 def dose_sentence(table: pd.DataFrame, ends: pd.DataFrame, metric: str) -> str:
     """Say how collapse and the change of the score depend on the share of images as in `mix`.
 
-    `ends` is the effect on collapse of the last dose against the first.
+    `ends` is the effect on collapse of the last dose against the first; a single dose has none.
     """
     collapse, score = _of(table, AFTER, COLLAPSE), _of(table, CHANGE, metric).value
     first, last = collapse.iloc[0], collapse.iloc[-1]
+    if len(collapse) == 1:
+        return (
+            f"With {collapse.index[0]} of the images laid out as in the baseline, multi-round "
+            f"collapse is {_percent(first)}, the change of the score {score.iloc[0]:+.1f} points. "
+            "One dose has none to be compared with."
+        )
     text = (
         f"With {collapse.index[0]} to {collapse.index[-1]} of the images laid out as in the "
         f"baseline, multi-round collapse goes from {_percent(first)} to {_percent(last)}, the "

@@ -100,7 +100,7 @@ def compared(
     for arm in arms:
         by.setdefault(arm.ablation, {})[arm.setting] = arm.model
     wanted: dict[str, list[Contrast]] = {}
-    if dose := list(by.get("dose", {}).values()):
+    if len(dose := list(by.get("dose", {}).values())) > 1:
         wanted["dose"] = [_versus("last - first", dose[-1], dose[0])]
     if {"short", "sentence"} <= set(answers := by.get("answers", {})):
         wanted["answers"] = [_versus("sentence - short", answers["sentence"], answers["short"])]

@@ -11,6 +11,8 @@ def alignment_sentence(losses: pd.DataFrame, *, resamples: int = 2_000) -> str:
     `losses` are those of `tuning.loss.picture_losses`.  If the 95 % interval reaches 0, the
     sentence says that the base does not see.
     """
+    if len(losses) < 2:
+        return "Whether the base sees was not measured: that takes two held-out pictures."
     gain = losses.other - losses.shown
     one = pd.Series(1, index=losses.index)
     low, high = ratio_interval(losses.image, gain, one, resamples=resamples)

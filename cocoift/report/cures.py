@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from cocoift.core.bootstrap import ratio_interval
 from cocoift.evaluation.ablations import BASELINE, DROPPED, Arm
 from cocoift.evaluation.effects import describe, sign
 from cocoift.evaluation.evaluate import Run
@@ -35,13 +37,19 @@ def obedience_rows(arms: Sequence[Arm], runs: Sequence[Run], *, resamples: int) 
 
 
 def cost_table(
-    arms: Sequence[Arm], adapters: Mapping[tuple[str, int], Path], worth: pd.DataFrame
+    arms: Sequence[Arm],
+    adapters: Mapping[tuple[str, int], Path],
+    worth: pd.DataFrame,
+    *,
+    resamples: int,
 ) -> pd.DataFrame:
-    """Return what each cure costs: cure, trained_tokens, tokens, history.
+    """Return what each cure costs: cure, trained_tokens, tokens, history, low, high.
 
     `trained_tokens` are those of answers that carry loss and `tokens` all that one training reads,
     in percent of the baseline's, over all seeds; `history` is by how many nats per token later
-    answers of held-out conversations are predicted worse without it (`history.history_worth`).
+    answers of held-out conversations are predicted worse without it (`history.history_worth`),
+    with its 95 % interval over images.  It is missing where the history is kept, and where nothing
+    measures it; the interval, where one image does.
     """
 
     def totals(arm: Arm) -> tuple[float, float]:
@@ -51,12 +59,24 @@ def cost_table(
         return sum(log["supervised_tokens"] for log in logs), sum(read)
 
     whole = totals(next(arm for arm in arms if arm.setting == BASELINE))
-    lost = (worth.without - worth.with_history).mean()
+    lost, kept = _history_lost(worth, resamples), (float("nan"),) * 3
     rows = []
     for arm in arms:
         shares = [100 * own / all_ for own, all_ in zip(totals(arm), whole, strict=True)]
-        rows.append((arm.setting, *shares, lost if arm.setting == DROPPED else 0.0))
-    return pd.DataFrame(rows, columns=["cure", "trained_tokens", "tokens", "history"])
+        rows.append((arm.setting, *shares, *(lost if arm.setting == DROPPED else kept)))
+    columns = ["cure", "trained_tokens", "tokens", "history", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _history_lost(worth: pd.DataFrame, resamples: int) -> tuple[float, float, float]:
+    """Return by how many nats per token answers are worse without history, and its interval."""
+    if worth.empty:
+        return (float("nan"),) * 3
+    lost = (worth.without - worth.with_history).astype(float)
+    mean = float(lost.sum() / worth.tokens.sum())
+    if worth.image.nunique() < 2:
+        return mean, float("nan"), float("nan")
+    return mean, *ratio_interval(worth.image, lost, worth.tokens, resamples=resamples)
 
 
 def cure_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -75,7 +95,7 @@ def cure_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.Data
                     one = whole.loc[(cost.cure, name, protocol)]
                     row[f"{label}, {when}"] = f"{one.value:.0f} [{one.low:.0f}, {one.high:.0f}]"
         row |= {"trained tokens": f"{cost.trained_tokens:.0f} %", "tokens": f"{cost.tokens:.0f} %"}
-        row["history lost"] = f"{cost.history:.2f} nats" if cost.history else ""
+        row["history lost"] = "" if pd.isna(cost.history) else f"{cost.history:+.2f} nats"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -107,12 +127,25 @@ def cures_sentence(
     for cure, rows in alone.groupby("contrast", sort=False):
         if sign(rows) < 0:
             parts.append(f"Asked alone, *{cure}* costs score ({describe(rows)}).")
-    lost = costs.set_index("cure").history.get(DROPPED, 0.0)
-    parts.append(
-        f"Without the history, later answers of held-out conversations are predicted {lost:+.2f} "
-        "nats per token worse: whatever a question refers back to is gone."
+    lost = costs[costs.cure == DROPPED]
+    return " ".join([*parts, *(_history_verdict(row) for row in lost.itertuples())])
+
+
+def _history_verdict(cost: Any) -> str:
+    """Say what the history is worth, as far as its number and its interval show."""
+    if pd.isna(cost.history):
+        return "What the history is worth was not measured: no held-out conversation goes on."
+    text = (
+        "Without the history, the loss on later answers of held-out conversations changes by "
+        f"{cost.history:+.2f}"
     )
-    return " ".join(parts)
+    if pd.isna(cost.low):
+        return f"{text} nats per token, on one picture: that shows nothing."
+    text = f"{text} [{cost.low:+.2f}, {cost.high:+.2f}] nats per token: "
+    if cost.low > 0:
+        return f"{text}whatever a question refers back to is gone."
+    worse = "they are predicted better without it" if cost.high < 0 else "its worth is not shown"
+    return f"{text}{worse}."
 
 
 def _moves(found: int) -> str:

@@ -136,7 +136,8 @@ def wide_table(
     """Return scores in the paper's layout: a row per model and protocol, `value [low, high]`."""
     own = scores[(scores.seed == "all") & scores.protocol.isin(protocols)]
     cells = [
-        f"{v:.1f} [{a:.1f}, {b:.1f}]" for v, a, b in zip(own.value, own.low, own.high, strict=True)
+        "" if pd.isna(v) else f"{v:.1f} [{a:.1f}, {b:.1f}]"
+        for v, a, b in zip(own.value, own.low, own.high, strict=True)
     ]
     wide = own.assign(cell=cells, model=own.model.map(labels)).pivot_table(
         index=["model", "protocol"], columns="metric", values="cell", aggfunc="first", sort=False

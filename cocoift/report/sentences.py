@@ -190,7 +190,7 @@ def _bias(lengths: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str
         for n in both
     )
     rises = [labels[n] for n in both if sign(rows_of(changes, change(n).name, COLLAPSE)) > 0]
-    found = f"there is one for the {' and the '.join(rises)}" if rises else "none is shown"
+    found = f"one is shown for: {', '.join(rises)}" if rises else "none is shown"
     return (
         "**Is there a length bias?** Medians and collapse, single round → multi-round: "
         f"{numbers}. By the paired change of collapse, {found}."

@@ -232,9 +232,11 @@ def readable_validation(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.Da
 def validation_sentence(table: pd.DataFrame, labels: Mapping[str, str]) -> str:
     """Say which model predicts the held-out records of each layout best."""
     best = table.loc[table.groupby("laid_out", sort=False).loss.idxmin()]
-    parts = [
-        f"laid out as the {labels[row.laid_out]}, by the model tuned on the {labels[row.model]} "
-        f"({row.loss:.3f} nats per token)"
-        for row in best.itertuples()
-    ]
+    parts = []
+    for row in best.itertuples():
+        label = labels[row.model]
+        model = f"the {label} model" if row.model == "base" else f"the model tuned on the {label}"
+        parts.append(
+            f"laid out as the {labels[row.laid_out]}, by {model} ({row.loss:.3f} nats per token)"
+        )
     return f"Held-out records are predicted best: {'; '.join(parts)}."

@@ -116,13 +116,13 @@ def probe_margins(study: Study) -> tuple[pd.DataFrame, str]:
 
 
 def history_worth(study: Study) -> pd.DataFrame:
-    """Return `history.history_worth` of the baseline's models on held-out images, by seed."""
+    """Return `history.history_worth` of the baseline's models on held-out images."""
     from cocoift.evaluation.history import history_worth
 
     images = _held_out_images(study)
     parts = [history_worth(replace(study.training("mix", seed), images=images))
              for seed in study.preset.seeds]  # fmt: skip
-    return pd.DataFrame(parts)
+    return pd.concat(parts, ignore_index=True)
 
 
 def variant_trainings(

@@ -160,11 +160,22 @@ def picture_losses(
     return pd.DataFrame(rows, columns=["image", "shown", "other"])
 
 
-@torch.inference_mode()
 def mean_loss(
     model: torch.nn.Module, processor: LlavaProcessor, data: TrainingSet, *, training: Training
 ) -> float:
     """Return a model's loss on samples, in nats per supervised token.
+
+    Images and the largest batch are those of `training`.
+    """
+    losses = sample_losses(model, processor, data, training=training)
+    return float(losses.loss.sum() / losses.tokens.sum())
+
+
+@torch.inference_mode()
+def sample_losses(
+    model: torch.nn.Module, processor: LlavaProcessor, data: TrainingSet, *, training: Training
+) -> pd.DataFrame:
+    """Return a model's loss on each sample, in no order: image, loss (nats), tokens (supervised).
 
     Images and the largest batch are those of `training`.
     """
@@ -173,11 +184,14 @@ def mean_loss(
     batches = plan_batches(
         data.lengths, steps=min(steps, len(data.samples)), batch_tokens=room, seed=0
     )
-    collate, total = Collator(processor, training.image_root, training.forms), 0.0
+    collate, rows = Collator(processor, training.image_root, training.forms), []
     for numbers in batches.batches:
         batch = collate([[data.samples[number] for number in numbers]])
         inputs = {name: tensor.to(training.device) for name, tensor in batch.items()}
         inputs["pixel_values"] = inputs["pixel_values"].to(next(model.parameters()).dtype)
         labels, _ = inputs.pop("labels"), inputs.pop("forms")
-        total += token_losses(model, inputs, labels)[0].sum().item()
-    return total / data.supervised_tokens
+        losses = token_losses(model, inputs, labels)[0].cpu()
+        counts = (labels[:, 1:] != IGNORED).sum(1).tolist()
+        for number, count, own in zip(numbers, counts, losses.split(counts), strict=True):
+            rows.append((data.samples[number].image, own.sum().item(), count))
+    return pd.DataFrame(rows, columns=["image", "loss", "tokens"])

@@ -300,6 +300,15 @@ def test_the_dose_sentence_names_where_half_of_the_rise_is_reached():
     assert sentences.dose_sentence(flat, hidden, "total").endswith("No dose-response is shown.")
 
 
+def test_a_single_dose_is_compared_with_nothing():
+    made = arms(["dose"], doses=(0.5,), image_counts=(), groups={})
+    answers = verdicts({"dose-50": (3, 20)})
+    assert report.compared(made, answers, [METRIC], resamples=50).empty
+    table = rows("dose", ["50 %"], {"50 %": (40, 2)})
+    said = sentences.dose_sentence(table, pd.DataFrame(), "total")
+    assert "collapse is 40.0 % [38.0, 42.0]" in said and "differ" not in said
+
+
 def test_the_answers_sentence_follows_the_paired_difference():
     table = rows("answers", ["short", "sentence"], {"short": (50, 20), "sentence": (40, 20)})
 

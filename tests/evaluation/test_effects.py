@@ -146,3 +146,9 @@ def test_contrasts_of_absent_models_are_left_out():
     table = effect_table(verdicts({"base": 0.5}, {"base": 0.4}), [TOTAL], headline(["base"]))
     assert set(table.contrast) == {"change of base"}
     assert conclusion(table, "total") == ""
+
+
+def test_an_effect_without_a_number_is_not_measured():
+    missing = dict.fromkeys(["difference", "low", "high"], float("nan"))
+    rows = pd.DataFrame({"seed": ["0", "all"], **missing})
+    assert (describe(rows), sign(rows)) == ("not measured", 0)

@@ -109,9 +109,9 @@ def changes(after):
 @pytest.mark.parametrize(
     ("after", "said"),
     [
-        ({"mix": (10, 80), "merged": (10, 12)}, "there is one for the baseline mixture."),
+        ({"mix": (10, 80), "merged": (10, 12)}, "one is shown for: baseline mixture."),
         ({"mix": (10, 12), "merged": (10, 12)}, "none is shown."),
-        ({"mix": (10, 80), "merged": (10, 50)}, "for the baseline mixture and the merged mixture."),
+        ({"mix": (10, 80), "merged": (10, 50)}, "for: baseline mixture, merged mixture."),
     ],
 )
 def test_the_answer_says_what_the_intervals_say(after, said):

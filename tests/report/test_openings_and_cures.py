@@ -77,12 +77,20 @@ def test_the_costs_of_a_cure_are_those_of_its_training_logs(tmp_path):
             log = [{"loss": 1.0, "tokens": read // 2}, {"loss": 1.0, "tokens": read}, {"end": 1}]
             notes = {"supervised_tokens": trained, "log": log}
             (folder / "training.json").write_text(json.dumps(notes))
-    worth = pd.DataFrame({"with_history": [1.0, 1.2], "without": [1.3, 1.3]})
-    table = cures.cost_table(cure_arms(["mix", "merged"]), adapters, worth).set_index("cure")
+    worth = pd.DataFrame({"image": ["x", "y"], "tokens": [10, 30], "with_history": [10.0, 40.0],
+                          "without": [12.0, 46.0]})  # fmt: skip
+    arms = cure_arms(["mix", "merged"])
+    table = cures.cost_table(arms, adapters, worth, resamples=500).set_index("cure")
     assert table.trained_tokens["loss on the last answer"] == pytest.approx(25)
     assert table.tokens["prompt in every turn"] == pytest.approx(110)
     assert table.tokens["merged"] == pytest.approx(80)
-    assert table.history[table.history != 0].to_dict() == {"history dropped": pytest.approx(0.2)}
+    lost = table.loc[:, ["history", "low", "high"]].dropna()
+    assert list(lost.index) == ["history dropped"]
+    assert lost.iloc[0].tolist() == pytest.approx([8 / 40, 2 / 10, 6 / 30])
+    few = cures.cost_table(arms, adapters, worth[:1], resamples=500).set_index("cure")
+    assert few.history["history dropped"] == pytest.approx(0.2) and few.low.isna().all()
+    none = cures.cost_table(arms, adapters, worth[:0], resamples=500)
+    assert none.history.isna().all()
 
 
 def test_what_the_merge_adds_to_a_cure_is_what_the_paired_difference_shows():
@@ -93,9 +101,31 @@ def test_what_the_merge_adds_to_a_cure_is_what_the_paired_difference_shows():
             for name, value in zip(names, values, strict=True)]  # fmt: skip
     effects = pd.concat([effect("history dropped", -6, 2, "total"),
                          effect("history dropped", 6, 9)]).assign(ablation="cures")  # fmt: skip
-    costs = pd.DataFrame({"cure": names, "history": [0.0, 0.25, 0.0]})
+    costs = pd.DataFrame({"cure": names, "history": [None, 0.25, None],
+                          "low": [None, 0.1, None], "high": [None, 0.4, None]})  # fmt: skip
     said = cures.cures_sentence(pd.DataFrame(rows, columns=columns), effects, costs, "total")
     assert "baseline: 31 and 56 %; history dropped: 59 and 4 %; merged: 53 and 10 %" in said
     assert "the merge lowers the score (-6.0 points [-8.0, -4.0]" in said
     assert "is not shown to change collapse (+6.0" in said
-    assert "+0.25 nats per token worse" in said
+    assert said.endswith("+0.25 [+0.10, +0.40] nats per token: whatever a question refers back "
+                         "to is gone.")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("worth", "said"),
+    [
+        ((0.25, 0.1, 0.4), "refers back to is gone"),
+        ((0.04, -0.02, 0.1), "its worth is not shown"),
+        ((-0.02, -0.03, -0.01), "predicted better without it"),
+        ((0.3, None, None), "that shows nothing"),
+        ((None, None, None), "was not measured"),
+    ],
+)
+def test_the_worth_of_the_history_is_claimed_as_its_interval_shows(worth, said):
+    columns = ["ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high"]
+    rows = [("cures", "history dropped", "m", "all", "multi_round", metric, 1, 0, 2)
+            for metric in ("total", "collapse")]  # fmt: skip
+    costs = pd.DataFrame([("history dropped", *worth)], columns=["cure", "history", "low", "high"])
+    effects = effect("baseline", 1, 1).assign(ablation="cures")
+    text = cures.cures_sentence(pd.DataFrame(rows, columns=columns), effects, costs, "total")
+    assert said in text and "nan" not in text

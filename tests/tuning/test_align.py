@@ -99,3 +99,4 @@ def test_a_base_that_sees_finds_captions_likelier_with_their_own_picture(root, s
     assert alignment_sentence(losses).startswith("About 8 held-out pictures")
     blind = losses.assign(other=losses.shown)
     assert alignment_sentence(blind).startswith("**The base does not see")
+    assert "was not measured" in alignment_sentence(losses[:1])

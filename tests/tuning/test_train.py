@@ -32,7 +32,7 @@ from cocoift.tuning.adapters import (
 from cocoift.tuning.batches import Collator
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import split_images
-from cocoift.tuning.loss import LossByForm, last_whole, mean_loss
+from cocoift.tuning.loss import LossByForm, last_whole, mean_loss, sample_losses
 from cocoift.tuning.model import load_model, load_processor
 from cocoift.tuning.recipe import Training, TuningRecipe, base_of
 
@@ -441,13 +441,17 @@ def test_the_validation_loss_is_that_of_transformers_own_loss(make):
     model = load_model(training.checkpoint, four_bit=False)
     processor = load_processor(training.checkpoint)
     data = train.training_set(training, processor)
-    total, tokens = 0.0, 0
+    total, tokens, by_image = 0.0, 0, {}
     for sample in data.samples:
         tensors = Collator(processor, training.image_root, FORMS)([[sample]])
         del tensors["forms"]
         count = int((tensors["labels"][:, 1:] != IGNORED).sum())
         with torch.inference_mode():
-            total, tokens = total + model(**tensors).loss.item() * count, tokens + count
+            loss = model(**tensors).loss.item() * count
+        total, tokens = total + loss, tokens + count
+        by_image[sample.image] = by_image.get(sample.image, 0) + loss
     found = mean_loss(model, processor, data, training=training)
     assert tokens == data.supervised_tokens
     assert found == pytest.approx(total / tokens, rel=1e-4)
+    own = sample_losses(model, processor, data, training=training).groupby("image").loss.sum()
+    assert own.to_dict() == pytest.approx(by_image, rel=1e-3)
