@@ -19,7 +19,7 @@ from cocoift.core.schema import Settings
 from cocoift.core.text import estimate_tokens
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint, Streak, complete
-from cocoift.evaluation.judges import Verdict
+from cocoift.evaluation.judges import NO_ANSWER, Verdict
 from cocoift.evaluation.protocols import AFTER, ALONE, Failure
 from cocoift.evaluation.reply_cache import ReplyCache
 
@@ -191,8 +191,7 @@ def judge(
     for call in _calls(settings, questions, answers):
         by_text.setdefault((call.text, call.repeat), []).append(call)
     verdicts: list[list[Verdict]] = [
-        [] if question.answer else [Verdict(None, "upstream gives no answer to compare with")]
-        for question in questions
+        [] if question.answer else [Verdict(None, NO_ANSWER)] for question in questions
     ]
     with closing(ReplyCache(cache)) as known:
         for same, verdict in _graded(settings, list(by_text.values()), known):

@@ -2,7 +2,7 @@
 
 The reference judge is offline and deterministic: it looks for the wanted facts in an answer and,
 for mini's scenes, deducts for stated facts that are wrong.  `reference_verdict` says what it
-cannot see.  The judge behind an endpoint is in `judge_api`.
+cannot see and what it leaves unscored.  The judge behind an endpoint is in `judge_api`.
 """
 
 import re
@@ -27,8 +27,25 @@ _CLAUSE = re.compile(r",(?:\s|$)|\bbut\b")
 # Sizes and places have two names each; shades of colours differ and are no such names.
 _SAME = {"upper": "top", "lower": "bottom", "big": "large", "tiny": "small", "little": "small"}
 _NEGATIONS = frozenset({"no", "not", "never", "without", "neither", "nor", "cannot", "none"})
+# `A man without a hat is here` denies the hat, not the sentence.
+_DENIALS = _NEGATIONS - {"without"} | {"nothing", "nobody"}
 # How far before a word its negation stands: `is not at the top left`.
 _REACH = 4
+# What a first sentence says when it leaves a yes-or-no question open.
+_OPEN = re.compile(
+    r"\b(?:can(?:not|['’]t| not)|could(?:n['’]t| not)|(?:un|not )able to|(?:im|not )possible to"
+    r"|(?:hard|difficult) to) (?:\w+ly )?(?:tell|say|know|see|determine|judge|answer|identify)\b"
+    r"|\bun(?:clear|certain|known|sure)\b|\bnot (?:clear|certain|known|sure)\b"
+    r"|\bdo(?:n['’]t| not) know\b"
+)
+# A reference of more words is a sentence: names, places and labels that are asked for have at most
+# seven (`red stop sign at the top left`).
+_PHRASE_WORDS = 7
+
+NO_ANSWER = "upstream gives no answer to compare with"
+SENTENCES = "the right answer is a whole sentence, which no word-by-word comparison can judge"
+# What no judge, or not this one, can score: a property of the question, no fault of the judge.
+BY_DESIGN = (NO_ANSWER, SENTENCES)
 
 
 class ReferenceJudge(Settings, frozen=True, tag_field="kind", tag="reference"):
@@ -102,7 +119,8 @@ def _words(text: str) -> list[str]:
 
 
 def _plain(word: str) -> str:
-    """Return one spelling for all forms of a number, and for a word's singular and plural."""
+    """Return one spelling for all forms of a number, and for a word's cases and numbers."""
+    word = word.removesuffix("'s").removesuffix("’s")
     if word in _COUNTS:
         return _COUNTS[word]
     if word in _SAME:
@@ -125,27 +143,61 @@ def _places(words: Sequence[str], part: Sequence[str]) -> list[int]:
 def reference_verdict(question: Question, answer: str, *, claims: Claims | None = None) -> Verdict:
     """Score an answer by the wanted parts it states and, with `claims`, by what it states wrongly.
 
-    Recall is the share of `<AND>` parts of which one `<OR>` form is stated.  Precision is the
-    share of right statements among all (1 without `claims`).  The score is their harmonic mean.
+    Recall is the share of `<AND>` parts of which one `<OR>` form is stated.  Where the answer makes
+    statements that can be checked, the score is the harmonic mean of recall and the share of right
+    ones among them; where it makes none, or nobody knows (no `claims`), it is the recall alone.
     Steps, where a question has them, count as half: as InfiMM-Eval scores answer and steps.
 
+    A part `yes` or `no` is compared with what the first sentence says (`_says`).  A part of which
+    every form is a sentence leaves the answer unscored, since a right answer words it differently.
     Blind to paraphrase (an apple called fruit is not stated) and to style: it measures facts, not
     fluency.
     """
     if not question.answer:
-        return Verdict(None, "upstream gives no answer to compare with")
-    recall = _stated_share(question.answer, answer)
-    if question.steps:
-        steps = sum(_stated_share(step, answer) for step in question.steps) / len(question.steps)
-        recall = (recall + steps) / 2
-    precision = 1.0
-    if claims is not None and claims.right + claims.wrong:
-        precision = claims.right / (claims.right + claims.wrong)
+        return Verdict(None, NO_ANSWER)
+    recalls = [_stated_share(wanted, answer) for wanted in (question.answer, *question.steps)]
+    if None in recalls:
+        return Verdict(None, SENTENCES)
+    recall, *steps = (share for share in recalls if share is not None)
+    if steps:
+        recall = (recall + sum(steps) / len(steps)) / 2
+    if claims is None or not claims.right + claims.wrong:
+        return Verdict(recall)
+    precision = claims.right / (claims.right + claims.wrong)
     whole = recall + precision
     return Verdict(2 * recall * precision / whole if whole else 0.0)
 
 
-def _stated_share(wanted: str, answer: str) -> float:
-    parts = wanted_parts(wanted)
-    shares = [max((states(answer, form) for form in forms), default=0.0) for forms in parts]
+def _stated_share(wanted: str, answer: str) -> float | None:
+    """Return the share of wanted parts that an answer states, `None` if one is a sentence."""
+    shares = []
+    for forms in wanted_parts(wanted):
+        if forms and min(len(form.split()) for form in forms) > _PHRASE_WORDS:
+            return None
+        shares.append(max((_stated(answer, form) for form in forms), default=0.0))
     return sum(shares) / len(shares)
+
+
+def _stated(answer: str, form: str) -> float:
+    plain = form.casefold().strip(" .")
+    return _says(answer, plain) if plain in ("yes", "no") else states(answer, form)
+
+
+def _says(answer: str, wanted: str) -> float:
+    """Return how far an answer says `yes` or `no`: 1, 0, or one half for both.
+
+    Its first sentence decides: by the word itself, else by being negated (`It does not look
+    dangerous.` says no) or not (`It looks dangerous.` says yes).  One that leaves the question open
+    (`It is unclear.`) says neither, nor does a fragment of one or two words (`Red.`).
+    """
+    sentences = (part for part in _SENTENCE.split(_folded(answer)) if _words(part))
+    first = next(sentences, "")
+    words = _words(first)
+    if "yes" in words:
+        return 0.5 if {"yes", "no"} <= set(words[:3]) else float(wanted == "yes")
+    if _OPEN.search(first):
+        return 0.0
+    negated = any(w in _DENIALS or w.endswith(("n't", "n’t")) for w in words)
+    if negated:
+        return float(wanted == "no")
+    return float(wanted == "yes" and len(words) > 2)

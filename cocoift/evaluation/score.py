@@ -155,7 +155,11 @@ def repeat_spread(verdicts: pd.DataFrame, metric: Metric) -> float:
 
 
 def agreement(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Return how a judge agrees with hand-given scores: mean absolute error, rank correlation."""
-    one, other = pd.Series(ours, dtype=float), pd.Series(theirs, dtype=float)
-    ranks = one.rank().corr(other.rank())
-    return {"mean_absolute_error": float((one - other).abs().mean()), "rank_correlation": ranks}
+    """Return how a judge agrees with hand-given scores: mean absolute error, rank correlation.
+
+    Pairs with a missing score do not count.
+    """
+    pairs = pd.DataFrame({"ours": ours, "theirs": theirs}, dtype=float).dropna()
+    ranks = pairs.ours.rank().corr(pairs.theirs.rank())
+    error = float((pairs.ours - pairs.theirs).abs().mean())
+    return {"mean_absolute_error": error, "rank_correlation": ranks}

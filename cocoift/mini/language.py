@@ -48,7 +48,8 @@ def base_gates(
         full[row["wording"]].append(len(reply.split()) > SHORT_WORDS)
         question = Question(id="", images=("",), text="", answer=row["answer"])
         found = reference_verdict(question, reply, claims=claims(scene, reply)).score
-        scores[row["wording"]].append(found or 0.0)
+        if found is not None:
+            scores[row["wording"]].append(found)
     known, unknown = scores[CONVERSATIONS], scores[UNTUNED]
     mean = sum(known) / len(known)
     short = [len(reply.split()) <= SHORT_WORDS

@@ -9,6 +9,7 @@ import yaml
 from cocoift.core.files import DataError
 from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
 from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.judges import BY_DESIGN
 from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.obedience import NAME, obedience_metrics
@@ -29,11 +30,12 @@ def protocol_table(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
 
 
 def check_scored(verdicts: pd.DataFrame, *, most_unscored: float) -> pd.DataFrame:
-    """Return how many answers have no score, by reason: benchmark, reason, answers.
+    """Return what has no score, by reason: benchmark, reason, questions, answers.
 
-    Raises `DataError` when their share in a benchmark exceeds `most_unscored`.
+    Raises `DataError` when more than `most_unscored` of a benchmark's answers lack one.  Questions
+    that cannot be scored, whatever is answered (`BY_DESIGN`), do not count there.
     """
-    for name, own in verdicts.groupby("benchmark"):
+    for name, own in verdicts[~verdicts.reason.isin(BY_DESIGN)].groupby("benchmark"):
         share = own.score.isna().mean()
         if share > most_unscored:
             reasons = own.reason[own.score.isna()].value_counts()
@@ -41,9 +43,9 @@ def check_scored(verdicts: pd.DataFrame, *, most_unscored: float) -> pd.DataFram
                 f"{name}: {share:.0%} of the verdicts are missing (at most {most_unscored:.0%}), "
                 f"most often: {reasons.index[0]}; mend the judge or raise most_unscored"
             )
-    missing = verdicts[verdicts.score.isna()]
-    counted = missing.groupby(["benchmark", "reason"]).size()
-    return counted.rename("answers").reset_index()
+    missing = verdicts[verdicts.score.isna()].groupby(["benchmark", "reason"])
+    counted = missing.agg(questions=("question_id", "nunique"), answers=("question_id", "size"))
+    return counted.reset_index()
 
 
 def paper_table(path: Path, benchmark: str) -> pd.DataFrame:

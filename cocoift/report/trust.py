@@ -79,7 +79,9 @@ def grades_table(
 ) -> pd.DataFrame:
     """Return how the judge agrees with GPT-4 on answers that it graded for MM-Vet.
 
-    Columns: answers (the file), n, rank correlation, mean absolute error.  Empty without MM-Vet.
+    Columns: answers (the file), n, unscored, rank correlation, mean absolute error, and how much
+    more than GPT-4 the judge gives to answers of the shorter half and of the longer one.  Empty
+    without MM-Vet.
     """
     rows = []
     mm_vet = [one for one in benchmarks if one.kind == "mm_vet"]
@@ -91,7 +93,13 @@ def grades_table(
         found = judge.verdicts(asked.kind, questions, answers, ALONE)
         scores = [pd.Series([v.score for v in repeats], dtype=float).mean() for repeats in found]
         means = [sum(grades[q.id]) / len(grades[q.id]) for q in questions]
-        whole = agreement(scores, means)
-        rows.append((one.answers, len(questions), *reversed(whole.values())))
-    columns = ["answers", "n", "rank correlation", "mean absolute error"]
-    return pd.DataFrame(rows, columns=columns)
+        words = [len(answer.split()) for answer in answers]
+        table = pd.DataFrame({"ours": scores, "gpt4": means, "words": words}, dtype=float)
+        scored = table.dropna()
+        short = scored.words <= scored.words.median()
+        more = scored.ours - scored.gpt4
+        ranks, error = reversed(agreement(scored.ours, scored.gpt4).values())
+        halves = more[short].mean(), more[~short].mean()
+        rows.append((one.answers, len(scored), len(table) - len(scored), ranks, error, *halves))
+    columns = ["answers", "n", "unscored", "rank correlation", "mean absolute error"]
+    return pd.DataFrame(rows, columns=[*columns, "more on short", "more on long"])

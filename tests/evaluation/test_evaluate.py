@@ -1,11 +1,13 @@
 """What notebook 05 is made of: verdict tables, gates, the paper's numbers, conclusions."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from cocoift.core.files import DataError
+from cocoift.evaluation import score
 from cocoift.evaluation.benchmarks import (
     Benchmark,
     BenchmarkFiles,
@@ -19,7 +21,7 @@ from cocoift.evaluation.endpoint import Endpoint
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.gates import HeldOutRound, gate_table, halves
 from cocoift.evaluation.judge_api import OpenAiJudge
-from cocoift.evaluation.judges import Claims
+from cocoift.evaluation.judges import NO_ANSWER, SENTENCES, Claims
 from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_table
 from cocoift.evaluation.obedience import CLOSED, held_out_benchmark
 from cocoift.evaluation.protocols import Failure
@@ -68,10 +70,28 @@ def test_too_many_unscored_answers_stop_and_few_are_listed(tmp_path):
     runs = [run(benchmark(tmp_path), "single_round", "red", None, "red")]
     table = verdict_table(runs, OfflineJudge())
     assert report.check_scored(table, most_unscored=0.5).values.tolist() == [
-        ["mm_vet", "HTTP 500", 1]
+        ["mm_vet", "HTTP 500", 1, 1]
     ]
     with pytest.raises(DataError, match=r"mm_vet: 33% .* most often: HTTP 500"):
         report.check_scored(table, most_unscored=0.1)
+
+
+def test_questions_that_nobody_can_score_are_listed_and_stop_nothing(tmp_path):
+    """A sentence as the right answer and none at all are no fault of the judge."""
+    sentence = "the man irons his shirt on the roof of a taxi"
+    wanted = ["red", sentence, ""]
+    questions = [replace(q, answer=answer) for q, answer in zip(QUESTIONS, wanted, strict=True)]
+    bench = Benchmark("mm_vet", "mm_vet", questions, tmp_path, "d")
+    runs = [run(bench, name, "red", "taxi", "a") for name in ("single_round", "multi_round")]
+    table = verdict_table(runs, OfflineJudge())
+    assert report.check_scored(table, most_unscored=0.0).values.tolist() == [
+        ["mm_vet", SENTENCES, 1, 2],
+        ["mm_vet", NO_ANSWER, 1, 2],
+    ]
+    total = score.mm_vet_metrics(questions)[-1]
+    shown = score.score_table(table, [total], resamples=10)
+    assert shown.value.tolist() == [100.0] * 4
+    assert shown.n.tolist() == [1] * 4 and shown.unscored.tolist() == [2] * 4
 
 
 def test_the_dialogs_that_fell_most_come_first_one_a_picture(tmp_path):

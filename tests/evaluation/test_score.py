@@ -140,6 +140,11 @@ def test_repeats_of_the_judge_are_averaged_and_their_deviation_told():
     assert repeat_spread(verdicts, metric) == pytest.approx(25.0)
 
 
+def test_pairs_without_a_score_do_not_count_in_the_agreement():
+    pairs = agreement([0.0, 0.5, 1.0, 1.0, float("nan")], [0.0, 0.5, 0.8, 1.0, 0.9])
+    assert pairs == agreement([0.0, 0.5, 1.0, 1.0], [0.0, 0.5, 0.8, 1.0])
+
+
 def test_agreement_is_what_a_hand_computes():
     found = agreement([0.0, 0.5, 1.0, 1.0], [0.0, 0.5, 0.8, 1.0])
     assert found["mean_absolute_error"] == pytest.approx(0.05)
