@@ -18,7 +18,7 @@ from cocoift.inspector.data import open_inspection
 from cocoift.inspector.overlay import LAYERS
 from cocoift.inspector.raw_annotations import raw_annotations
 from cocoift.sources import read_catalogue, read_source
-from cocoift.sources.instances import read_instances, write_instances
+from cocoift.sources.instances import read_instances, read_listed, write_instances
 
 HERE = Path(__file__).parent / "real_mini"
 
@@ -209,7 +209,8 @@ def test_real_text_survives_but_for_stray_blanks(run, readings):
 
 def test_the_inspector_shows_merged_records_on_real_photographs_unstretched(run, real, tmp_path):
     work, reports = run
-    write_instances(real / "coco_instances/instances_train2017.json", tmp_path / "i.parquet")
+    listed = read_listed([real / "coco_instances/instances_train2017.json"])
+    write_instances(listed, tmp_path / "i.parquet")
     opened = open_inspection(
         work / "merged",
         image_root=real / "images",

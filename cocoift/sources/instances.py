@@ -1,8 +1,9 @@
-"""COCO's instances: `instances_*.json` read once, by image, and filed for quick access.
+"""COCO's instances: read from the files that list a preset's images, and filed by image.
 
 Format: the "Object Detection" section of cocodataset.org/#format-data.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import structs
 
 from cocoift.core.files import replacing
 from cocoift.core.schema import row_batch
@@ -75,6 +77,16 @@ class InstanceFile(msgspec.Struct, frozen=True):
         return found
 
 
+class _Sections(msgspec.Struct):
+    categories: list[msgspec.Raw] = []
+    annotations: list[msgspec.Raw] = []
+
+
+class _Fields(msgspec.Struct):
+    category_id: Any = None
+    bbox: Any = None
+
+
 def read_instances(path: Path) -> InstanceFile:
     """Read an instances file; raises `DataError` for one that is damaged or contradicts itself."""
     file = decode(path, InstanceFile)
@@ -83,26 +95,61 @@ def read_instances(path: Path) -> InstanceFile:
         if one.category_id not in names or one.image_id not in images:
             what = f"image {one.image_id} or category {one.category_id}"
             raise damaged(path, f"an annotation names {what}, which the file does not list")
+        try:
+            bytes(one.segmentation).decode()
+        except UnicodeDecodeError as error:
+            raise damaged(path, f"an outline on image {one.image_id}: {error}") from error
     return file
 
 
-def write_instances(source: Path, out: Path, *, file: InstanceFile | None = None) -> int:
-    """File the instances of `source` by image, as Parquet; return how many there are.
+def holds_instances(path: Path) -> bool:
+    """Tell whether a COCO file has objects with boxes, or only lists images, captions or segments.
 
-    `file` is what was read of it already.  The table has `INSTANCE_SCHEMA`, so that one image's
-    are read without the other 860,000.  Raises `DataError` as `read_instances` does.
+    Any of them may say which images train.  Raises `DataError` for a file that is damaged.
     """
-    file = file or read_instances(source)
+    file = decode(path, _Sections)
+    if not (file.categories and file.annotations):
+        return False
+    try:
+        first = msgspec.json.decode(file.annotations[0], type=_Fields)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(path, f"{error} - at `$.annotations[0]`") from error
+    return first.category_id is not None or first.bbox is not None
+
+
+def read_listed(paths: Iterable[Path]) -> InstanceFile:
+    """Read the instances of all files that hold some, as one; files that are not there add none.
+
+    Of an image in several files the last one's count.  Categories are numbered anew, by name.
+    Raises `DataError` as `read_instances` does.
+    """
+    images: dict[int, InstanceImage] = {}
+    instances: list[Instance] = []
+    numbers: dict[str, int] = {}
+    found = [path for path in paths if path.is_file() and holds_instances(path)]
+    for file in map(read_instances, reversed(found)):
+        own, names = {image.id: image for image in file.images}, file.names
+        for one in file.annotations:
+            if one.image_id not in images:
+                number = numbers.setdefault(names[one.category_id], len(numbers) + 1)
+                instances.append(structs.replace(one, category_id=number))
+        images = own | images
+    categories = [Category(number, name) for name, number in numbers.items()]
+    return InstanceFile(list(images.values()), categories, instances)
+
+
+def write_instances(file: InstanceFile, out: Path) -> int:
+    """File instances by image, as Parquet; return how many there are.
+
+    The table has `INSTANCE_SCHEMA`, so that one image's are read without the other 860,000.
+    """
     names = file.names
     sizes = {image.id: (image.height, image.width) for image in file.images}
     order = np.argsort([row.image_id for row in file.annotations], kind="stable")
     with replacing(out) as temporary, pq.ParquetWriter(temporary, INSTANCE_SCHEMA) as writer:
         for start in range(0, len(order), 20_000):
             rows = [file.annotations[place] for place in order[start : start + 20_000]]
-            try:
-                cells = [_row(one, names[one.category_id], sizes[one.image_id]) for one in rows]
-            except UnicodeDecodeError as error:
-                raise damaged(source, error) from error
+            cells = [_row(one, names[one.category_id], sizes[one.image_id]) for one in rows]
             writer.write_batch(row_batch(cells, INSTANCE_SCHEMA))
     return len(order)
 

@@ -251,12 +251,12 @@ def evaluation(scratch, content):
 def instances(scratch, content):
     from cocoift.evaluation.faithfulness import instance_categories
     from cocoift.sources.coco import image_ids
-    from cocoift.sources.instances import read_instances, write_instances
+    from cocoift.sources.instances import read_instances, read_listed, write_instances
 
     path = written(scratch, "instances.json", content)
     for read in (lambda p: image_ids([p]), read_instances, lambda p: instance_categories([p])):
         tried(read, path)
-    write_instances(path, scratch / "instances.parquet")
+    write_instances(read_listed([path]), scratch / "instances.parquet")
 
 
 def benchmark(scratch, kind, content):

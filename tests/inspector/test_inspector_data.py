@@ -17,7 +17,7 @@ from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
 from cocoift.sources.coco import read_scope
-from cocoift.sources.instances import write_instances
+from cocoift.sources.instances import read_listed, write_instances
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def folder(mini, catalogue, tmp_path_factory):
     merge_tables(tables, out=work / "merged/turns.parquet", inputs=inputs)
     licences = image_licences(work / "merged/turns.parquet", inputs.scope)
     write_extras(work / "merged", names=["merged"], card="", licences=licences)
-    write_instances(raw / "annotations/instances_train2017.json", work / "instances.parquet")
+    write_instances(read_listed(lists[:1]), work / "instances.parquet")
     return work
 
 
@@ -138,13 +138,52 @@ def test_instances_are_those_pycocotools_finds_crowds_included(opened, mini):
     assert crowds
 
 
-def test_real_instances_are_filed_by_image(real, tmp_path):
-    source = real / "coco_instances/instances_train2017.json"
-    file = json.loads(source.read_text())
-    assert write_instances(source, tmp_path / "x.parquet") == len(file["annotations"])
+def test_real_instances_of_all_lists_are_filed_by_image(real, tmp_path):
+    captions = real / "coco_captions/captions_val2017.json"
+    panoptic = real / "coco_panoptic/panoptic_train2017.json"
+    lists = [real / f"{name}/instances_train2017.json" for name in ("coco_mini", "coco_instances")]
+    listed = read_listed([captions, lists[0], panoptic, lists[1], lists[0], tmp_path / "absent"])
+    theirs = [COCO(str(path)) for path in lists]
+    expected = {image: (coco, rows) for coco in theirs for image, rows in coco.imgToAnns.items()}
+    assert write_instances(listed, tmp_path / "x.parquet") == 939 + 739
     reader = ByImage(tmp_path / "x.parquet")
-    image = file["annotations"][0]["image_id"]
-    assert len(reader.rows(image)) == sum(a["image_id"] == image for a in file["annotations"])
+    assert set(reader.ids) == {image for image, (_, rows) in expected.items() if rows}
+    for image, (coco, rows) in expected.items():
+        names = [coco.cats[row["category_id"]]["name"] for row in rows]
+        assert [row["category"] for row in reader.rows(image)] == names
+
+
+def test_of_an_image_in_two_lists_the_last_ones_boxes_count(tmp_path):
+    paths = []
+    for number, names in enumerate((("dog", "cat"), ("cat", "dog"))):
+        one = {"images": [{"id": 5, "height": 4, "width": 4}, {"id": 6 + number, "height": 4,
+                                                              "width": 4}],
+               "categories": [{"id": n, "name": name} for n, name in enumerate(names)],
+               "annotations": [{"image_id": image, "category_id": 0, "bbox": [0, 0, number, 1]}
+                               for image in (5, 6 + number)]}  # fmt: skip
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(json.dumps(one))
+    found = read_listed(paths).by_image()
+    boxes = {image: [(name, one.bbox[2]) for one, name in own] for image, own in found.items()}
+    assert boxes == {5: [("cat", 1)], 6: [("dog", 0)], 7: [("cat", 1)]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"images": [{"id": 1}]}, {"images": [], "categories": [{"id": 1, "name": "dog"}]},
+     {"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1, "caption": "A dog."}]}],
+)  # fmt: skip
+def test_a_list_of_images_without_boxes_gives_none_and_stops_nothing(content, tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    assert read_listed([tmp_path / "list.json"]).annotations == []
+
+
+def test_a_damaged_box_of_a_list_is_named(tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"images": [], "categories": [{"id": 1, "name": "dog"}],
+                                "annotations": [{"image_id": 1, "category_id": 1}]}))  # fmt: skip
+    with pytest.raises(DataError, match=r"list\.json: .*`bbox` - at `\$\.annotations\[0\]`"):
+        read_listed([path])
 
 
 @pytest.mark.parametrize("source", ["vqav2", "gqa", "visual_genome_qa", "coco_captions", "visdial"])
