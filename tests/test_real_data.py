@@ -1,6 +1,7 @@
 """The same readers, merge and notebooks on a small sample of the real upstream files."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from cocoift import study
 from cocoift.core.answers import vqa_answer
 from cocoift.core.text import tidy
 from cocoift.inspector.cards import picture
-from cocoift.inspector.data import open_inspection
+from cocoift.inspector.data import ByImage, open_inspection
 from cocoift.inspector.overlay import LAYERS
 from cocoift.inspector.raw_annotations import raw_annotations
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.instances import read_instances, read_listed, write_instances
 
 HERE = Path(__file__).parent / "real_mini"
+PYTHON_PATH = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +156,26 @@ def run(real, root, tmp_path_factory):
     changes |= {"work_dir": str(folder / "work"), "report_dir": str(folder / "reports")}
     changes |= {"curation": str(folder / "work/curation.jsonl")}
     options = {"preset": str(HERE / "preset.yaml"), "changes": changes}
-    with study.environment(PYTHONPATH=str(HERE)):
+    with study.environment(PYTHONPATH=PYTHON_PATH):
         for notebook in study.notebooks(root)[:4]:
             study.run_notebook(notebook, **options, reports=folder / "reports")
     return folder / "work", folder / "reports"
+
+
+@pytest.mark.slow
+def test_setup_files_the_boxes_of_every_image_list_that_has_some(real, root, tmp_path):
+    lists = ["coco_captions/captions_val2017.json", "coco_mini/instances_train2017.json",
+             "coco_instances/instances_train2017.json"]  # fmt: skip
+    changes = {"raw_dir": str(real), "image_dir": str(real / "images"), "image_lists": lists}
+    changes |= {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
+    options = {"preset": str(HERE / "preset.yaml"), "changes": changes}
+    with study.environment(PYTHONPATH=PYTHON_PATH):
+        study.run_notebook(study.notebooks(root)[0], **options, reports=tmp_path / "reports")
+    filed = ByImage(tmp_path / "work/interim/instances.parquet")
+    images = {one["image_id"] for name in lists[1:] for one in load(real, name)["annotations"]}
+    assert set(filed.ids) == images and filed.bounds[-1] == 939 + 739
+    assert f"1,678 COCO instances on {len(images)} images" in (
+        tmp_path / "reports/00_setup.html").read_text()  # fmt: skip
 
 
 def test_the_sample_merges_through_the_notebook(run):

@@ -175,7 +175,9 @@ def test_of_an_image_in_two_lists_the_last_ones_boxes_count(tmp_path):
 )  # fmt: skip
 def test_a_list_of_images_without_boxes_gives_none_and_stops_nothing(content, tmp_path):
     (tmp_path / "list.json").write_text(json.dumps(content))
-    assert read_listed([tmp_path / "list.json"]).annotations == []
+    listed = read_listed([tmp_path / "list.json"])
+    assert write_instances(listed, tmp_path / "x.parquet") == 0
+    assert ByImage(tmp_path / "x.parquet").rows(1) == []
 
 
 def test_a_damaged_box_of_a_list_is_named(tmp_path):
