@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Records that one task encodes; a mixture of no more is encoded here, in a second.
 _CHUNK = 5_000
 # Raise it when the encoding changes: older samples are then not reused.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)

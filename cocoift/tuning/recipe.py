@@ -13,7 +13,7 @@ from cocoift.core.schema import Settings
 from cocoift.tuning.chat_formats import ChatFormat
 
 # Raise it when the training code changes its results: older adapters then count as absent.
-_VERSION = 2
+_VERSION = 3
 
 
 class TuningRecipe(Settings, frozen=True):

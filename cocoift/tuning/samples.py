@@ -1,6 +1,7 @@
 """Records of any length as training samples that fit the model's context."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import IMAGE_MARKER, Message, Record
-from cocoift.tuning.chat import IGNORED, Sample, encode, prompt_ids
+from cocoift.tuning.chat import IGNORED, Sample, encode
 from cocoift.tuning.chat_formats import ChatFormat
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ def samples(
         # A list of Python integers takes ten times the memory, which matters at 665,000 records.
         return replace(whole, input_ids=np.asarray(whole.input_ids, np.int32))
 
-    opening = [Message("human", f"{IMAGE_MARKER}\n")]
-    overhead = len(prompt_ids(opening, tokenizer=tokenizer, image_tokens=image_tokens, chat=chat))
     made: list[Sample] = []
     reports: list[TooLong] = []
     for record in records:
@@ -54,8 +53,7 @@ def samples(
         if length <= context_tokens:
             made.append(whole)
             continue
-        parts = map(encoded, _split(record, whole, room=context_tokens - overhead))
-        fitting = [part for part in parts if len(part.input_ids) <= context_tokens]
+        fitting = list(_split(record, whole, encoded=encoded, context_tokens=context_tokens))
         dropped = len(record.sources) - sum(len(part.sources) for part in fitting)
         reports.append(TooLong(record.id, length, len(fitting), dropped))
         made += fitting
@@ -103,17 +101,27 @@ def later_rounds(record: Record) -> Iterator[Record]:
         yield _part(record, number, number + 1)
 
 
-def _split(record: Record, whole: Sample, *, room: int) -> Iterator[Record]:
-    """Yield parts of consecutive rounds, as many in each as `room` tokens hold, at least one."""
+def _split(
+    record: Record, whole: Sample, *, encoded: Callable[[Record], Sample], context_tokens: int
+) -> Iterator[Sample]:
+    """Yield parts of consecutive rounds, as many in each as the context holds.
+
+    A round that does not fit alone is left out.
+    """
     ends = [end for _, end in whole.spans]
-    costs = [after - before for before, after in zip([0, *ends], ends, strict=False)]
-    start, used = 0, 0
-    for round_, cost in enumerate(costs):
-        if round_ > start and used + cost > room:
-            yield _part(record, start, round_)
-            start, used = round_, 0
-        used += cost
-    yield _part(record, start, len(costs))
+    start = 0
+    while start < len(ends):
+        room = context_tokens - len(encoded(_part(record, start, start + 1)).input_ids)
+        if room < 0:
+            start += 1
+            continue
+        # Further rounds cost what they cost in the whole record, but for texts that spell out a
+        # special token there.
+        stop = bisect_right(ends, ends[start] + room)
+        while len((part := encoded(_part(record, start, stop))).input_ids) > context_tokens:
+            stop -= 1
+        yield part
+        start = stop
 
 
 def _part(record: Record, start: int, stop: int) -> Record:

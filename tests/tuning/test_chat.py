@@ -169,6 +169,61 @@ def test_a_long_record_is_split_between_rounds_with_the_image_in_every_part(roun
         assert told == [f" {answer}</s>" for _, answer in pairs]
 
 
+def rounds_per_part(pairs, tokenizer, chat, context):
+    """Fill parts round by round, encoding each try; rounds that do not fit alone go."""
+
+    def size(rounds):
+        return len(made(record(*rounds), tokenizer, chat=chat).input_ids)
+
+    parts = [[]]
+    for pair in pairs:
+        if size([pair]) <= context:
+            if size([*parts[-1], pair]) > context:
+                parts.append([])
+            parts[-1].append(pair)
+    return [len(part) for part in parts if part]
+
+
+def test_the_first_part_of_a_long_record_is_as_full_as_the_others():
+    # The image and the prompt count once a part: 60 rounds gave 1, 25, 25 and 9 before.
+    pairs = [(f"What is {n}?", "It is.") for n in range(10, 70)]
+    kept, (report,) = samples(
+        [record(*pairs)], tokenizer=BYTES, image_tokens=576, context_tokens=1024, chat=CHAT
+    )
+    lengths = [len(sample.input_ids) for sample in kept]
+    assert [len(sample.sources) for sample in kept] == [26, 26, 8]
+    assert all(1024 - 17 < length <= 1024 for length in lengths[:2])
+    assert report.rounds_dropped == 0
+
+
+ENCODINGS = [(BYTES, ChatFormat()), (SMOL, CHATML), (LLAMA, CHAT)]
+CONTEXTS = st.integers(60, 250)
+plain = st.text(alphabet="What is it? Red, 7.\n", min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize(("tokenizer", "chat"), ENCODINGS)
+@settings(max_examples=40)
+@given(pairs=st.lists(st.tuples(plain, plain), min_size=2, max_size=6), context=CONTEXTS)
+def test_a_part_ends_where_the_next_round_would_not_fit(tokenizer, chat, pairs, context):
+    kept, _ = samples(
+        [record(*pairs)], tokenizer=tokenizer, image_tokens=4, context_tokens=context, chat=chat
+    )
+    counts = [len(sample.sources) for sample in kept]
+    assert counts == rounds_per_part(pairs, tokenizer, chat, context)
+
+
+@pytest.mark.parametrize(("tokenizer", "chat"), ENCODINGS[:2], ids=["vicuna_v1", "chatml"])
+@settings(max_examples=60)
+@given(pairs=st.lists(st.tuples(nasty, nasty), min_size=2, max_size=6), context=CONTEXTS)
+def test_only_a_round_that_does_not_fit_alone_is_dropped(tokenizer, chat, pairs, context):
+    kept, _ = samples(
+        [record(*pairs)], tokenizer=tokenizer, image_tokens=4, context_tokens=context, chat=chat
+    )
+    assert all(len(sample.input_ids) <= context for sample in kept)
+    counted = sum(len(sample.sources) for sample in kept)
+    assert counted == sum(rounds_per_part(pairs, tokenizer, chat, context))
+
+
 def test_a_long_record_is_reported_with_its_id_and_length():
     long = record(*PAIRS, ("Why?", "word " * 400), name="000000000009")
     kept, (report,) = fitted(long, context=150)
