@@ -9,14 +9,16 @@ import sys
 from importlib import metadata
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
 from cocoift import study
 from cocoift.__main__ import main
-from cocoift.core.files import DataError
+from cocoift.core.files import DataError, write_text
 from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.report.html import headline, index_page, notebook_page
+from cocoift.study import steps
 from cocoift.study.index import write_index
 
 
@@ -330,6 +332,31 @@ def test_the_index_of_a_served_model_speaks_of_no_model_that_was_trained(root, t
     assert "some/model-7b" in page
     own = page.split("The same with")[0]  # reports of other models follow
     assert "tiny LLaVA" not in own and "is tuned" not in own and "checkpoint none" not in own
+
+
+def test_answers_are_shown_only_beside_the_data_and_the_settings_they_answer(root, tmp_path):
+    def opened(**changes):
+        folders = {"work_dir": str(tmp_path / "work"), "report_dir": str(tmp_path / "reports")}
+        return study.Study(root, study.read_preset("mini", folders | changes))
+
+    def note(found):
+        answers, text = steps.present_answers(found)
+        assert bool(answers) is text.startswith("Answers of notebook 05")
+        return text
+
+    one = opened()
+    assert note(one) == "No model has answered yet: run notebook 05, then this one again."
+    merged = write_text(one.merged / "manifest.json", "{}")
+    verdicts = pd.DataFrame({"benchmark": ["mm_vet"], "image": ["a.jpg"], "answer": ["red"]})
+    steps.save_verdicts(one, verdicts)
+    assert note(one).endswith("to this data.")
+    assert note(opened(ablations={"run": []})).endswith("to this data.")
+    assert "other data or settings" in note(opened(evaluation={"new_tokens": 5}))
+    write_text(merged, '{"merged.json": "other"}')
+    assert "other data or settings" in note(one)
+    write_text(merged, "{}")
+    one.save(verdicts.assign(answer="blue"), "verdicts", packed=True)
+    assert "other data or settings" in note(one)
 
 
 @pytest.fixture

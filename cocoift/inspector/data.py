@@ -201,8 +201,6 @@ def _licences(path: Path) -> dict[int, str]:
 
 
 def answers_by_image(verdicts: Path) -> Mapping[tuple[str, str], pd.DataFrame]:
-    """Return notebook 05's answers with their scores by picture; none when it has not run."""
-    if not verdicts.is_file():
-        return {}
+    """Return notebook 05's answers with their scores by benchmark and picture."""
     table = pd.read_csv(verdicts, keep_default_na=False)
     return dict(iter(table.groupby(["benchmark", "image"], sort=True)))

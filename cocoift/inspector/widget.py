@@ -27,14 +27,15 @@ Turns = Sequence[Mapping[str, Any]]
 class Lookups:
     """What is looked up for an image: sources by name, reasons in words, model answers.
 
-    `answers` maps (benchmark, picture) to rows of `verdicts.csv.gz`; a benchmark's pictures are
-    below `answer_roots`.
+    `answers` maps (benchmark, picture) to rows of `verdicts.csv.gz`, `answers_note` says where they
+    come from; a benchmark's pictures are below `answer_roots`.
     """
 
     catalogue: Mapping[str, Entry]
     reasons: Mapping[str, str]
     raw: Path
     answers: Mapping[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
+    answers_note: str = ""
     answer_roots: Mapping[str, Path] = field(default_factory=dict)
 
     @property
@@ -196,9 +197,9 @@ class Inspector:
         )
 
     def _draw_answers(self) -> None:
-        key = self.controls["evaluated"].value
+        key, note = self.controls["evaluated"].value, f"<p>{visible(self.lookups.answers_note)}</p>"
         if key is None:
-            self.controls["answers"].value = "<p>Notebook 05 has not run.</p>"
+            self.controls["answers"].value = note
             return
         root, name = self.lookups.answer_roots.get(key[0]), key[1]
         shown = (
@@ -207,7 +208,8 @@ class Inspector:
         table = cards.answer_table(
             self.lookups.answers[key], one="single_round", other="multi_round"
         )
-        self.controls["answers"].value = cards.image_card(title=name, overlay=shown, parts=[table])
+        card = cards.image_card(title=name, overlay=shown, parts=[table])
+        self.controls["answers"].value = note + card
 
     def _count(self) -> None:
         place = int(self.ids.searchsorted(self.image_id)) if len(self.ids) else 0

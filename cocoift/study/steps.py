@@ -1,14 +1,17 @@
 """What notebooks do with an opened study: draw, build, train, ask, gather."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pandas as pd
 from msgspec import structs
 
-from cocoift.core.files import read_manifest, write_manifest
+from cocoift.core.files import digest, read_manifest, sha256, write_manifest, write_text
 from cocoift.core.text import token_counter
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE
@@ -92,6 +95,44 @@ def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
         raw=study.raw,
     )
     return with_tokens(answers, token_counter(study.tokenizer_file))
+
+
+def save_verdicts(study: Study, verdicts: pd.DataFrame) -> None:
+    """Save notebook 05's verdicts, and beside the rollouts what they are verdicts on."""
+    study.save(verdicts, "verdicts", packed=True)
+    stamp = {
+        "inputs": _inputs_of_answers(study),
+        "verdicts": sha256(study.tables / "verdicts.csv.gz"),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write_text(study.work / "rollouts" / "answers.json", json.dumps(stamp, indent=1) + "\n")
+
+
+def present_answers(study: Study) -> tuple[Mapping[tuple[str, str], pd.DataFrame], str]:
+    """Return notebook 05's answers by benchmark and picture, and in a sentence where they are from.
+
+    None where that notebook has not run, or has run on other data or settings than the present
+    ones.
+    """
+    from cocoift.inspector.data import answers_by_image
+
+    stamp, verdicts = study.work / "rollouts" / "answers.json", study.tables / "verdicts.csv.gz"
+    again = "run notebook 05, then this one again"
+    if not (stamp.is_file() and verdicts.is_file()):
+        return {}, f"No model has answered yet: {again}."
+    made = json.loads(stamp.read_text(encoding="utf-8"))
+    if (made["inputs"], made["verdicts"]) != (_inputs_of_answers(study), sha256(verdicts)):
+        return {}, f"The answers of {made['date']} are to other data or settings: {again}."
+    return answers_by_image(verdicts), f"Answers of notebook 05, {made['date']}, to this data."
+
+
+def _inputs_of_answers(study: Study) -> str:
+    """Return a digest of the sources, the merge and the settings that models' answers follow."""
+    settings = msgspec.to_builtins(study.preset)
+    for section in ("bias", "ablations", "chat_checkpoints", "notebooks"):
+        del settings[section]
+    made = [study.work / "interim/manifest.json", study.merged / "manifest.json"]
+    return digest([settings, [sha256(path) if path.is_file() else "" for path in made]])
 
 
 def probe_margins(study: Study) -> tuple[pd.DataFrame, str]:
