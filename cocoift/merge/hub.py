@@ -29,7 +29,7 @@ class HubDataset:
     """Which mixtures of a merged set go to the hub.
 
     With `image_root` every record holds its picture's bytes; without, its path below COCO's
-    image folder.  A shard holds `shard_records`, in steps of a hundred.
+    image folder.  A shard holds `shard_records`, the last one what is left.
     """
 
     merged: Path
@@ -61,13 +61,20 @@ def _write_shards(dataset: HubDataset, path: Path, folder: Path) -> None:
     file = pq.ParquetFile(path)
     if file.schema_arrow.names != RECORD_SCHEMA.names:
         raise DataError(f"{path}: not the columns of this version; run notebook 02_merge again")
-    shards = max(1, -(-file.metadata.num_rows // dataset.shard_records))
-    groups = file.iter_batches(batch_size=min(_GROUP_RECORDS, dataset.shard_records))
+    total = file.metadata.num_rows
+    shards = max(1, -(-total // dataset.shard_records))
+    parts = file.iter_batches(batch_size=dataset.shard_records)
+    written = 0
     for number in tqdm(range(shards), desc=path.stem, unit=" shards"):
         shard = folder / f"train-{number:05d}-of-{shards:05d}.parquet"
         with pq.ParquetWriter(shard, _SCHEMA) as writer:
-            for rows in islice(groups, max(1, dataset.shard_records // _GROUP_RECORDS)):
-                writer.write_table(_with_pictures(rows, dataset.image_root))
+            for rows in islice(parts, 1):
+                for at in range(0, len(rows), _GROUP_RECORDS):
+                    group = rows.slice(at, _GROUP_RECORDS)
+                    writer.write_table(_with_pictures(group, dataset.image_root))
+                written += len(rows)
+    if written != total:
+        raise DataError(f"{path}: {written} of {total} records fit the shards; make them smaller")
 
 
 def _with_pictures(rows: pa.RecordBatch, root: Path | None) -> pa.Table:

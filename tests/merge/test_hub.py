@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from msgspec import structs
 from PIL import Image
 
 from cocoift.core.files import DataError
@@ -62,6 +63,29 @@ def test_datasets_reads_every_record_with_its_picture(merged, tmp_path):
         expected = {"licence": None, **as_json[number]}
         del expected["image"]
         assert told == expected
+
+
+@pytest.mark.parametrize("shard_records", [1_000, 250, 99, 40])
+def test_every_record_is_in_a_shard_whatever_the_size_of_shards(shard_records, tmp_path):
+    thousand = [structs.replace(RECORDS[n % 250], id=f"{n}") for n in range(1_000)]
+    write_mixture(thousand, tmp_path, name="merged")
+    (tmp_path / "README.md").write_text("---\nlanguage: en\n---\n")
+    out = write_hub_dataset(
+        HubDataset(merged=tmp_path, shard_records=shard_records), tmp_path / "hub"
+    )
+    shards = [pq.read_table(path) for path in sorted((out / "data/merged").iterdir())]
+    assert [len(shard) for shard in shards[:-1]] == [shard_records] * (len(shards) - 1)
+    assert [name for shard in shards for name in shard["id"].to_pylist()] == [
+        record.id for record in thousand
+    ]
+
+
+def test_no_row_group_of_a_shard_holds_more_than_a_hundred_pictures(merged, tmp_path):
+    out = write_hub_dataset(HubDataset(merged=merged), tmp_path / "hub")
+    (shard,) = (out / "data/merged").iterdir()
+    metadata = pq.read_metadata(shard)
+    groups = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+    assert groups == [100, 100, 50]
 
 
 def test_without_pictures_the_image_column_holds_paths_and_each_mixture_is_a_config(
