@@ -5,6 +5,7 @@ or what an earlier notebook left changed (by content, sizes for raw files), or w
 gone.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from doit.tools import config_changed
 
 from cocoift import study
 from cocoift.core.files import DataError
+from cocoift.mini.annotate import STAMP, drawn_files
+from cocoift.sources.catalogue import parts_on_disk
 from cocoift.study.index import write_index
 
 ROOT = Path(__file__).resolve().parent
@@ -59,15 +62,32 @@ class OneLine(ConsoleReporter):
             self.write(f"\n{result['exception'].get_msg()}\n")
 
 
-def opened():
-    """Return the study; end with one line if its preset is wrong."""
+def raw_files(opened):
+    """Return names and sizes of the raw files that the study does not draw itself."""
+    raw = opened.raw.resolve()
+    drawn = {STAMP, *drawn_files(raw)}
+    found = [path for path in raw.rglob("*.*") if path.is_file()]
+    own = [path for path in found if path.relative_to(raw).as_posix() not in drawn]
+    elsewhere = [path for path in source_files(opened) if not path.is_relative_to(raw)]
+    return sorted((os.path.relpath(path, raw), path.stat().st_size) for path in {*own, *elsewhere})
+
+
+def source_files(opened):
+    """Return the catalogue's annotation files that are on disk."""
+    parts = (one for entry in opened.sources.values() for one in parts_on_disk(entry, opened.raw))
+    return [file for files, _ in parts for file in files.values() if file.is_file()]
+
+
+def open_preset():
+    """Return the study and its raw files; end with one line if preset or catalogue are wrong."""
     try:
-        return study.Study(ROOT, study.read_preset(PRESET))
+        opened = study.Study(ROOT, study.read_preset(PRESET))
+        return opened, raw_files(opened)
     except DataError as error:
         sys.exit(f"error: {error}")
 
 
-STUDY = opened()
+STUDY, RAW = open_preset()
 REPORTS = STUDY.tables.parent
 REPORTS.mkdir(parents=True, exist_ok=True)
 DOIT_CONFIG = {
@@ -92,12 +112,12 @@ def settings_of(name):
     return {key: one for key, one in values.items() if name[:2] in READERS.get(key, name)}
 
 
-def raw_files():
-    """Return names and sizes of the raw files, unless the study makes them itself."""
-    if STUDY.preset.mini_coco:
-        return []
-    files = (path for path in STUDY.raw.rglob("*.*") if path.is_file())
-    return sorted((str(path.relative_to(STUDY.raw)), path.stat().st_size) for path in files)
+def reader_modules():
+    """Return the modules of the readers that are a user's own."""
+    readers = {entry.reader for entry in STUDY.sources.values() if entry.reader}
+    names = {reader.partition(":")[0].replace(".", "/") for reader in readers}
+    return [folder / f"{name}.py" for name in names if not name.startswith("cocoift/")
+            for folder in study.module_folders(PRESET)]  # fmt: skip
 
 
 def decisions(name):
@@ -110,28 +130,28 @@ def small_files():
     """Return the files below `data/` that notebooks read, and those that the preset names.
 
     The catalogue, the paper's results, synonyms, hand-given scores, judges' prompts, the shipped
-    checkpoint: a change of any runs every notebook again, which costs seconds where nothing
-    depends on it.
+    checkpoint, the user's own readers: a change of any runs every notebook again, which costs
+    seconds where nothing depends on it.
     """
     data, preset = ROOT / "data", STUDY.preset
     found = [path for path in data.glob("*.*") if path.suffix != ".md"]
     found += [*(data / "judges").glob("*"), *(data / "mini_llava").glob("*")]
     prompts = getattr(preset.evaluation.judge, "prompts", {}).values()
     named = (ROOT / name for name in (preset.catalogue, preset.bias.synonyms, *prompts))
-    return sorted({*found, *filter(Path.is_file, named)})
+    return sorted({*found, *filter(Path.is_file, [*named, *reader_modules()])})
 
 
 def task_notebook():
     """Execute one notebook of the study."""
     package = [*(ROOT / "cocoift").rglob("*.py"), *small_files()]
     package += (ROOT / "cocoift").rglob("*.html")
-    before, upstream, executed, raw = None, [], [], raw_files()
+    before, upstream, executed = None, [], []
     for notebook in study.notebooks(ROOT, STUDY.preset.notebooks):
         name = notebook.stem
         products = [STUDY.work / PRODUCTS[name]] if name in PRODUCTS else []
         if name.startswith("09"):  # it reads the tables of all others
             upstream = [*upstream, *executed]
-        inputs = {"preset": settings_of(name), "raw": raw, "curation": decisions(name)}
+        inputs = {"preset": settings_of(name), "raw": RAW, "curation": decisions(name)}
         yield {
             "name": name,
             "actions": [(run, [notebook])],

@@ -3,15 +3,17 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
+import nbformat
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from accelerate.commands import launch
 
 from cocoift import __main__
-from cocoift.sources import Entry, read_catalogue, read_source
 from cocoift.study import read_preset
 
 NAMES = ("README.md", "SCALING.md", "HARNESSES.md")
@@ -69,19 +71,84 @@ def test_its_estimate_is_what_the_script_computes(root, readme):
     assert told.stdout.strip() in readme
 
 
-def test_its_own_dataset_is_read(readme, tmp_path, monkeypatch):
+SETUP = """
+from cocoift.core.files import write_manifest
+from cocoift.sources import read_all
+from cocoift.study import open_study, steps
+study = open_study(preset, changes)
+steps.draw_world(study)
+tables = read_all(study.sources, study.raw, study.turn_tables)
+write_manifest(study.work / 'interim/manifest.json', tables.values(), root=study.work)
+"""
+
+
+@pytest.fixture
+def own_dataset(root, readme, tmp_path):
+    """A project with README's own dataset, put where README says, and how to run its notebook."""
     (reader,) = (block for block in blocks(readme, "python") if "def my_set" in block)
     (entry,) = (block for block in blocks(readme, "yaml") if "my_set:" in block)
+    (tmp_path / "notebooks/presets").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    for name in ("dodo.py", "data/sources.yaml"):
+        shutil.copy(root / name, tmp_path / name)
+    with (tmp_path / "data/sources.yaml").open("a") as catalogue:
+        catalogue.write(entry)
     (tmp_path / "my_readers.py").write_text(reader)
-    (tmp_path / "sources.yaml").write_text(entry)
-    (tmp_path / "my_set").mkdir()
-    row = {"coco_id": 9, "id": 1, "question": "What is it?", "answer": "a cat"}
-    (tmp_path / "my_set/questions.json").write_text(json.dumps([row]))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    made: Entry = read_catalogue(tmp_path / "sources.yaml")["my_set"]
-    (turn,) = read_source("my_set", made, tmp_path).turns.to_pylist()
+    mini = {"mini_coco": {"train": 6, "held_out": 2, "benchmark": 2}}
+    preset = {"checkpoint": "none", "raw_dir": "data/p/raw"} | mini
+    (tmp_path / "notebooks/presets/p.yaml").write_text(json.dumps(preset))
+    cells = [nbformat.v4.new_code_cell(text) for text in ("preset, changes = 'p', {}", SETUP)]
+    cells[0].metadata.tags = ["parameters"]
+    made = nbformat.v4.new_notebook(cells=cells)
+    made.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(made, tmp_path / "notebooks/00_setup.ipynb")
+
+    def run():
+        command = [sys.executable, "-m", "doit", "preset=p", "notebook"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return tmp_path, run
+
+
+def question(**changes):
+    return {"coco_id": 9, "id": 1, "question": "What is it?", "answer": "a cat"} | changes
+
+
+@pytest.mark.slow
+def test_its_own_dataset_is_read_and_stays_where_it_was_put(own_dataset):
+    folder, run = own_dataset
+    file = folder / "data/p/raw/my_set/questions.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps([question()]))
+    read = folder / "data/p/interim/turns/my_set.parquet"
+    assert run().returncode == 0
+    (turn,) = pq.read_table(read).to_pylist()
     assert (turn["image_id"], turn["answer"], turn["form"]) == (9, "a cat", "phrase")
     assert turn["instruction"] == "What is it? Answer the question with a short phrase."
+    assert "unchanged" in run().stdout
+    file.write_text(json.dumps([question(), question(coco_id=25, id=2)]))
+    assert "unchanged" not in run().stdout
+    assert pq.read_table(read).num_rows == 2
+    (folder / "my_readers.py").write_text((folder / "my_readers.py").read_text() + "# changed\n")
+    assert "unchanged" not in run().stdout
+    assert len(json.loads(file.read_text())) == 2
+
+
+@pytest.mark.slow
+def test_its_own_dataset_may_be_elsewhere_and_its_reader_beside_the_preset(own_dataset):
+    folder, run = own_dataset
+    file, presets = folder / "elsewhere/q.json", folder / "notebooks/presets"
+    file.parent.mkdir()
+    file.write_text(json.dumps([question(), {"coco_id": 9}]))
+    (folder / "my_readers.py").rename(presets / "my_readers.py")
+    catalogue = folder / "data/sources.yaml"
+    catalogue.write_text(catalogue.read_text().replace("my_set/questions.json", str(file)))
+    told = run().stdout
+    assert f"{file}: my_readers:my_set failed after 1 dialog, at {{'coco_id': 9}}: " in told
+    assert "KeyError: 'id'; mend that record or the reader" in told
+    file.write_text(json.dumps([question()]))
+    assert run().returncode == 0
+    assert pq.read_table(folder / "data/p/interim/turns/my_set.parquet").num_rows == 1
 
 
 def test_its_yaml_is_accepted(readme, tmp_path):

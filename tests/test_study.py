@@ -417,6 +417,15 @@ def test_a_mistyped_parameter_ends_with_one_line(project):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_damaged_catalogue_ends_with_one_line(project):
+    folder, run = project
+    (folder / "data/sources.yaml").write_text("mine: {title: 1}")
+    done = run()
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ") and "correct that entry" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_failing_notebook_ends_the_run_with_one_error(project):
     folder, run = project
     notebook(folder / "notebooks/07_next.ipynb", "raise ValueError('no data')")

@@ -8,9 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cocoift.core.files import inside
 from cocoift.core.schema import coco_id_in
-from cocoift.sources.catalogue import Entry
+from cocoift.sources.catalogue import Entry, part_file
 
 # How many bytes around a match are searched for its record; a larger record is shown in part.
 _WINDOW = 20_000
@@ -34,7 +33,7 @@ def raw_annotations(entry: Entry, raw: Path, turn: Mapping[str, Any]) -> dict[st
     found = {}
     numbered = turn["image_id"] if entry.images == "coco" else None
     for name in dict.fromkeys(name for part in entry.parts for name in part.values()):
-        path = inside(raw, name)
+        path = part_file(name, raw)
         if path.suffix not in (".json", ".jsonl") or not path.is_file() or not path.stat().st_size:
             continue
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:

@@ -1,6 +1,8 @@
 """Write a mini-COCO to disk: pictures, COCO's own annotations, and every source's files."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from cocoift.core.files import DataError, replacing_folder, write_bytes, write_text
+from cocoift.core.files import DataError, inside, write_bytes, write_text
 from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
 from cocoift.mini.benchmark import benchmark_scenes
 from cocoift.mini.benchmark import files as benchmark_files
@@ -21,7 +23,11 @@ from cocoift.mini.world import World, make_world, name_2017
 _CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 # COCO's boxes and areas have two decimals.
 _DECIMALS = 2
-_STAMP = "MINI_COCO.txt"
+# Lists what was drawn; the study's runner leaves it out too.
+STAMP = "MINI_COCO.txt"
+_STAMP_HEAD = (
+    "Drawn by cocoift.mini and drawn again by each run; other files here stay as they are:"
+)
 # As in COCO's own files.
 _CC = "http://creativecommons.org/licenses"
 _LICENCES = [
@@ -78,17 +84,79 @@ def _write(root: Path, files: Iterable[tuple[str, Any]]) -> None:
 def replace_mini_coco(
     root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64, benchmark: int = 40
 ) -> World:
-    """Write a mini-COCO in place of the one in `root`, which stays until the new one is whole.
+    """Write a mini-COCO in place of the one in `root`, which stays until the new one is drawn.
 
-    Raises `DataError` when `root` holds anything else: real data is never overwritten.
+    Only files that an earlier call wrote are replaced or removed; a user's own files beside them
+    stay.  Raises `DataError` when those are where the study draws: real data is never overwritten,
+    nor mixed with drawn data.
     """
-    if root.exists() and any(root.iterdir()) and not (root / _STAMP).exists():
-        raise DataError(f"{root} holds files that are no mini-COCO; choose another raw_dir")
     sizes = {"train": train, "held_out": held_out, "benchmark": benchmark}
-    with replacing_folder(root) as unfinished:
+    with _beside(root) as unfinished:
         world = write_mini_coco(unfinished, **sizes, seed=seed, pixels=pixels)
-        write_text(unfinished / _STAMP, "made by cocoift.mini; safe to delete\n")
+        folders = [root / folder.name for folder in unfinished.iterdir()]
+        if not (root / STAMP).exists() and any(folder.exists() for folder in folders):
+            raise DataError(f"{root} holds files that are no mini-COCO; choose another raw_dir")
+        before = drawn_files(root)
+        names = _take_place(unfinished, root)
+        for name in before - names:
+            inside(root, name).unlink(missing_ok=True)
+        write_text(root / STAMP, _list_of(names))
     return world
+
+
+def add_benchmarks(root: Path, *, seed: int, pixels: int, count: int) -> None:
+    """Write the benchmarks alone below `root`, beside whatever is there.
+
+    A mini-COCO that is drawn there later replaces them.  Raises `DataError` where a user's file is
+    in the way.
+    """
+    with _beside(root) as unfinished:
+        write_benchmarks(unfinished, seed=seed, pixels=pixels, count=count)
+        _take_place(unfinished, root)
+
+
+@contextmanager
+def _beside(root: Path) -> Iterator[Path]:
+    folder = root.resolve()  # it may be a link to another disk
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        yield unfinished
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _take_place(drawn: Path, root: Path) -> set[str]:
+    """Move drawn files below `root`, over those that were drawn before; return their names."""
+    names = {path.relative_to(drawn).as_posix() for path in drawn.rglob("*") if path.is_file()}
+    before = drawn_files(root)
+    unlisted = (root / STAMP).exists() and not before  # by an older version
+    foreign = sorted(name for name in names - before if (root / name).exists())
+    if foreign and not unlisted:
+        raise DataError(
+            f"{root / foreign[0]} is in the way of a file that the study draws; move it and give "
+            "its new place in the catalogue"
+        )
+    # Listed first: after a kill on the way every file is known to be drawn.
+    write_text(root / STAMP, _list_of(names | before))
+    for name in sorted(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (drawn / name).replace(root / name)
+    return names
+
+
+def _list_of(names: Iterable[str]) -> str:
+    return f"{_STAMP_HEAD}\n" + "".join(f"{name}\n" for name in sorted(names))
+
+
+def drawn_files(root: Path) -> set[str]:
+    """Return the files below `root` that a mini-COCO consists of.
+
+    None where there is no mini-COCO, or one of an older version, which listed nothing.
+    """
+    stamp = root / STAMP
+    head, *names = stamp.read_text(encoding="utf-8").splitlines() if stamp.is_file() else [""]
+    return set(names) if head == _STAMP_HEAD else set()
 
 
 def coco_files(world: World) -> Iterator[tuple[str, Any]]:

@@ -38,9 +38,9 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     An entry without a reader is a file the study needs beside the sources (image lists,
     evaluation questions, the baseline mixture).  `parts` lists the annotation files as
-    `{reader keyword: path below the raw folder}`; a part is read when all of its files are
-    there, so one entry serves several splits.  An `optional` source is read only where a preset
-    names it.
+    `{reader keyword: path}`, below the raw folder or absolute (`~` is the home folder); a part is
+    read when all of its files are there, so one entry serves several splits.  An `optional` source
+    is read only where a preset names it.
     """
 
     title: str
@@ -97,10 +97,19 @@ def _entry(path: Path, name: str, fields: Any) -> Entry:
 
 
 def parts_on_disk(entry: Entry, raw: Path) -> Iterator[tuple[dict[str, Path], list[str]]]:
-    """Yield each part of a source as its files below `raw` and the names of those missing."""
+    """Yield each part of a source as its files and the names of those missing."""
     for part in entry.parts:
-        files = {role: inside(raw, name) for role, name in part.items()}
+        files = {role: part_file(name, raw) for role, name in part.items()}
         yield files, [part[role] for role, file in files.items() if not file.is_file()]
+
+
+def part_file(name: str, raw: Path) -> Path:
+    """Return where a file of a part is: below `raw`, unless its path is absolute.
+
+    Raises `DataError` for a relative path that leaves `raw`.
+    """
+    path = Path(name).expanduser()
+    return path if path.is_absolute() else inside(raw, name)
 
 
 def availability(catalogue: Mapping[str, Entry], raw: Path) -> pd.DataFrame:

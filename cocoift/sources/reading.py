@@ -1,6 +1,7 @@
 """From upstream files to the turn table: run a reader, apply the template, count what drops."""
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,11 +61,11 @@ def _read(
     drops: Counter[str] = Counter()
     collected = SortedTurns(spill)
     with paused_collector():
-        for item in (item for files in parts for item in reader(**files)):
+        for item in (item for files in parts for item in _items(reader, name, entry, files)):
             if isinstance(item, Drop):
                 drops[item.reason] += item.turns
             else:
-                collected.add(list(_turns(name, entry, item)))
+                collected.add(item)
     pieces, repeated = collected.pieces()
     if repeated:
         drops["repeated_id"] += repeated
@@ -125,7 +126,41 @@ def _reader(name: str, entry: Entry) -> Callable[..., Iterator[Dialog | Drop]]:
     try:
         return resolve_name(entry.reader or "")
     except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"source {name}: reader {entry.reader!r} not found: {error}") from error
+        raise DataError(
+            f"source {name}: reader {entry.reader!r} not found: {error}; put its module into the "
+            "project's folder, beside the preset, or elsewhere on the Python path"
+        ) from error
+
+
+def _items(
+    reader: Callable[..., Iterator[Dialog | Drop]],
+    name: str,
+    entry: Entry,
+    files: Mapping[str, Path],
+) -> Iterator[list[Turn] | Drop]:
+    """Yield the dialogs of a part as turns, and its drops; whatever fails names its record."""
+    count = 0
+    try:
+        for item in reader(**files):
+            yield item if isinstance(item, Drop) else list(_turns(name, entry, item))
+            count += 1
+    except DataError:
+        raise
+    except Exception as error:  # of a reader that checks nothing: a missing field, a wrong type
+        listed = ", ".join(map(str, files.values()))
+        dialogs = f"{count:,} dialog{'s' * (count != 1)}"
+        raise DataError(
+            f"{listed}: {entry.reader} failed after {dialogs}{_record_at(error)}: "
+            f"{type(error).__name__}: {error}; mend that record or the reader"
+        ) from error
+
+
+def _record_at(error: Exception) -> str:
+    """Return what was at hand when a reader failed: its last mapping, or the dialog it gave."""
+    inner = error.__traceback__.tb_next if error.__traceback__ else None
+    values = inner.tb_frame.f_locals.values() if inner else ()
+    held = [one for one in values if isinstance(one, dict | Dialog)]
+    return f", at {textwrap.shorten(repr(held[-1]), 200)}" if held else ""
 
 
 def _turns(name: str, entry: Entry, dialog: Dialog) -> Iterator[Turn]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cocoift.core.files import DataError
 from cocoift.core.schema import TURN_SCHEMA, Turn, row_batch
 
 # Bytes of turns that are sorted at once, and rows of a piece.
@@ -59,7 +60,7 @@ class SortedTurns:
 
     def _close_batch(self) -> None:
         if self._turns:
-            turns = row_batch(self._turns, TURN_SCHEMA)
+            turns = _batch(self._turns)
             columns = [*turns.columns, pa.array(self._numbers, pa.int64())]
             self._batches.append(pa.RecordBatch.from_arrays(columns, schema=_RUN_SCHEMA))
             self._turns, self._numbers = [], []
@@ -112,6 +113,20 @@ class SortedTurns:
             if len(self._runs) > 1:
                 piece = piece.combine_chunks().sort_by(_ORDER)
             yield piece.drop_columns("number")
+
+
+def _batch(turns: Sequence[Turn]) -> pa.RecordBatch:
+    """Return turns as one batch; raises `DataError` naming a turn with a field of a wrong type."""
+    try:
+        return row_batch(turns, TURN_SCHEMA)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        if len(turns) > 1:
+            for turn in turns:
+                _batch([turn])
+        raise DataError(
+            f"source {turns[0].source}, dialog {turns[0].dialog_id!r}: {error}; its reader must "
+            "give image ids as numbers, all else as text"
+        ) from error
 
 
 def id_ranges(ids: Sequence[np.ndarray], *, rows: int) -> list[tuple[int, int]]:

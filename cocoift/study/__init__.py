@@ -3,7 +3,7 @@
 from cocoift.study.machine import forecast
 from cocoift.study.opened import Study, open_study
 from cocoift.study.preset import Preset
-from cocoift.study.preset_files import project_root, read_preset
+from cocoift.study.preset_files import module_folders, project_root, read_preset
 from cocoift.study.runner import NotebookFailed, environment, notebooks, run_facts, run_notebook
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Study",
     "environment",
     "forecast",
+    "module_folders",
     "notebooks",
     "open_study",
     "project_root",

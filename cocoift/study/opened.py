@@ -1,5 +1,6 @@
 """What a notebook opens first: a preset, and what follows from it."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.coco import Scope, read_scope
 from cocoift.study.folders import Folders
 from cocoift.study.injected import injected_names
-from cocoift.study.preset_files import project_root, read_preset
+from cocoift.study.preset_files import module_folders, project_root, read_preset
 from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.data import count_records, split_images
 from cocoift.tuning.recipe import Training, base_of
@@ -191,8 +192,9 @@ class Study(Folders):
 def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> Study:
     """Open a preset for a notebook, whose `parameters` cell sets these two names.
 
-    Raises `DataError` as `read_preset` does, and for a parameter that papermill was given and no
-    notebook has.
+    Modules in the project's folder and beside the preset can be imported afterwards, so that a
+    catalogue's `reader` may be a user's own.  Raises `DataError` as `read_preset` does, and for a
+    parameter that papermill was given and no notebook has.
     """
     strange = sorted(set(injected_names()) - {"preset", "changes"})
     if strange:
@@ -200,4 +202,6 @@ def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> S
             f"papermill was given {', '.join(strange)}; notebooks have the parameters `preset` "
             f"and `changes`, so write -y 'changes: {{{strange[0]}: ...}}'"
         )
-    return Study(project_root(), read_preset(preset, changes))
+    study = Study(project_root(), read_preset(preset, changes))
+    sys.path += [str(one) for one in module_folders(preset) if str(one) not in sys.path]
+    return study

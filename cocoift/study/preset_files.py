@@ -25,6 +25,11 @@ def project_root() -> Path:
     raise DataError("no folder `notebooks/presets` above this one; start in the project's folder")
 
 
+def module_folders(preset: str | Path) -> list[Path]:
+    """Return where the modules of a user's own readers may be: the project, the preset's folder."""
+    return [project_root(), _path(preset).resolve().parent]
+
+
 def read_preset(preset: str | Path, changes: Mapping[str, Any] | str | None = None) -> Preset:
     """Read a preset, by its name in `notebooks/presets` or its path, with `changes` on top.
 

@@ -39,11 +39,11 @@ def draw_world(study: Study) -> "World | None":
 
 def draw_benchmarks(study: Study) -> None:
     """Draw mini's benchmarks unless notebook 00 has drawn them with the rest of its world."""
-    from cocoift.mini.annotate import write_benchmarks
+    from cocoift.mini.annotate import add_benchmarks
 
     mini = study.preset.mini_coco
     if mini and not (study.raw / "mm_vet/mm-vet.json").is_file():
-        write_benchmarks(study.raw, seed=mini.seed, pixels=mini.pixels, count=mini.benchmark)
+        add_benchmarks(study.raw, seed=mini.seed, pixels=mini.pixels, count=mini.benchmark)
 
 
 def write_inputs(study: Study) -> Path:

@@ -7,7 +7,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from cocoift.core.files import DataError, sha256
-from cocoift.mini.annotate import replace_mini_coco, write_mini_coco
+from cocoift.mini.annotate import add_benchmarks, drawn_files, replace_mini_coco, write_mini_coco
 from cocoift.mini.draw import draw
 from cocoift.mini.scenes import COLOURS, GRID, sample_scenes
 
@@ -126,11 +126,12 @@ def test_an_opening_reply_says_whether_the_pictures_instances_hold_a_cup(mini):
 
 
 def test_real_data_is_never_overwritten(tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "captions_train2017.json").write_text("real")
+    real = tmp_path / "raw/annotations/captions_train2014.json"
+    real.parent.mkdir(parents=True)
+    real.write_text("real")
     with pytest.raises(DataError, match="holds files that are no mini-COCO"):
         replace_mini_coco(tmp_path / "raw", train=2, held_out=2, seed=0)
-    assert [path.name for path in Path(tmp_path / "raw").iterdir()] == ["captions_train2017.json"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [real]
 
 
 def test_a_mini_coco_replaces_an_earlier_one_whole(tmp_path):
@@ -142,3 +143,66 @@ def test_a_mini_coco_replaces_an_earlier_one_whole(tmp_path):
     replace_mini_coco(raw, train=6, held_out=2, seed=0)
     assert digests(raw) == before
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+SMALL = {"train": 2, "held_out": 2, "seed": 0, "benchmark": 2}
+
+
+def test_a_users_own_files_stay_when_a_mini_coco_is_drawn_again(tmp_path):
+    raw = tmp_path / "raw"
+    (raw / "before").mkdir(parents=True)
+    (raw / "before/mine.json").write_text("{}")
+    replace_mini_coco(raw, **SMALL)
+    own = {
+        "before/mine.json": "{}",
+        "my_set/questions.json": "[]",
+        "vqav2/notes.txt": "mine",
+        "images/train2017/x.jpg": "x",
+    }
+    for name, text in own.items():
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).write_text(text)
+    replace_mini_coco(raw, **SMALL | {"seed": 1})
+    assert {name: (raw / name).read_text() for name in own} == own
+
+
+def test_benchmarks_drawn_alone_are_replaced_by_the_mini_coco_that_holds_them(tmp_path):
+    alone, whole = tmp_path / "alone", tmp_path / "whole"
+    add_benchmarks(alone, seed=1, pixels=64, count=3)
+    for raw in (alone, whole):
+        replace_mini_coco(raw, **SMALL)
+    assert digests(alone) == digests(whole)
+
+
+def test_a_users_file_in_the_way_of_a_drawn_one_is_named_and_stays(tmp_path):
+    raw = tmp_path / "raw"
+    replace_mini_coco(raw, **SMALL)
+    drawn = drawn_files(raw)
+    replace_mini_coco(raw, **SMALL | {"train": 1})
+    (gone,) = {name for name in drawn if name.startswith("images/train")} - drawn_files(raw)
+    (raw / gone).write_text("mine")
+    with pytest.raises(DataError, match=f"{gone} is in the way of a file that the study draws"):
+        replace_mini_coco(raw, **SMALL)
+    assert (raw / gone).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_a_mini_coco_killed_while_it_takes_its_place_is_drawn_whole_by_the_next_run(
+    tmp_path, monkeypatch
+):
+    whole = tmp_path / "whole"
+    replace_mini_coco(whole, **SMALL)
+    raw, moved, real = tmp_path / "raw", [], Path.replace
+    replace_mini_coco(raw, **SMALL | {"train": 4, "seed": 1})
+
+    def killed(path, target):
+        moved.extend([target] if target.is_relative_to(raw) else [])
+        if len(moved) == 9:
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        replace_mini_coco(raw, **SMALL)
+    replace_mini_coco(raw, **SMALL)
+    assert digests(raw) == digests(whole)

@@ -7,7 +7,8 @@ import pytest
 from test_readers import NAMES
 
 from cocoift.core.files import DataError
-from cocoift.sources import read_source
+from cocoift.sources import Entry, read_source
+from cocoift.sources.base import QA, Dialog
 from cocoift.sources.catalogue import parts_on_disk
 
 
@@ -181,3 +182,41 @@ def test_a_catalogue_path_that_climbs_out_of_the_raw_folder_is_refused(catalogue
     entry = msgspec.structs.replace(catalogue["vqav2"], parts=[{"questions": "../q.json"}])
     with pytest.raises(DataError, match="leaves its root"):
         list(parts_on_disk(entry, tmp_path))
+
+
+def own_reader(*, rows):
+    """A reader as a user writes it: it checks nothing."""
+    for row in json.loads(rows.read_bytes()):
+        yield Dialog(row["image"], str(row["id"]), (QA(row["question"], row["answer"]),))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"image": None},
+            r"rows\.json: .*own_reader failed after 2 dialogs, at Dialog.*TypeError: .*; mend that",
+        ),
+        (
+            {"question": 7},
+            r"rows\.json: .* failed after 2 dialogs, at Dialog.*AttributeError: 'int' object",
+        ),
+        ({"answer": 7}, "source own, dialog 'x': .*; its reader must give image ids as numbers"),
+        ("text", "failed after 2 dialogs: TypeError: string indices must be integers"),
+        ({"answer": "gone"}, r"failed after 2 dialogs, at {'image': 9,.*: KeyError: 'answer'"),
+    ],
+)
+def test_what_a_users_reader_stumbles_over_is_named_with_its_file(tmp_path, change, message):
+    rows = [{"image": 9, "id": str(n), "question": "What?", "answer": "a"} for n in range(3)]
+    rows[2] = rows[2] | {"id": "x"} | change if isinstance(change, dict) else change
+    if change == {"answer": "gone"}:
+        del rows[2]["answer"]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    entry = Entry(title="", licence="", citation="", page="", form="phrase",
+                  reader=f"{__name__}:own_reader", parts=[{"rows": "rows.json"}])  # fmt: skip
+    with pytest.raises(DataError, match=message):
+        read_source("own", entry, tmp_path)
+
+
+def test_the_catalogue_ends_with_a_line_end_so_that_an_entry_can_be_appended(root):
+    assert (root / "data/sources.yaml").read_bytes().endswith(b"\n")
