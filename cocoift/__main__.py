@@ -29,19 +29,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: Run, text: str, example: str) -> argparse.ArgumentParser:
-        name = run.__name__.removeprefix("_")
+        name = run.__name__.removeprefix("_").replace("_", "-")
         own = commands.add_parser(name, help=text, description=text, epilog=f"e.g. {example}")
         own.set_defaults(run=run)
         return own
 
     own = command(_study, "run the notebooks that need it, in order", "cocoift study mini")
     own.add_argument("preset", nargs="?", default="mini", help=PRESET)
-    text = "test a model behind a server: does one short answer make it terse?"
-    example = "cocoift test --base-url http://localhost:8000/v1 --model my-llava"
-    own = command(_test, text, example)
-    own.add_argument("--base-url", required=True, help="of an OpenAI-compatible server")
-    own.add_argument("--model", required=True, help="its name on that server")
-    own.add_argument("--key-variable", default="OPENAI_API_KEY", help="holds the key, if any")
+    text = "probe a model behind a server: does one short answer make it terse?"
+    example = "cocoift probe-server --base-url http://localhost:8000/v1 --model my-llava"
+    _names_a_server(command(_probe_server, text, example))
+    _names_a_server(commands.add_parser("test")).set_defaults(run=_test)  # without help: unlisted
     text = "fetch sources, or list what is there"
     own = command(_download, text, "cocoift download vqav2 coco_captions")
     own.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
@@ -87,6 +85,19 @@ def _add_writers(command: Callable[[Run, str, str], argparse.ArgumentParser]) ->
     own.add_argument("--system-prompt", help=text)
 
 
+def _names_a_server(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    own.add_argument("--base-url", required=True, help="of an OpenAI-compatible server, with /v1")
+    own.add_argument("--model", required=True, help="its name on that server")
+    name, text = "OPENAI_API_KEY", "environment variable that holds the key (any word, if none)"
+    own.add_argument("--api-key-env", default=name, metavar="NAME", help=f"{text}; {name}")
+    own.add_argument("--key-variable", dest="api_key_env", default=argparse.SUPPRESS,
+                     help=argparse.SUPPRESS)  # fmt: skip
+    own.add_argument("--concurrency", type=int, default=8, help="requests at a time; 8")
+    own.add_argument("--timeout", type=float, default=120.0, help="seconds for one reply; 120")
+    own.add_argument("--fresh", action="store_true", help="ask again what was answered before")
+    return own
+
+
 def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
     own.add_argument("preset", help=PRESET)
     own.add_argument("--mixture", default="merged", help="merged or mix")
@@ -105,15 +116,38 @@ def _study(chosen: argparse.Namespace) -> None:
     sys.exit(subprocess.run(command, cwd=root, check=False).returncode)
 
 
-def _test(chosen: argparse.Namespace) -> None:
-    from cocoift.study import NotebookFailed, served
+def _probe_server(chosen: argparse.Namespace) -> None:
+    from cocoift.core.progress import Progress
+    from cocoift.evaluation.endpoint import Endpoint
+    from cocoift.evaluation.server_check import check_server
 
-    changes = served.served_changes(chosen.base_url, chosen.model, chosen.key_variable)
     try:
-        study = served.measure_served(changes)
+        endpoint = Endpoint(
+            base_url=chosen.base_url,
+            model=chosen.model,
+            key_variable=chosen.api_key_env,
+            concurrency=chosen.concurrency,
+            timeout=chosen.timeout,
+        )
+    except ValueError as error:
+        raise DataError(f"--{error}".replace("base_url", "base-url")) from None
+    # Before the study is loaded, which takes seconds.
+    with Progress("first questions answered", 1):
+        check_server(endpoint)
+    os.environ["TQDM_DISABLE"] = "1"  # one line tells of all questions
+    from cocoift.study import NotebookFailed, served, served_report
+
+    try:
+        study = served.measure_served(served.served_changes(endpoint), fresh=chosen.fresh)
     except NotebookFailed as error:
         sys.exit(str(error))
-    print(served.results(study))
+    print(served_report.results(study))
+
+
+def _test(chosen: argparse.Namespace) -> None:
+    note = "`cocoift test` is now `cocoift probe-server`; the old name goes with the next version"
+    print(note, file=sys.stderr)
+    _probe_server(chosen)
 
 
 def _download(chosen: argparse.Namespace) -> None:

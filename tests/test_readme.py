@@ -43,6 +43,7 @@ def test_the_commands_without_make_are_those_of_make(root, readme):
 
 def test_every_file_it_names_is_there(root, readme):
     made_by_a_run = ("reports/<preset>", "data/<preset>", "data/raw", "data/llava", "reports/mini/",
+                     "reports/endpoint",
                      "data/tasks")  # fmt: skip
     names = re.findall(r"`((?:data|notebooks|reports|tests|cocoift)/[^`\s]+?)(?::\w+)?`", readme)
     names += re.findall(r"\]\(((?!https?:)[^)]+)\)", readme)
@@ -164,9 +165,9 @@ def test_its_yaml_is_accepted(readme, tmp_path):
 
 
 def test_its_commands_are_understood(readme, monkeypatch):
-    found = re.findall(r"\.venv/bin/cocoift ([a-z]+[^\n`|]*)", readme)
+    found = re.findall(r"\.venv/bin/cocoift ([a-z-]+[^\n`|]*)", readme)
     assert {line.split()[0] for line in found} >= {"download", "assemble", "export"}
-    for name in ("_download", "_assemble", "_export", "_train", "_study", "_test", "_tasks",
+    for name in ("_download", "_assemble", "_export", "_train", "_study", "_probe_server", "_tasks",
                  "_dataset"):  # fmt: skip
         monkeypatch.setattr(__main__, name, named(name))
     for line in found:

@@ -12,7 +12,14 @@ import numpy as np
 import pandas as pd
 
 from cocoift.core.bootstrap import interval
-from cocoift.evaluation.protocols import AFTER, ALONE, FIGURE_1, TRUE_REPLY, WRONG_REPLY
+from cocoift.evaluation.protocols import (
+    AFTER,
+    ALONE,
+    FIGURE_1,
+    OTHER_PICTURE,
+    TRUE_REPLY,
+    WRONG_REPLY,
+)
 from cocoift.evaluation.score import Bootstrap, Metric, per_answer, value
 
 COLUMNS = ("metric", "contrast", "seed", "difference", "low", "high", "n")
@@ -41,6 +48,12 @@ def change(model: str, after: str = AFTER) -> Contrast:
 def versus(one: str, other: str, protocol: str) -> Contrast:
     """Return one model minus another one under the same protocol."""
     return Contrast(f"{one} - {other}, {protocol}", {(one, protocol): 1.0, (other, protocol): -1.0})
+
+
+def sighted(model: str) -> Contrast:
+    """Return what a question's own picture adds to a model, against another picture."""
+    weights = {(model, ALONE): 1.0, (model, OTHER_PICTURE): -1.0}
+    return Contrast(f"own picture of {model}", weights)
 
 
 def misled(model: str) -> Contrast:

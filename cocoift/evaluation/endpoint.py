@@ -33,9 +33,12 @@ class Endpoint(Settings, frozen=True):
     retries: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse what is no web address, and one that would carry a key into reports."""
+        """Refuse what is no web address, one that would carry a key into reports, and zeros."""
         if fault := _address_fault(self.base_url):
             raise ValueError(f"base_url {fault}")
+        for name in ("concurrency", "timeout"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"{name} is {value:g}; it must be above 0")
 
     def client(self) -> "OpenAI":
         """Return a client; raises `DataError` when the environment holds no key."""

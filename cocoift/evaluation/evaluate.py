@@ -58,20 +58,28 @@ def evaluate(
     runs = []
     for benchmark in benchmarks:
         for protocol in (one for one in protocols if one.fits(benchmark)):
-            name = f"{candidate.name}-{candidate.seed}-{protocol.name}.jsonl"
-            file = folder / benchmark.name / name
-            key = digest([candidate.key, benchmark.digest, asdict(protocol)])
+            file, head = rollout_place(candidate, benchmark, protocol, folder=folder)
             rollouts = roll_out(
                 benchmark.questions,
                 protocol,
                 candidate.answer,
                 file=file,
-                head=Head(key, f"{candidate.name}-{candidate.seed}", protocol.name),
+                head=head,
                 image_root=benchmark.images,
             )
             names = candidate.name, candidate.seed, protocol.name
             runs.append(Run(benchmark, *names, rollouts, file))
     return runs
+
+
+def rollout_place(
+    candidate: Candidate, benchmark: Benchmark, protocol: Protocol, *, folder: Path
+) -> tuple[Path, Head]:
+    """Return where a model's dialogs on a benchmark are kept, and the head of that file."""
+    name = f"{candidate.name}-{candidate.seed}"
+    key = digest([candidate.key, benchmark.digest, asdict(protocol)])
+    file = folder / benchmark.name / f"{name}-{protocol.name}.jsonl"
+    return file, Head(key, name, protocol.name)
 
 
 def evaluate_local(

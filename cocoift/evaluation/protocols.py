@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # The two protocols of the headline: a question alone, and after one short round.
 ALONE, AFTER = "single_round", "multi_round"
+# The question alone, with the picture of another question: what is right then is guessed.
+OTHER_PICTURE = "other_picture"
 # Obedience is measured after a long round too.
 AFTER_LONG = "after_long"
 # The dialog that the paper's project page shows, and an opening round that was answered wrongly,

@@ -99,10 +99,26 @@ def roll_out(
 
 def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, list[Round]]]:
     """Return a file's dialogs and opening rounds; start it over if its head differs."""
-    first = msgspec.json.encode(head)
-    if not file.is_file() or whole_lines(file)[:1] != [first]:
+    if not _begins_with(file, head):
+        first = msgspec.json.encode(head)
         write_bytes(file, b"\n".join([first, *_same_dialogs(file, head), b""]))
     return _read(file)[1:]
+
+
+def _begins_with(file: Path, head: Head) -> bool:
+    return file.is_file() and whole_lines(file)[:1] == [msgspec.json.encode(head)]
+
+
+def kept_answers(file: Path, head: Head) -> tuple[list[Rollout], int]:
+    """Return what a run with this head would not ask again: dialogs, number of opening rounds.
+
+    Raises `DataError` when the file is damaged.
+    """
+    if not _begins_with(file, head):
+        return [], 0
+    _, dialogs, opened = _read(file)
+    rounds = sum(one.by == "model" for own in opened.values() for one in own)
+    return [one for one in dialogs.values() if not one.failure], rounds
 
 
 def _same_dialogs(file: Path, head: Head) -> list[bytes]:

@@ -152,13 +152,15 @@ def changed_most(
 ) -> list[tuple[str, dict[str, Rollout]]]:
     """Return the dialogs of a model whose score fell most from single round to multi-round.
 
-    One per image, of the first benchmark and seed: question id, rollouts by protocol.
+    One per image, of the first benchmark and seed: question id, rollouts by protocol.  None where
+    no score fell.
     """
     first = next(run for run in runs if run.model == model)
     own = verdicts[(verdicts.model == model) & (verdicts.seed == first.seed)]
     own = own[own.benchmark == first.benchmark.name]
     means = own.groupby(["protocol", "question_id"], sort=False).score.mean()
     fall = (means[ALONE] - means[AFTER]).dropna().sort_values(ascending=False, kind="stable")
+    fall = fall[fall > 0]
     found = {
         run.protocol: {r.question_id: r for r in run.rollouts}
         for run in runs

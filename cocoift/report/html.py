@@ -82,19 +82,24 @@ def index_page(
     `texts` the page's `question`, its `purpose` and the `provenance` of the data.  `others` are
     the reports of other models: `model`, `preset`, `conclusion`, `address` and `figure`.
     """
-    rows = []
-    for path in notebooks:
-        if path.stem in run["seconds"]:
-            title, asked = headline(path)
-            seconds = run["seconds"][path.stem]
-            rows.append({"name": path.stem, "title": title, "question": asked, "seconds": seconds})
     return render(
         "index.html",
+        title=run["preset"],
         run=run,
-        rows=rows,
+        rows=notebook_rows(notebooks, run["seconds"]),
         figures=figures,
         finding=finding,
         others=others,
         policy=POLICY,
         **texts,
     )
+
+
+def notebook_rows(notebooks: Sequence[Path], seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return name, title, question and seconds of the notebooks that have run."""
+    rows = []
+    for path in (one for one in notebooks if one.stem in seconds):
+        title, asked = headline(path)
+        rows.append({"name": path.stem, "title": title, "question": asked,
+                     "seconds": seconds[path.stem]})  # fmt: skip
+    return rows

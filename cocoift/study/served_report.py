@@ -1,0 +1,164 @@
+"""What the probe of a served model found: table, verdict, and a page that shows them."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from cocoift.core.files import write_text
+from cocoift.core.html import render
+from cocoift.core.images import data_address
+from cocoift.evaluation.benchmarks import Benchmark
+from cocoift.evaluation.effects import change, describe, effect_table, rows_of, sighted, sign
+from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.obedience import OBEDIENCE
+from cocoift.evaluation.protocols import ALONE, OTHER_PICTURE
+from cocoift.evaluation.score import COLLAPSE, metrics_of
+from cocoift.report.cards import dialog_card
+from cocoift.report.evaluation import changed_most, wide_table
+from cocoift.report.html import POLICY, notebook_rows
+from cocoift.study.opened import Study
+from cocoift.study.runner import notebooks, run_facts
+
+_TITLES = {
+    "mm_vet": "drawn pictures in MM-Vet's format",
+    "mm_vet_photos": "MM-Vet's own photographs",
+}
+_PROTOCOLS = {
+    "single_round": "asked alone",
+    "multi_round": "after one short round",
+    "reference_history": "after one short round, answered rightly by others",
+    "after_long": "after one long round",
+    "five_rounds": "in the fifth round",
+    "other_picture": "alone, about another picture",
+    "blank_picture": "alone, about a blank picture",
+}
+_METRICS = {
+    "total": "score (%)",
+    COLLAPSE: "collapsed answers (%)",
+    OBEDIENCE: "short when asked (%)",
+}
+# From this share of equal answers on, a model is said not to look at its picture.
+_BLIND = 0.5
+
+
+def results(study: Study) -> str:
+    """Return the table and the verdict of every benchmark that the model was asked."""
+    return "\n\n".join(
+        f"{title(one)}\n{result_table(study, one.name).to_string()}\n\n{verdict(study, one)}"
+        for one in _asked(study)
+    )
+
+
+def _asked(study: Study) -> list[Benchmark]:
+    return [one for one in study.benchmarks() if one.kind == "mm_vet"]
+
+
+def title(benchmark: Benchmark) -> str:
+    """Return what a benchmark of preset `endpoint` shows."""
+    return _TITLES.get(benchmark.name, benchmark.name)
+
+
+def result_table(study: Study, benchmark: str) -> pd.DataFrame:
+    """Return score, collapse and obedience by protocol in percent, with 95 % intervals.
+
+    Obedience is measured on questions of its own, whichever the benchmark.
+    """
+    scores = pd.read_csv(study.tables / "scores.csv", dtype={"seed": str})
+    own = scores[(scores.seed == "all")
+                 & ((scores.benchmark == benchmark) & scores.metric.isin(["total", COLLAPSE])
+                    | (scores.metric == OBEDIENCE))]  # fmt: skip
+    table = wide_table(own, list(own.protocol.unique()), study.labels).set_index("protocol")
+    return table[["total", COLLAPSE, OBEDIENCE]].fillna("")
+
+
+def verdict(study: Study, benchmark: Benchmark) -> str:
+    """Say whether the short round is shown to make the model terse, and whether it sees."""
+    effects = pd.read_csv(study.tables / "effects.csv", dtype={"seed": str})
+    (model,) = study.models
+    own = effects[effects.benchmark == benchmark.name]
+    rows = rows_of(own, change(model).name, COLLAPSE)
+    found = {1: "makes it terse", -1: "makes it less terse", 0: "is not shown to make it terse"}
+    terse = f"One short round {found[sign(rows)]}: collapsed answers {describe(rows)}."
+    verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
+    seen = sight_sentence(verdicts[verdicts.benchmark == benchmark.name], benchmark, model)
+    return f"{terse} {seen}".strip()
+
+
+def sight_sentence(verdicts: pd.DataFrame, benchmark: Benchmark, model: str) -> str:
+    """Say that a model does not look at its pictures; nothing where it is shown to.
+
+    It does not where most answers to questions alone stay word for word the same with another
+    picture, or where the score is not shown to fall with it.
+    """
+    answers = verdicts.drop_duplicates(["protocol", "question_id"])
+    said = answers.pivot(index="question_id", columns="protocol", values="answer")
+    both = said[[ALONE, OTHER_PICTURE]].dropna()
+    same = (both[ALONE] == both[OTHER_PICTURE]).mean()
+    contrast = sighted(model)
+    metrics = metrics_of(benchmark.kind, benchmark.questions)
+    total = [metric for metric in metrics if metric.name == "total"]
+    gain = rows_of(effect_table(verdicts, total, [contrast]), contrast.name, "total")
+    if same < _BLIND and sign(gain) > 0:
+        return ""
+    return (
+        f"It seems not to look at the pictures: {same:.0%} of its answers stay the same with "
+        f"another picture, and its own picture adds {describe(gain)} to its score. See whether the "
+        "server passes pictures on (llama.cpp: --mmproj; vLLM: the chat template)."
+    )
+
+
+def write_served_index(study: Study, runs: Sequence[Run], *, asked: str) -> None:
+    """Write `run.json` and `index.html`: verdicts, tables, where and when, changed dialogs.
+
+    `asked` tells from when the answers are.
+    """
+    reports = study.tables.parent
+    facts = run_facts(study.preset, reports=reports, root=study.root) | {"asked": asked}
+    (endpoint,) = study.preset.evaluation.endpoints
+    found = [_found(study, one, runs) for one in _asked(study)]
+    page = render(
+        "served.html",
+        policy=POLICY,
+        title=endpoint.model,
+        model=endpoint.model,
+        address=endpoint.base_url,
+        found=found,
+        figure=_figure(study.figures / "finding.png"),
+        rows=notebook_rows(notebooks(study.root, study.preset.notebooks), facts["seconds"]),
+        run=facts,
+    )
+    write_text(reports / "run.json", json.dumps(facts, indent=2) + "\n")
+    write_text(reports / "index.html", page)
+    print(f"report: {os.path.relpath(reports / 'index.html', study.root)}")
+
+
+def _found(study: Study, benchmark: Benchmark, runs: Sequence[Run]) -> dict[str, Any]:
+    table = result_table(study, benchmark.name)
+    shown = table.rename(index=_PROTOCOLS, columns=_METRICS)
+    verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
+    return {
+        "title": title(benchmark),
+        "verdict": verdict(study, benchmark),
+        "questions": len(benchmark.questions),
+        "heads": list(shown.columns),
+        "rows": list(zip(shown.index, shown.to_numpy().tolist(), strict=True)),
+        "cards": list(_cards(benchmark, runs, verdicts)),
+    }
+
+
+def _cards(benchmark: Benchmark, runs: Sequence[Run], verdicts: pd.DataFrame) -> Iterator[Markup]:
+    own = [run for run in runs if run.benchmark.name == benchmark.name]
+    for question, dialogs in changed_most(own, verdicts, model=own[0].model, count=5):
+        columns = {one: [(r.question, r.answer) for r in d.rounds] for one, d in dialogs.items()}
+        image = next(iter(dialogs.values())).images[0]
+        heading = f"question {question}"
+        yield Markup(dialog_card(benchmark.images, image, title=heading, dialogs=columns))
+
+
+def _figure(path: Path) -> str:
+    return data_address(path.read_bytes(), "png") if path.is_file() else ""
