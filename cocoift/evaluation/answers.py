@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Settings
+from cocoift.core.spread import places
 from cocoift.core.text import has_format_prompt, tidy
 from cocoift.evaluation.benchmarks import Format, Question
 from cocoift.evaluation.rollout import read_log
@@ -108,19 +109,21 @@ def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> pd.DataFr
 def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
     if path.suffix != ".parquet":
         found = list(llava_records(path))
-        return found[:: _step((len(record.conversations) for record in found), wanted)]
+        chosen = _places([len(record.conversations) for record in found], wanted)
+        return [found[place] for place in chosen]
     try:
         table = pq.read_table(path, columns=["id", "image", "conversations"])
     except OSError as error:
         raise DataError(f"{path}: {error}; name a dataset in LLaVA's format") from error
     sizes = pc.list_value_length(table["conversations"]).to_pylist()
-    chosen = table.take(list(range(len(table)))[:: _step(sizes, wanted)])
-    return [msgspec.convert(row, LlavaRecord) for row in chosen.to_pylist()]
+    rows = table.take(_places(sizes, wanted)).to_pylist()
+    return [msgspec.convert(row, LlavaRecord) for row in rows]
 
 
-def _step(messages: Iterable[int], wanted: int) -> int:
-    """Return the stride over records that samples about `wanted` rounds."""
-    return max(1, sum(messages) // 2 // wanted)
+def _places(messages: Sequence[int], wanted: int) -> list[int]:
+    """Return the places of the records to take, of those with so many messages each."""
+    rounds = max(1, sum(messages) // 2)
+    return places(len(messages), -(-len(messages) * wanted // rounds))
 
 
 def _rounds(record: LlavaRecord, path: Path) -> tuple[QA, ...]:
@@ -163,9 +166,6 @@ def source_answers(turns: Path, *, per_source: int = 2_000) -> pd.DataFrame:
         table = pq.read_table(turns, columns=["source", "image_id", "answer"]).to_pandas()
     except OSError as error:
         raise DataError(f"{turns}: {error}; run notebook 02_merge first") from error
-    parts = [
-        own.iloc[:: max(1, len(own) // per_source)].head(per_source)
-        for _, own in table.groupby("source")
-    ]
+    parts = [own.iloc[places(len(own), per_source)] for _, own in table.groupby("source")]
     found = pd.concat(parts, ignore_index=True).rename(columns={"image_id": "image"})
     return found.assign(image=found.image.astype(str))

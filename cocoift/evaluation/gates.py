@@ -8,13 +8,13 @@ such as open questions that collapse.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
 from cocoift.core.files import inside
 from cocoift.core.images import open_image
 from cocoift.core.schema import IMAGE_MARKER, Message, read_records
+from cocoift.core.spread import spread
 from cocoift.core.text import has_format_prompt
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
@@ -23,7 +23,6 @@ from cocoift.tuning.data import split_images
 # The least share of short answers to closed questions and to opening rounds.
 ADHERENCE, OPENING = 0.9, 0.9
 COLUMNS = ["gate", "value", "bound", "n", "passed"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,11 @@ def gate_table(
 ) -> pd.DataFrame:
     """Return the gates of one tuned model: gate, value, bound, n, passed.
 
-    `count` closed questions at most are asked alone, and the opening rounds on as many images.
+    `count` closed questions at most are asked alone, and the opening rounds on as many images,
+    both spread over the rounds.
     """
     closed = [one.prompt(image_root) for one in spread([r for r in rounds if r.is_closed], count)]
-    images = list(dict.fromkeys(one.image for one in rounds))[:count]
+    images = spread(list(dict.fromkeys(one.image for one in rounds)), count)
     rows = [gate("short when asked to be", _short(answer, closed), ADHERENCE)]
     for text in opening:
         asked = [_prompt(image, text, image_root) for image in images]
@@ -124,9 +124,3 @@ def gate(
 def _short(answer: Answerer, asked: Sequence[Prompt]) -> list[bool]:
     replies = [reply for _, reply in answer(asked) if not isinstance(reply, Failure)]
     return [len(reply.split()) <= SHORT_WORDS for reply in replies]
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """Return up to `count` of the items, evenly spread."""
-    step = max(1, len(items) // count)
-    return list(items[::step][:count])

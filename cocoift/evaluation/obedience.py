@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cocoift.core.files import digest
+from cocoift.core.spread import spread
 from cocoift.evaluation.benchmarks import Benchmark, Question
-from cocoift.evaluation.gates import HeldOutRound, spread
+from cocoift.evaluation.gates import HeldOutRound
 from cocoift.evaluation.protocols import AFTER, AFTER_LONG, ALONE, Protocol
 from cocoift.evaluation.score import COLLAPSE, Metric
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.files import DataError, inside
+from cocoift.core.spread import spread
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.protocols import Protocol
@@ -55,7 +56,7 @@ def read_pairs(
         if row.answer != row.full_answer
         and (image_root is None or inside(image_root, f"{row.image_id}.jpg").is_file())
     ]  # fmt: skip
-    return pairs if count is None else pairs[:: max(1, len(pairs) // count)][:count]
+    return pairs if count is None else spread(pairs, count)
 
 
 def probe(

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cocoift.core.schema import Record, Turn
+from cocoift.core.spread import spread
 from cocoift.evaluation.lengths import SHORT_WORDS, record_rounds
 from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules
 from cocoift.report.analysis import drop_summary
@@ -131,9 +132,8 @@ def example_records(path: Path, *, count: int) -> list[Record]:
     """Return `count` records spread evenly over a mixture, of those with the most sources."""
     sources = pq.read_table(path, columns=["sources"])["sources"].to_pylist()
     varied = pd.Series([len(set(names)) for names in sources])
-    rich = varied[varied >= varied.quantile(0.75)].index.to_series()
-    chosen = rich.iloc[:: max(1, len(rich) // count)].head(count)
-    table = pq.read_table(path).take(list(chosen))
+    rich = varied.index[varied >= varied.quantile(0.75)].tolist()
+    table = pq.read_table(path).take(spread(rich, count))
     return [msgspec.convert(row, Record) for row in table.to_pylist()]
 
 

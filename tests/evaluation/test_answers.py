@@ -3,10 +3,17 @@
 import json
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 
 from cocoift.core.files import DataError
-from cocoift.evaluation.answers import dataset_answers, file_answers, rollout_answers
+from cocoift.core.schema import TURN_SCHEMA, Turn, row_table
+from cocoift.evaluation.answers import (
+    dataset_answers,
+    file_answers,
+    rollout_answers,
+    source_answers,
+)
 from cocoift.evaluation.benchmarks import Question, read_llava_bench
 from cocoift.evaluation.rollout import Head, Rollout, Round
 
@@ -75,8 +82,27 @@ def test_both_forms_of_a_mixture_give_the_same_answers(mixture):
 
 def test_a_sample_takes_whole_records_spread_over_the_file(mixture):
     table = dataset_answers(mixture / "merged.parquet", name="merged", wanted=40)
-    assert 40 <= len(table) <= 60
+    assert len(table) == 40
     assert set(table.groupby("question_id").size()) == {4}
+
+
+@pytest.mark.parametrize("end", ["json", "parquet"])
+def test_a_sample_of_more_than_half_of_a_file_is_not_the_whole_of_it(mixture, end):
+    whole = dataset_answers(mixture / f"merged.{end}", name="m")
+    table = dataset_answers(mixture / f"merged.{end}", name="m", wanted=100)
+    records = list(dict.fromkeys(whole.question_id))
+    chosen = list(dict.fromkeys(table.question_id))
+    assert len(table) == 100 and len(whole) == 160
+    assert chosen == [records[number * 40 // 25] for number in range(25)]
+
+
+def test_the_answers_of_a_source_are_spread_over_its_turns(tmp_path):
+    rows = [Turn(n, "vqav2", str(n), 0, "What?", "What?", str(n), "phrase") for n in range(1, 8)]
+    rows += [Turn(n, "gqa", str(n), 0, "What?", "What?", str(n), "phrase") for n in range(1, 3)]
+    pq.write_table(row_table(rows, TURN_SCHEMA), tmp_path / "turns.parquet")
+    table = source_answers(tmp_path / "turns.parquet", per_source=4)
+    assert table.answer[table.source == "vqav2"].tolist() == ["1", "2", "4", "6"]
+    assert table.answer[table.source == "gqa"].tolist() == ["1", "2"]
 
 
 def test_a_record_whose_sides_do_not_alternate_is_named(tmp_path):

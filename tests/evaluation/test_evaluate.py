@@ -227,6 +227,23 @@ def test_gates_and_outcomes_are_measured_on_different_images(mixture):
     assert len(chosen) == len(others) == 5 and not chosen & others
 
 
+def test_held_out_questions_and_gates_are_spread_over_all_images(mixture):
+    held_out = rounds(mixture)
+    asked = held_out_benchmark(held_out, image_root=mixture, count=6)
+    images = [one.image for one in held_out[:10]]
+    chosen = [images[place] for place in (0, 1, 3, 5, 6, 8)]
+    assert [question.images[0] for question in asked.questions] == chosen * 2
+    shown = []
+
+    def answer(asks):
+        for number, prompt in enumerate(asks):
+            shown.append(prompt.key)
+            yield number, "red"
+
+    gate_table(answer, held_out, opening=["Where?"], image_root=mixture, count=6)
+    assert shown == chosen * 2
+
+
 def test_obedience_is_counted_on_closed_questions_and_collapse_on_open_ones(mixture):
     asked = held_out_benchmark(rounds(mixture), image_root=mixture)
     assert [q.text for q in asked.questions].count("what") == 0  # terse upstream: neither of both

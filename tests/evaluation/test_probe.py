@@ -101,7 +101,13 @@ def test_pairs_are_read_from_gqas_format_and_equal_answers_left_out(gqa):
     pairs = read_pairs(gqa)
     assert [(p.short, p.full) for p in pairs] == list(zip(SHORT, FULL, strict=True))
     assert pairs[0].question.images == ("a.jpg",)
-    assert len(read_pairs(gqa, count=2)) == 2
+
+
+def test_pairs_are_spread_over_the_file_when_more_than_half_of_them_are_wanted(tmp_path):
+    row = {"imageId": "a", "question": "?", "answer": "yes", "fullAnswer": "Yes, it is."}
+    (tmp_path / "questions.json").write_text(json.dumps({f"q{n}": row for n in range(5)}))
+    pairs = read_pairs(tmp_path / "questions.json", count=3)
+    assert [pair.question.id for pair in pairs] == ["q0", "q1", "q3"]
 
 
 def test_a_file_that_is_not_gqas_is_named(tmp_path):

@@ -7,7 +7,13 @@ from cocoift.core.schema import TURN_SCHEMA, Message, Record
 from cocoift.evaluation.lengths import count_words, length_table, record_rounds
 from cocoift.merge.export import write_mixture
 from cocoift.report import analysis
-from cocoift.report.merge import after_short_table, drop_table, kept_table, prompted_table
+from cocoift.report.merge import (
+    after_short_table,
+    drop_table,
+    example_records,
+    kept_table,
+    prompted_table,
+)
 from cocoift.sources import load_readings, read_all
 from cocoift.sources.dialogs import LlavaRecord, llava_records
 
@@ -163,6 +169,18 @@ def test_the_drop_table_adds_up():
     wide = drop_table(drops)
     assert wide.loc["a"].to_dict() == {"in": 7, "kept": 5, "no_coco_id": 0, "duplicate": 2}
     assert wide.loc["b", "kept"] == 0
+
+
+def test_example_records_are_spread_over_those_with_the_most_sources(tmp_path):
+    def made(n, sources):
+        chat = [Message("human", "<image>\nWhat?"), Message("gpt", "x")]
+        chat += [Message("human", "And?"), Message("gpt", "y")] * (len(sources) - 1)
+        return Record(str(n), f"train2017/{n:012d}.jpg", chat, sources)
+
+    rich = [made(n, ["vqav2", "gqa"]) for n in range(5)]
+    write_mixture([*rich, *(made(n, ["vqav2"]) for n in range(5, 8))], tmp_path, name="m")
+    examples = example_records(tmp_path / "m.parquet", count=3)
+    assert [record.id for record in examples] == ["0", "1", "3"]
 
 
 def test_prompted_turns_are_the_terse_ones_of_conversations(tmp_path):
