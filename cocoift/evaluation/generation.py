@@ -174,7 +174,7 @@ def _next(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
@@ -196,10 +196,10 @@ def _prefill(
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
         pixel_values=pixels.to(model.device, model.dtype),
-        past_key_values=DynamicCache(),
+        cache=DynamicCache(),
         use_cache=True,
         logits_to_keep=1,
-    ).past_key_values
+    ).cache
     rows = [row for row, group in enumerate(groups) for _ in group.numbers]
     chosen = torch.tensor(rows, device=model.device)
     cache.batch_select_indices(chosen)

@@ -118,9 +118,9 @@ def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Pa
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silence peft's warnings about names that transformers 6 will drop."""
+    """Silence the warning that peft 0.21 causes by asking a model for `is_gradient_checkpointing`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield
 
 
