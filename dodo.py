@@ -17,9 +17,9 @@ from doit.tools import config_changed
 
 from cocoift import study
 from cocoift.core.files import DataError
-from cocoift.mini.annotate import STAMP, drawn_files
 from cocoift.sources.catalogue import parts_on_disk
 from cocoift.study.index import write_index
+from minicoco.annotate import STAMP, drawn_files
 
 ROOT = Path(__file__).resolve().parent
 PRESET = get_var("preset", "mini")
@@ -143,7 +143,7 @@ def small_files():
 
 def task_notebook():
     """Execute one notebook of the study."""
-    package = [*(ROOT / "cocoift").rglob("*.py"), *small_files()]
+    package = [*(ROOT / "cocoift").rglob("*.py"), *(ROOT / "minicoco").glob("*.py"), *small_files()]
     package += (ROOT / "cocoift").rglob("*.html")
     before, upstream, executed = None, [], []
     for notebook in study.notebooks(ROOT, STUDY.preset.notebooks):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.mini.annotate import write_mini_coco
 from cocoift.sources import read_catalogue
+from minicoco.annotate import write_mini_coco
 
 ROOT = Path(__file__).resolve().parents[1]
 # Tests that use one of these train, run notebooks or start a browser.
@@ -44,8 +44,8 @@ def mini(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A LLaVA that has learnt next to nothing, in the files of a published checkpoint."""
-    from cocoift.mini.build import build_tiny_llava
-    from cocoift.mini.recipe import Recipe
+    from minicoco.build import build_tiny_llava
+    from minicoco.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     recipe = Recipe(scenes=96, tower_steps=1, language_steps=1, width=64, layers=2, vocabulary=300)
@@ -61,9 +61,9 @@ def mixture(tmp_path_factory):
     """
     from cocoift.core.schema import Turn, to_record
     from cocoift.merge.export import write_mixture
-    from cocoift.mini.draw import draw
-    from cocoift.mini.scenes import sample_scenes
-    from cocoift.mini.world import sample_facts
+    from minicoco.draw import draw
+    from minicoco.scenes import sample_scenes
+    from minicoco.world import sample_facts
 
     folder, rng = tmp_path_factory.mktemp("mixture"), random.Random(0)
     (folder / "train2017").mkdir()

@@ -17,8 +17,8 @@ import targets as hostile  # noqa: E402
 from mutants import mutants  # noqa: E402
 
 from cocoift.core.files import DataError  # noqa: E402
-from cocoift.mini.annotate import write_mini_coco  # noqa: E402
 from cocoift.sources.download import unpack  # noqa: E402
+from minicoco.annotate import write_mini_coco  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from published_checkpoint import write_published_checkpoint
 
 from cocoift import study
-from cocoift.mini.annotate import write_mini_coco
+from minicoco.annotate import write_mini_coco
 
 
 @pytest.fixture(scope="module")

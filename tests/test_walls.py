@@ -11,7 +11,7 @@ ROOMS = [
     ["sources"],
     ["merge", "tuning"],
     ["evaluation"],
-    ["inspector", "report", "mini"],
+    ["inspector", "report", "minicoco"],
     ["study"],
     ["__main__"],
 ]
@@ -51,11 +51,11 @@ ALLOWED = {
     "study.opened": {"IPython"},
     "study.steps": {"transformers"},
     "study.bases": {"torch", "transformers"},
-    "mini.eyes": {"torch", "transformers"},
-    "mini.llava": {"torch", "tokenizers", "transformers"},
-    "mini.muon": {"torch"},
-    "mini.pretrain": {"torch", "transformers"},
-    "mini.sight": {"transformers"},
+    "minicoco.eyes": {"torch", "transformers"},
+    "minicoco.llava": {"torch", "tokenizers", "transformers"},
+    "minicoco.muon": {"torch"},
+    "minicoco.pretrain": {"torch", "transformers"},
+    "minicoco.sight": {"transformers"},
 }
 
 
@@ -68,12 +68,18 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def local_name(module):
+    """Return a module's name without the package's, `core.files`; minicoco's names stay whole."""
+    return module.removeprefix("cocoift.")
+
+
 def modules(root):
-    """Yield the dotted name of each module below the package, and its file."""
-    for path in sorted((root / "cocoift").rglob("*.py")):
-        name = ".".join(path.relative_to(root / "cocoift").with_suffix("").parts)
-        if name != "__init__":
-            yield name.removesuffix(".__init__"), path
+    """Yield the local name of each module of the two packages, and its file."""
+    for package in ("cocoift", "minicoco"):
+        for path in sorted((root / package).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            if name != "cocoift.__init__":
+                yield local_name(name.removesuffix(".__init__")), path
 
 
 def test_imports_go_downward_only(root):
@@ -82,15 +88,30 @@ def test_imports_go_downward_only(root):
         room = name.split(".")[0]
         assert room in level, f"{path} is in no room"
         for module in imports(path):
-            other = module.split(".")[1:2]
-            if module.startswith("cocoift.") and other[0] in level and other[0] != room:
-                assert level[other[0]] < level[room], f"{path} imports {module}"
+            other = local_name(module).split(".")[0]
+            if module.startswith(("cocoift.", "minicoco")) and other in level and other != room:
+                assert level[other] < level[room], f"{path} imports {module}"
+
+
+def test_only_the_study_knows_the_synthetic_world(root):
+    for name, path in modules(root):
+        if not name.startswith(("study.", "minicoco")):
+            assert not [m for m in imports(path) if m.split(".")[0] == "minicoco"], path
+
+
+def test_opening_a_preset_of_real_data_loads_no_synthetic_world():
+    code = (
+        "import sys; from cocoift.study import read_preset; read_preset('llava-1.5-7b');"
+        "print(*(name for name in sys.modules if name.startswith('minicoco')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(found.stdout.split()) <= {"minicoco", "minicoco.recipe"}  # the preset's own structs
 
 
 def test_no_module_imports_itself_in_a_circle(root):
     known = dict(modules(root))
     uses = {
-        name: {m.removeprefix("cocoift.") for m in imports(path)} & (known.keys() - {name})
+        name: {local_name(m) for m in imports(path)} & (known.keys() - {name})
         for name, path in known.items()
     }
     while free := {name for name, used in uses.items() if not used}:
@@ -112,7 +133,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_every_public_function_says_what_it_is_for_and_what_it_raises(root):
     told = 0
-    for path in (root / "cocoift").rglob("*.py"):
+    for _, path in modules(root):
         for node in ast.parse(path.read_text()).body:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
                 continue

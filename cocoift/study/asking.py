@@ -43,7 +43,7 @@ def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
     """
     from cocoift.evaluation.candidates import local_candidates
     from cocoift.evaluation.gates import gate_table
-    from cocoift.mini.language import base_gates
+    from minicoco.language import base_gates
 
     models, mini = study.preset.evaluation.models, study.preset.mini_coco
     if not (models and rounds):
@@ -68,7 +68,7 @@ def obedience_benchmark(study: Study, rounds: "Sequence[HeldOutRound]") -> Bench
     Without rounds, questions on mini's benchmark pictures; without mini, `None`.
     """
     from cocoift.evaluation.obedience import held_out_benchmark
-    from cocoift.mini.benchmark import closed_and_open
+    from minicoco.benchmark import closed_and_open
 
     if rounds:
         return held_out_benchmark(rounds, image_root=study.images)

@@ -28,7 +28,7 @@ def build_tiny_llavas(study: Study) -> dict[int, dict[str, float]]:
     recipe = study.preset.tiny_llava
     if recipe is None:
         return {}
-    from cocoift.mini.build import build_tiny_llava
+    from minicoco.build import build_tiny_llava
 
     return {
         seed: build_tiny_llava(
@@ -106,7 +106,7 @@ def _parts(assembly: Assembly, folder: Path, root: Path) -> "Parts":
     language = fetch_language_model(assembly.language, own, package=assembly.language_package)
     if assembly.vision is not None:
         return Parts(language=language, vision=assembly.vision)
-    from cocoift.mini.eyes import write_tower, write_word_projector
+    from minicoco.eyes import write_tower, write_word_projector
 
     tiny, projector = root / "data/mini_llava", folder / "word_projector.safetensors"
     write_word_projector(tiny, projector, language=language)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from cocoift.evaluation.candidates import LocalModels
     from cocoift.evaluation.judging import Judge
-    from cocoift.mini.scenes import Scene
     from cocoift.tuning.model import Device
+    from minicoco.scenes import Scene
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Study(Folders):
     @cached_property
     def scenes(self) -> "dict[str, Scene]":
         """The scenes of mini's benchmark by image name; none where the data is real."""
-        from cocoift.mini.benchmark import benchmark_scenes
+        from minicoco.benchmark import benchmark_scenes
 
         mini = self.preset.mini_coco
         if mini is None:
@@ -164,8 +164,8 @@ class Study(Folders):
     def judge(self) -> "Judge":
         """Return the preset's judge; raises `DataError` for a prompt that cannot be read."""
         from cocoift.evaluation.judging import EndpointJudge, OfflineJudge
-        from cocoift.mini.benchmark import graded_scenes
-        from cocoift.mini.claims import claims_by_image
+        from minicoco.benchmark import graded_scenes
+        from minicoco.claims import claims_by_image
 
         settings, world = self.preset.evaluation.judge, self.preset.mini_coco
         if not isinstance(settings, ReferenceJudge):

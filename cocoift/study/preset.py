@@ -20,9 +20,9 @@ from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, ProtocolSettings
 from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
-from cocoift.mini.recipe import MiniCoco, Recipe
 from cocoift.tuning.chat_formats import VICUNA_SYSTEM, FormatName
 from cocoift.tuning.recipe import Assembly, TuningRecipe
+from minicoco.recipe import MiniCoco, Recipe
 
 
 class Evaluation(Settings, frozen=True):

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from transformers import LlavaProcessor
 
     from cocoift.evaluation.variants import Variant
-    from cocoift.mini.world import World
     from cocoift.tuning.data import TrainingSet
+    from minicoco.world import World
 
 
 def draw_world(study: Study) -> "World | None":
     """Draw the preset's mini-COCO in place of an older one; `None` where the data is real."""
-    from cocoift.mini.annotate import replace_mini_coco
+    from minicoco.annotate import replace_mini_coco
 
     mini = study.preset.mini_coco
     return replace_mini_coco(study.raw, **structs.asdict(mini)) if mini else None
@@ -39,7 +39,7 @@ def draw_world(study: Study) -> "World | None":
 
 def draw_benchmarks(study: Study) -> None:
     """Draw mini's benchmarks unless notebook 00 has drawn them with the rest of its world."""
-    from cocoift.mini.annotate import add_benchmarks
+    from minicoco.annotate import add_benchmarks
 
     mini = study.preset.mini_coco
     if mini and not (study.raw / "mm_vet/mm-vet.json").is_file():

@@ -118,7 +118,7 @@ def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Pa
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silence the warning that peft 0.21 causes by asking a model for `is_gradient_checkpointing`."""
+    """Silence the warning of transformers that peft 0.21 causes, about a name it asks for."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield

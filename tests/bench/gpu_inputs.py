@@ -16,11 +16,11 @@ from transformers import (
 
 from cocoift.core.schema import IMAGE_MARKER, Message, Record
 from cocoift.merge.export import write_mixture
-from cocoift.mini.llava import CHAT
 from cocoift.tuning.assembly import make_processor
 from cocoift.tuning.checkpoints import save_checkpoint
 from cocoift.tuning.model import image_tokens, load_config, load_processor
 from cocoift.tuning.recipe import Training, TuningRecipe
+from minicoco.llava import CHAT
 
 ROOT = Path(__file__).resolve().parents[2]
 # Any tokenizer does for random weights; this one ships with the project.

@@ -16,7 +16,6 @@ from cocoift.core.images import pixel_values
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
-from cocoift.mini.llava import CHAT
 from cocoift.tuning import memory, train
 from cocoift.tuning.adapters import add_adapter, load_adapters, training_log, using
 from cocoift.tuning.batches import Collator, PlannedBatches
@@ -30,6 +29,7 @@ from cocoift.tuning.model import (
     load_processor,
     release,
 )
+from minicoco.llava import CHAT
 
 GB = 1e9
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 
 from cocoift.core.files import write_bytes
-from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
-from cocoift.mini.annotate import coco_files
-from cocoift.mini.world import make_world
+from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
+from minicoco.annotate import coco_files
+from minicoco.world import make_world
 
 IMAGES = 118_287
 MIX_RECORDS = 665_298

@@ -4,7 +4,7 @@ import pytest
 
 from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import read_benchmark, read_mm_vet_grades
-from cocoift.mini.benchmark import benchmark_scenes, files
+from minicoco.benchmark import benchmark_scenes, files
 
 ROW = {"imagename": "v1_0.png", "question": "What is x?", "answer": "-1<AND>-5",
        "capability": ["ocr", "math"], "imagesource": "web"}  # fmt: skip
@@ -74,7 +74,7 @@ def test_mini_never_says_how_long_an_answer_should_be():
 
 
 def test_the_benchmarks_scenes_are_no_training_scenes():
-    from cocoift.mini.world import make_world
+    from minicoco.world import make_world
 
     world = make_world(train=1500, held_out=150, seed=0, pixels=64)
     known = {(s.background, s.things) for s in world.scenes.values()}

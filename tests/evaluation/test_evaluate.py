@@ -26,10 +26,10 @@ from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_tabl
 from cocoift.evaluation.obedience import CLOSED, held_out_benchmark
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.rollout import Rollout, Round
-from cocoift.mini.benchmark import graded_scenes
-from cocoift.mini.claims import claims_by_image
 from cocoift.report import evaluation as report
 from cocoift.report import sentences, trust
+from minicoco.benchmark import graded_scenes
+from minicoco.claims import claims_by_image
 
 QUESTIONS = [
     Question(id=f"q{n}", images=(f"{n}.png",), text="What?", answer="red", capabilities=("rec",))

@@ -13,8 +13,8 @@ from cocoift.evaluation.faithfulness import (
     picture_key,
     read_lexicon,
 )
-from cocoift.mini.facts import caption, paragraph
-from cocoift.mini.scenes import CATEGORIES
+from minicoco.facts import caption, paragraph
+from minicoco.scenes import CATEGORIES
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_true_description_of_a_mini_scene_names_what_is_there_and_nothing_else
 
 
 def test_instances_of_the_benchmark_are_those_of_its_scenes(mini):
-    from cocoift.mini.benchmark import benchmark_scenes
+    from minicoco.benchmark import benchmark_scenes
 
     raw, world = mini
     present = instance_categories([raw / "mm_vet/instances.json"])

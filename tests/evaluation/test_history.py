@@ -5,9 +5,9 @@ from kept_turns import IMAGE
 
 from cocoift.evaluation.history import history_sets
 from cocoift.merge.layouts import MIX, records
-from cocoift.mini.llava import CHAT
 from cocoift.tuning.data import Encoding
 from cocoift.tuning.model import load_processor
+from minicoco.llava import CHAT
 
 FORMS = {"vqav2": "phrase", "aokvqa": "explanation", "refcoco": "phrase", "llava_instruct": "free"}
 

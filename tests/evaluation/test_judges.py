@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from cocoift.evaluation.benchmarks import Question, read_mm_vet
 from cocoift.evaluation.judges import SENTENCES, Claims, reference_verdict, states, wanted_parts
 from cocoift.evaluation.score import agreement
-from cocoift.mini.benchmark import benchmark_scenes
-from cocoift.mini.claims import claims, claims_by_image
-from cocoift.mini.facts import facts, paragraph
-from cocoift.mini.scenes import Scene, Thing, sample_scenes
+from minicoco.benchmark import benchmark_scenes
+from minicoco.claims import claims, claims_by_image
+from minicoco.facts import facts, paragraph
+from minicoco.scenes import Scene, Thing, sample_scenes
 
 
 def question(answer, **more):

@@ -20,11 +20,11 @@ from cocoift.evaluation.protocols import (
     read_protocols,
 )
 from cocoift.evaluation.rollout import Head, read_log, roll_out
-from cocoift.mini.draw import draw
-from cocoift.mini.facts import facts
-from cocoift.mini.llava import CHAT
-from cocoift.mini.scenes import sample_scenes
 from cocoift.tuning.model import load_model, load_processor
+from minicoco.draw import draw
+from minicoco.facts import facts
+from minicoco.llava import CHAT
+from minicoco.scenes import sample_scenes
 
 OPENING = "Where is it? Answer with one word."
 SINGLE = Protocol(name="single_round")

@@ -44,10 +44,10 @@ def prepare(folder):
     import conftest
     import yaml
 
-    from cocoift.mini.annotate import write_mini_coco
-    from cocoift.mini.build import build_tiny_llava
-    from cocoift.mini.recipe import Recipe
     from cocoift.sources import read_all, read_catalogue, without_optional
+    from minicoco.annotate import write_mini_coco
+    from minicoco.build import build_tiny_llava
+    from minicoco.recipe import Recipe
 
     root = HERE.parents[1]
     write_mini_coco(folder / "raw", train=400, held_out=20, seed=3)

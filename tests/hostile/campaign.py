@@ -24,7 +24,7 @@ CORPUS = Path(__file__).resolve().parent / "corpus"
 
 
 def small_mini(folder):
-    from cocoift.mini.annotate import write_mini_coco
+    from minicoco.annotate import write_mini_coco
 
     write_mini_coco(folder, train=6, held_out=3, seed=1)
     return folder

@@ -11,10 +11,10 @@ from transformers import DataCollatorForSeq2Seq
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import visible
-from cocoift.mini.llava import CHAT
 from cocoift.report.cards import batch_card, record_card, thumbnail
 from cocoift.tuning.chat import encode
 from cocoift.tuning.model import load_processor
+from minicoco.llava import CHAT
 
 HOSTILE = [
     "<script>alert(1)</script>",

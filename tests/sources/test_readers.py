@@ -12,7 +12,6 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import TURN_SCHEMA, Turn
 from cocoift.core.text import estimate_tokens
 from cocoift.merge.rules import Rules, merge_image
-from cocoift.mini.facts import facts, relations
 from cocoift.sources import (
     Entry,
     availability,
@@ -27,6 +26,7 @@ from cocoift.sources.coco import Scope, evaluation_image_ids, image_ids, read_sc
 from cocoift.sources.reading import apply_template, load_readings
 from cocoift.sources.refcoco import square_box
 from cocoift.sources.vqa import aokvqa, vqa
+from minicoco.facts import facts, relations
 
 NAMES = [
     "coco_captions", "image_paragraph", "coco_qa", "visual_genome_qa", "vqav2", "okvqa", "st_vqa",

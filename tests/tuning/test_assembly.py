@@ -30,12 +30,12 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
-from cocoift.mini.llava import CHAT
 from cocoift.tuning.adapters import add_adapter, save_adapter
 from cocoift.tuning.assembly import Parts, assemble, read_projector
 from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.checkpoints import export
 from cocoift.tuning.model import dense, image_tokens, load_model, load_processor
+from minicoco.llava import CHAT
 
 
 def logits(model):

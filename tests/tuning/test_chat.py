@@ -5,10 +5,10 @@ from tokenizers_like import tokenizer_of
 
 from cocoift.core.schema import Message, Record
 from cocoift.merge.formats import encode_records
-from cocoift.mini.llava import CHAT
 from cocoift.tuning.chat import encode, prompt_ids
 from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat, chat_template
 from cocoift.tuning.samples import samples
+from minicoco.llava import CHAT
 
 CHATML = ChatFormat("chatml", system="You are a helpful AI assistant named SmolLM.")
 # `chat_template` of HuggingFaceTB/SmolLM2-135M-Instruct's tokenizer_config.json.

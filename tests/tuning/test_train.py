@@ -21,7 +21,6 @@ from trainable import trainable_parameters
 from transformers import TrainerCallback
 
 from cocoift.core.files import DataError
-from cocoift.mini.llava import CHAT
 from cocoift.study import Preset, Study
 from cocoift.tuning import batches, memory, train
 from cocoift.tuning.adapters import (
@@ -35,6 +34,7 @@ from cocoift.tuning.data import split_images
 from cocoift.tuning.loss import LossByForm, last_whole, mean_loss, sample_losses
 from cocoift.tuning.model import load_model, load_processor
 from cocoift.tuning.recipe import Training, TuningRecipe, base_of
+from minicoco.llava import CHAT
 
 FORMS = {"vqav2": "phrase", "llava_instruct": "free"}
 RECIPE = TuningRecipe(
@@ -253,7 +253,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter(make, tmp_path):
 SHARDED = """
 import torch
 from accelerate import DistributedType, PartialState
-from cocoift.mini.llava import CHAT
+from minicoco.llava import CHAT
 from cocoift.__main__ import main
 
 def set_device(self):

@@ -6,9 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from cocoift.core.files import DataError
-from cocoift.mini.llava import CHAT
 from cocoift.tuning.recipe import Training, TuningRecipe
 from cocoift.tuning.train import train_all
+from minicoco.llava import CHAT
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from cocoift.core.files import DataError
-from cocoift.mini.llava import CHAT
 from cocoift.tuning import data as training_set
 from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.data import check_pictures, count_records, read_training_set, split_images
 from cocoift.tuning.model import load_processor
 from cocoift.tuning.samples import only_last
+from minicoco.llava import CHAT
 
 
 def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(

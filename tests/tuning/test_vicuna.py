@@ -17,13 +17,13 @@ from transformers import (
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
-from cocoift.mini.corpus import vocabulary_texts
-from cocoift.mini.scenes import sample_scenes
 from cocoift.tuning.assembly import Parts, assemble
 from cocoift.tuning.chat import IGNORED, encode, pieces
 from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat
 from cocoift.tuning.model import load_config, load_processor
 from cocoift.tuning.vicuna import vicuna_tokenizer
+from minicoco.corpus import vocabulary_texts
+from minicoco.scenes import sample_scenes
 
 IMAGE, PAD = 800, 801
 

@@ -7,9 +7,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from cocoift.core.files import DataError, sha256
-from cocoift.mini.annotate import add_benchmarks, drawn_files, replace_mini_coco, write_mini_coco
-from cocoift.mini.draw import draw
-from cocoift.mini.scenes import COLOURS, GRID, sample_scenes
+from minicoco.annotate import add_benchmarks, drawn_files, replace_mini_coco, write_mini_coco
+from minicoco.draw import draw
+from minicoco.scenes import COLOURS, GRID, sample_scenes
 
 
 def digests(folder):

@@ -4,11 +4,11 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from cocoift.mini.crowd import wrong_answer
-from cocoift.mini.draw import outline
-from cocoift.mini.facts import Fact, paragraph
-from cocoift.mini.scenes import CATEGORIES, Scene
-from cocoift.mini.world import World, name_2014, name_2017, sample_facts, split_2014
+from minicoco.crowd import wrong_answer
+from minicoco.draw import outline
+from minicoco.facts import Fact, paragraph
+from minicoco.scenes import CATEGORIES, Scene
+from minicoco.world import World, name_2014, name_2017, sample_facts, split_2014
 
 _CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 _DISPUTED = ("colour", "count", "presence")

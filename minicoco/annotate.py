@@ -12,22 +12,20 @@ from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, inside, write_bytes, write_text
-from cocoift.mini import dialog_sets, genome_sets, mix_file, qa_sets
-from cocoift.mini.benchmark import benchmark_scenes
-from cocoift.mini.benchmark import files as benchmark_files
-from cocoift.mini.draw import flock_outlines, jpeg, outline
-from cocoift.mini.facts import caption
-from cocoift.mini.scenes import CATEGORIES, SUPERCATEGORIES, Scene
-from cocoift.mini.world import World, make_world, name_2017
+from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
+from minicoco.benchmark import benchmark_scenes
+from minicoco.benchmark import files as benchmark_files
+from minicoco.draw import flock_outlines, jpeg, outline
+from minicoco.facts import caption
+from minicoco.scenes import CATEGORIES, SUPERCATEGORIES, Scene
+from minicoco.world import World, make_world, name_2017
 
 _CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 # COCO's boxes and areas have two decimals.
 _DECIMALS = 2
 # Lists what was drawn; the study's runner leaves it out too.
 STAMP = "MINI_COCO.txt"
-_STAMP_HEAD = (
-    "Drawn by cocoift.mini and drawn again by each run; other files here stay as they are:"
-)
+_STAMP_HEAD = "Drawn by minicoco and drawn again by each run; other files here stay as they are:"
 # As in COCO's own files.
 _CC = "http://creativecommons.org/licenses"
 _LICENCES = [

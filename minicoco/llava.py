@@ -21,13 +21,13 @@ from transformers import (
 )
 
 from cocoift.core.schema import IMAGE_MARKER, Record
-from cocoift.mini import pretrain
-from cocoift.mini.corpus import conversation, vocabulary_texts
-from cocoift.mini.draw import draw
-from cocoift.mini.recipe import Recipe
-from cocoift.mini.scenes import GRID, Scene, sample_scenes
 from cocoift.tuning.chat import Sample, encode
 from cocoift.tuning.chat_formats import ChatFormat, chat_template
+from minicoco import pretrain
+from minicoco.corpus import conversation, vocabulary_texts
+from minicoco.draw import draw
+from minicoco.recipe import Recipe
+from minicoco.scenes import GRID, Scene, sample_scenes
 
 # No system prompt: at this size it would be a third of every short conversation.
 CHAT = ChatFormat("vicuna_v1", system="")

@@ -4,7 +4,7 @@ from cocoift.core.schema import Settings
 
 # Raise it when the same recipe builds another model than before: when scenes are drawn or
 # described otherwise, the chat or the format prompts change, or the training does.  Checkpoints of
-# an earlier version are then built again; `python -m cocoift.mini.build data/mini_llava` builds
+# an earlier version are then built again; `python -m minicoco.build data/mini_llava` builds
 # the shipped one.
 VERSION = 1
 

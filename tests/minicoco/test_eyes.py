@@ -6,10 +6,10 @@ from safetensors.torch import load_file
 from tokenizers_like import tokenizer_of
 from transformers import CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-from cocoift.mini import eyes
-from cocoift.mini.llava import normalised
-from cocoift.mini.scenes import CATEGORIES, sample_scenes
 from cocoift.tuning.model import load_model, load_processor
+from minicoco import eyes
+from minicoco.llava import normalised
+from minicoco.scenes import CATEGORIES, sample_scenes
 
 
 @pytest.fixture(scope="module")

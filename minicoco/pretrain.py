@@ -15,9 +15,9 @@ from torch.nn import functional
 from tqdm.auto import trange
 from transformers import LlavaForConditionalGeneration
 
-from cocoift.mini.muon import StackedMuon
-from cocoift.mini.scenes import BACKGROUNDS, CATEGORIES, COLOURS, GRID, PLACES, Scene
 from cocoift.tuning.chat import IGNORED, Sample
+from minicoco.muon import StackedMuon
+from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, GRID, PLACES, Scene
 
 _TOWER_BATCH = 128
 _LETTERS = "ABCDEFH"

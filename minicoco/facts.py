@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from cocoift.mini.scenes import CATEGORIES, USES, Scene, Thing
+from minicoco.scenes import CATEGORIES, USES, Scene, Thing
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 

@@ -4,10 +4,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from cocoift.mini.crowd import ten_answers
-from cocoift.mini.facts import USES, Fact, relations
-from cocoift.mini.scenes import CATEGORIES, Scene, Thing
-from cocoift.mini.world import World, name_2014, name_2017, sample_facts, split_2014
+from minicoco.crowd import ten_answers
+from minicoco.facts import USES, Fact, relations
+from minicoco.scenes import CATEGORIES, Scene, Thing
+from minicoco.world import World, name_2014, name_2017, sample_facts, split_2014
 
 _LICENCE = {"name": "mini", "url": "http://creativecommons.org/licenses/by/4.0/"}
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from cocoift.evaluation.judges import Claims
-from cocoift.mini.scenes import BACKGROUNDS, CATEGORIES, COLOURS, PLACES, Scene, Thing
+from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, PLACES, Scene, Thing
 
 _NAMES = "|".join(sorted(CATEGORIES.values(), key=len, reverse=True))
 _MENTION = re.compile(

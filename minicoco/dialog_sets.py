@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from cocoift.mini.facts import Fact, caption, paragraph, reasoning
-from cocoift.mini.scenes import Scene
-from cocoift.mini.world import World, name_2014, name_2017, sample_facts
+from minicoco.facts import Fact, caption, paragraph, reasoning
+from minicoco.scenes import Scene
+from minicoco.world import World, name_2014, name_2017, sample_facts
 
 # Open questions that ask for a whole description without saying how long it should be.
 DESCRIBE = (

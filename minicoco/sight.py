@@ -11,10 +11,10 @@ from cocoift.core.images import mean_colour
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
-from cocoift.mini.draw import draw
-from cocoift.mini.llava import CHAT
-from cocoift.mini.scenes import Scene
 from cocoift.tuning.chat_formats import ChatFormat
+from minicoco.draw import draw
+from minicoco.llava import CHAT
+from minicoco.scenes import Scene
 
 FACTS = ("category", "colour", "place", "count")
 IMAGES = ("shown", "other", "blank")

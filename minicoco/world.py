@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from cocoift.mini.facts import Fact, facts
-from cocoift.mini.scenes import Scene, sample_scenes
+from minicoco.facts import Fact, facts
+from minicoco.scenes import Scene, sample_scenes
 
 
 @dataclass(frozen=True)

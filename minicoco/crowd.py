@@ -3,8 +3,8 @@
 import random
 from typing import Any
 
-from cocoift.mini.facts import Fact
-from cocoift.mini.scenes import COLOURS, PLACES
+from minicoco.facts import Fact
+from minicoco.scenes import COLOURS, PLACES
 
 _WRONG = {
     "colour": tuple(COLOURS),

@@ -1,10 +1,10 @@
 import random
 
-from cocoift.mini.benchmark import UNTUNED, mm_vet
-from cocoift.mini.corpus import conversation
-from cocoift.mini.facts import paragraph
-from cocoift.mini.language import base_gates
-from cocoift.mini.scenes import sample_scenes
+from minicoco.benchmark import UNTUNED, mm_vet
+from minicoco.corpus import conversation
+from minicoco.facts import paragraph
+from minicoco.language import base_gates
+from minicoco.scenes import sample_scenes
 
 
 def test_every_wording_of_the_benchmark_stands_in_the_bases_pretraining_and_never_with_a_cue():

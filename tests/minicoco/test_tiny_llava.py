@@ -14,12 +14,14 @@ from cocoift.core.files import digest
 from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import has_format_prompt
-from cocoift.mini import build, pretrain, recipe
-from cocoift.mini.build import build_tiny_llava
-from cocoift.mini.corpus import conversation
-from cocoift.mini.draw import draw
-from cocoift.mini.facts import facts, paragraph
-from cocoift.mini.llava import (
+from cocoift.tuning.chat import encode
+from cocoift.tuning.model import load_model, load_processor
+from minicoco import build, pretrain, recipe
+from minicoco.build import build_tiny_llava
+from minicoco.corpus import conversation
+from minicoco.draw import draw
+from minicoco.facts import facts, paragraph
+from minicoco.llava import (
     CHAT,
     Recipe,
     make_config,
@@ -27,15 +29,13 @@ from cocoift.mini.llava import (
     normalised,
     train_tokenizer,
 )
-from cocoift.mini.scenes import sample_scenes
-from cocoift.mini.sight import (
+from minicoco.scenes import sample_scenes
+from minicoco.sight import (
     IMAGES,
     describe,
     sight_table,
     told_facts,
 )
-from cocoift.tuning.chat import encode
-from cocoift.tuning.model import load_model, load_processor
 
 SMALL = Recipe(scenes=96, tower_steps=2, language_steps=2, width=32, layers=2, vocabulary=300)
 
@@ -114,7 +114,7 @@ def test_a_built_checkpoint_is_kept_and_another_recipe_replaces_it(tmp_path):
 def test_the_shipped_checkpoint_was_built_by_this_version_of_the_recipe(root):
     shipped = root / "data/mini_llava"
     built = json.loads((shipped / "built.json").read_text())
-    rebuild = "run `python -m cocoift.mini.build data/mini_llava`"
+    rebuild = "run `python -m minicoco.build data/mini_llava`"
     wanted = {"recipe": structs.asdict(Recipe()), "version": recipe.VERSION}
     assert {name: built[name] for name in wanted} == wanted, rebuild
     assert sum(path.stat().st_size for path in shipped.iterdir()) < 4_000_000

@@ -10,12 +10,12 @@ from typing import Any
 
 from cocoift.evaluation.gates import HeldOutRound
 from cocoift.merge.layouts import TERSE_PROMPT
-from cocoift.mini.corpus import ABOUT, ACCOUNTS, SETTING
-from cocoift.mini.dialog_sets import DESCRIBE
-from cocoift.mini.draw import jpeg
-from cocoift.mini.facts import Fact, facts, paragraph, reasoning
-from cocoift.mini.scenes import USES, Scene, Thing, sample_scenes
-from cocoift.mini.world import sample_facts
+from minicoco.corpus import ABOUT, ACCOUNTS, SETTING
+from minicoco.dialog_sets import DESCRIBE
+from minicoco.draw import jpeg
+from minicoco.facts import Fact, facts, paragraph, reasoning
+from minicoco.scenes import USES, Scene, Thing, sample_scenes
+from minicoco.world import sample_facts
 
 # How questions are worded: as the short-answer sources do, as the conversational ones do, or as the
 # untuned model alone has read.

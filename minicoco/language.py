@@ -12,10 +12,10 @@ from cocoift.evaluation.gates import COLUMNS, gate
 from cocoift.evaluation.judges import reference_verdict
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
-from cocoift.mini.benchmark import CONVERSATIONS, UNTUNED, mm_vet
-from cocoift.mini.claims import claims
-from cocoift.mini.draw import draw
-from cocoift.mini.scenes import sample_scenes
+from minicoco.benchmark import CONVERSATIONS, UNTUNED, mm_vet
+from minicoco.claims import claims
+from minicoco.draw import draw
+from minicoco.scenes import sample_scenes
 
 # A base answers open questions in full, and questions that nothing is tuned on nearly as well as
 # those that the conversational sources ask; it does not yet follow format prompts.

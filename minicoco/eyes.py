@@ -22,11 +22,11 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from cocoift.core.files import replacing, replacing_folder
-from cocoift.mini.llava import normalised
-from cocoift.mini.pretrain import cell_labels, features, fold
-from cocoift.mini.scenes import BACKGROUNDS, CATEGORIES, COLOURS, Scene, sample_scenes
 from cocoift.tuning.assembly import published_projector
 from cocoift.tuning.model import load_model, load_processor
+from minicoco.llava import normalised
+from minicoco.pretrain import cell_labels, features, fold
+from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, Scene, sample_scenes
 
 # Scenes of no study, and none that the tower was trained on: those use seeds from 1,000,003 on.
 _SEED = 2_000_003

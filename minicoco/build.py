@@ -1,6 +1,6 @@
 """Build the tiny LLaVA's checkpoint, or copy the one that ships in `data/mini_llava`.
 
-`python -m cocoift.mini.build data/mini_llava` builds the shipped one again: the default recipe's.
+`python -m minicoco.build data/mini_llava` builds the shipped one again: the default recipe's.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import structs
 
 from cocoift.core.files import finish_replacing, replacing_folder, write_text
-from cocoift.mini.llava import pretrained
-from cocoift.mini.recipe import VERSION, Recipe
+from minicoco.llava import pretrained
+from minicoco.recipe import VERSION, Recipe
 
 _BUILT = "built.json"
 
@@ -58,4 +58,4 @@ if __name__ == "__main__":
     try:
         print(build_tiny_llava(Path(sys.argv[1]), Recipe()))
     except IndexError:
-        sys.exit("name the folder, e.g. python -m cocoift.mini.build data/mini_llava")
+        sys.exit("name the folder, e.g. python -m minicoco.build data/mini_llava")

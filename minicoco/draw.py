@@ -4,7 +4,7 @@ import io
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cocoift.mini.scenes import BACKGROUNDS, COLOURS, GRID, Scene, Thing
+from minicoco.scenes import BACKGROUNDS, COLOURS, GRID, Scene, Thing
 
 _SCALE = 4
 
