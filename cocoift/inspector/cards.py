@@ -16,7 +16,8 @@ from cocoift.merge.curation import Decision
 from cocoift.merge.rules import TurnKey
 
 
-def _some(count: int, name: str) -> str:
+def some(count: int, name: str) -> str:
+    """Return a count with its name, in the singular or the plural."""
     return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
@@ -34,7 +35,7 @@ def turn_table(
         for turn in view.turns
     ]
     records = len({turn["record"] for turn in view.turns})
-    caption = f"{_some(len(rows), 'turn')} in {_some(records, 'record')}; picture: {view.licence}"
+    caption = f"{some(len(rows), 'turn')} in {some(records, 'record')}; picture: {view.licence}"
     return render_part("inspector.html", "turns", caption, rows, any(row[3] for row in rows))
 
 
@@ -48,7 +49,7 @@ def dropped_table(view: ImageView, titles: Mapping[str, str], reasons: Mapping[s
         )
         for turn in view.dropped
     ]
-    return render_part("inspector.html", "dropped", _some(len(rows), "dropped turn"), rows)
+    return render_part("inspector.html", "dropped", some(len(rows), "dropped turn"), rows)
 
 
 def answer_table(answers: pd.DataFrame, *, one: str, other: str) -> Markup:

@@ -8,6 +8,9 @@ import ipywidgets as widgets
 from cocoift.inspector.data import Inspection
 from cocoift.merge.curation import REASONS
 
+# What the list of turns offers besides the turns, which it numbers from 0.
+NO_TURN, ALL_TURNS = -2, -1
+
 
 def make_controls(
     inspection: Inspection, *, titles: Mapping[str, str], evaluated: Iterable[tuple[str, str]]
@@ -26,7 +29,7 @@ def make_controls(
     }  # fmt: skip
     buttons = {
         "previous": "◀ previous", "next": "next ▶", "random": "random", "go": "go to id",
-        "flag": "⚑ flag", "keep": "keep", "show_raw": "raw annotation",
+        "flag": "⚑ flag", "keep": "keep", "undo": "undo", "show_raw": "raw annotation",
     }  # fmt: skip
     found: dict[str, widgets.Widget] = {
         name: widgets.Checkbox(value=on, description=label, indent=False, layout=wide)
@@ -78,7 +81,7 @@ def lay_out(c: Mapping[str, widgets.Widget]) -> widgets.VBox:
             row("previous", "next", "random", "image_id", "go", "counter"),
             row("source", "form", "least_sources", "conflicts", "flagged", "text"),
             body,
-            row("turn", "reason", "note", "flag", "keep", "show_raw"),
+            row("turn", "reason", "note", "flag", "keep", "undo", "show_raw"),
             c["status"],
             c["raw"],
         ]

@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from markupsafe import Markup
+from msgspec import structs
 
 from cocoift.core.files import DataError
 from cocoift.core.text import visible
 from cocoift.inspector import cards
-from cocoift.inspector.controls import lay_out, make_controls
+from cocoift.inspector.controls import ALL_TURNS, NO_TURN, lay_out, make_controls
 from cocoift.inspector.data import Filter, Inspection
 from cocoift.inspector.overlay import LAYERS, overlay
 from cocoift.inspector.raw_annotations import raw_annotations
@@ -47,14 +48,15 @@ class Lookups:
 class Inspector:
     """A widget over an opened merged set: put it on the last line of a cell.
 
-    `controls` holds every control by name, `image_id` the image shown.  Decisions go to the file
-    `curation` at once.  Where no widget can live, as in an exported page, a static card of the
-    image shown takes its place.
+    `controls` holds every control by name, `image_id` the image shown, `decided` the decisions of
+    this session, which go to the file `curation` at once.  Where no widget can live, as in an
+    exported page, a static card of the image shown takes its place.
     """
 
     def __init__(self, inspection: Inspection, lookups: Lookups, *, curation: Path) -> None:
         self.inspection, self.lookups, self.curation = inspection, lookups, curation
         self.flags = read_decisions(curation)
+        self.decided: list[list[Decision]] = []
         self.changing = False
         self.ids = inspection.images(Filter())
         self.controls = make_controls(inspection, titles=lookups.titles, evaluated=lookups.answers)
@@ -80,7 +82,9 @@ class Inspector:
         self.controls["categories"].options = names
         self.controls["categories"].value = names
         self.changing = False
-        self.controls["turn"].options = [("all turns of this image", -1), *labels]
+        offered = [("choose a turn", NO_TURN), ("all turns of this image", ALL_TURNS)]
+        self.controls["turn"].options = [*offered, *labels]
+        self.controls["turn"].value = NO_TURN
         self.controls["raw"].value = ""
         self.controls["image_id"].value = image_id
         self._draw()
@@ -110,9 +114,13 @@ class Inspector:
             self.show(int(self.ids[0]))
         self._count()
 
-    def decide(self, turns: Turns, decision: str, *, reason: str = "", note: str = "") -> None:
-        """Write a decision (`flag` or `keep`) on turns of the image shown, then show it."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+    def decide(
+        self, turns: Turns, decision: Literal["flag", "keep"], *, reason: str = "", note: str = ""
+    ) -> None:
+        """Write a decision on turns of the image shown, then show it; without turns, say so."""
+        if not turns:
+            self._say(f"nothing to {decision}: choose a turn, or all turns of this image")
+            return
         found = [
             Decision(
                 image_id=self.image_id,
@@ -122,24 +130,37 @@ class Inspector:
                 decision=decision,
                 reason=reason,
                 note=note,
-                at=now,
+                at=_now(),
             )
             for turn in turns
         ]
+        if self._write(found):
+            self.decided.append(found)
+            self._draw()
+            count = cards.some(len(found), "turn")
+            self._say(f"{decision}: {count}, written to {self.curation.name}")
+
+    def undo(self) -> None:
+        """Take back the last decision of this session and show its image."""
+        if not self.decided:
+            self._say("nothing to undo since this cell ran; keep takes back an earlier flag")
+            return
+        last, now = self.decided[-1], _now()
+        undone = [structs.replace(one, decision="undo", reason="", note="", at=now) for one in last]
+        if self._write(undone):
+            self.decided.pop()
+            self.show(last[0].image_id)
+            self._say(f"undone: {last[0].decision}, {cards.some(len(last), 'turn')}")
+
+    def _write(self, decisions: Sequence[Decision]) -> bool:
+        """Append decisions and read all of them again; tell whether that went well, or say why."""
         try:
-            append_decisions(self.curation, found)
+            append_decisions(self.curation, decisions)
+            self.flags = read_decisions(self.curation)
         except DataError as error:
             self._say(str(error))
-            return
-        own = self.flags.setdefault(self.image_id, {})
-        for one in found:
-            own.pop(one.key, None)
-            if decision == "flag":
-                own[one.key] = one
-        if not own:
-            del self.flags[self.image_id]
-        self._draw()
-        self._say(f"{decision}: {len(found)} turns, written to {self.curation.name}")
+            return False
+        return True
 
     def _connect(self) -> None:
         c = self.controls
@@ -149,6 +170,7 @@ class Inspector:
         c["go"].on_click(lambda _: self.show(c["image_id"].value))
         c["flag"].on_click(lambda _: self._decide("flag"))
         c["keep"].on_click(lambda _: self._decide("keep"))
+        c["undo"].on_click(lambda _: self.undo())
         c["show_raw"].on_click(lambda _: self._show_raw())
         for name in ("source", "form", "least_sources", "conflicts", "flagged", "text"):
             c[name].observe(lambda _: self.choose(self._filter()), names="value")
@@ -163,15 +185,17 @@ class Inspector:
 
     def _chosen(self) -> Turns:
         place = self.controls["turn"].value
-        return self.view.turns if place in (-1, None) else [self.view.turns[place]]
+        if place is None or place == NO_TURN:
+            return []
+        return self.view.turns if place == ALL_TURNS else [self.view.turns[place]]
 
-    def _decide(self, decision: str) -> None:
+    def _decide(self, decision: Literal["flag", "keep"]) -> None:
         reason, note = self.controls["reason"].value, self.controls["note"].value
         self.decide(self._chosen(), decision, reason=reason, note=note)
 
     def _show_raw(self) -> None:
         parts = []
-        for turn in self._chosen()[:5]:
+        for turn in (self._chosen() or self.view.turns)[:5]:
             entry = self.lookups.catalogue.get(turn["source"])
             found = raw_annotations(entry, self.lookups.raw, turn) if entry else {}
             parts += [cards.raw_card(name, text) for name, text in found.items()]
@@ -235,3 +259,7 @@ class Inspector:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = self.widget._repr_mimebundle_(**kwargs) or {}
         return {**bundle, "text/html": self.card()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

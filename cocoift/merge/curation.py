@@ -1,11 +1,12 @@
 """Curation: a person's decisions on turns, one line each, in a file that only grows.
 
 The data is never edited: notebook 02 takes the file and leaves the flagged turns out, counted as
-`curated`.  The last decision on a turn counts.
+`curated`.  The last decision on a turn counts; `undo` takes the last one back.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -17,13 +18,16 @@ REASONS = ("wrong answer", "wrong form", "not about the picture", "offensive", "
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision: `flag` takes a turn out, `keep` takes that back; `at` is ISO 8601, UTC."""
+    """One decision: `flag` takes a turn out, `keep` leaves it in; `at` is ISO 8601, UTC.
+
+    `undo` takes back the last `flag` or `keep` on the turn, so that the one before it counts.
+    """
 
     image_id: int
     source: str
     dialog_id: str
     round: int
-    decision: str
+    decision: Literal["flag", "keep", "undo"]
     reason: str = ""
     note: str = ""
     at: str = ""
@@ -48,16 +52,21 @@ def read_decisions(path: Path) -> dict[int, dict[TurnKey, Decision]]:
 
     Raises `DataError` naming file and line for a line that is no decision.
     """
-    found: dict[int, dict[TurnKey, Decision]] = {}
+    taken: dict[int, dict[TurnKey, list[Decision]]] = {}
     for number, line in enumerate(whole_lines(path) if path.is_file() else (), start=1):
         try:
             one = msgspec.json.decode(line, type=Decision)
         except (ValueError, msgspec.MsgspecError) as error:
             raise DataError(f"{path}, line {number}: {error}; mend or delete the line") from error
-        turns = found.setdefault(one.image_id, {})
-        turns.pop(one.key, None)
-        if one.decision == "flag":
-            turns[one.key] = one
+        of_turn = taken.setdefault(one.image_id, {}).setdefault(one.key, [])
+        if one.decision == "undo":
+            del of_turn[-1:]
+        else:
+            of_turn.append(one)
+    found = {
+        image_id: {key: own[-1] for key, own in turns.items() if own and own[-1].decision == "flag"}
+        for image_id, turns in taken.items()
+    }
     return {image_id: turns for image_id, turns in found.items() if turns}
 
 

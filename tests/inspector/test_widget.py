@@ -120,7 +120,50 @@ def test_a_flag_is_on_disk_at_once_shown_in_words_and_can_be_taken_back(inspecto
     assert "flagged:" not in inspector.controls["turns"].value
 
 
+def choose(inspector, label):
+    turn = inspector.controls["turn"]
+    turn.value = dict(turn.options)[label]
+
+
+def test_with_no_turn_chosen_nothing_is_flagged_and_the_status_says_so(inspector):
+    for move in ("go", "next", "random"):
+        press(inspector, move)
+        assert inspector.controls["turn"].label == "choose a turn"
+        for decision in ("flag", "keep"):
+            press(inspector, decision)
+            assert f"nothing to {decision}: choose a turn" in inspector.controls["status"].value
+    assert not inspector.curation.exists()
+
+
+def test_undo_takes_back_one_decision_after_another_wherever_it_was_taken(inspector):
+    first = inspector.image_id
+    inspector.controls["turn"].value = 0
+    inspector.controls["reason"].value = "offensive"
+    press(inspector, "flag")
+    inspector.controls["reason"].value = "wrong form"
+    press(inspector, "flag")
+    press(inspector, "next")
+    choose(inspector, "all turns of this image")
+    press(inspector, "flag")
+    press(inspector, "undo")
+    assert list(read_decisions(inspector.curation)) == [first]
+    press(inspector, "undo")
+    assert inspector.image_id == first and "undone: flag, 1 turn" in said(inspector)
+    (flag,) = read_decisions(inspector.curation)[first].values()
+    assert flag.reason == "offensive"
+    assert "⚑ flagged: offensive" in inspector.controls["turns"].value
+    press(inspector, "undo")
+    assert read_decisions(inspector.curation) == {} == inspector.flags
+    press(inspector, "undo")
+    assert "nothing to undo" in said(inspector)
+
+
+def said(inspector):
+    return inspector.controls["status"].value
+
+
 def test_all_turns_of_an_image_are_flagged_together_and_another_session_sees_them(inspector):
+    choose(inspector, "all turns of this image")
     press(inspector, "flag")
     again = Inspector(inspector.inspection, inspector.lookups, curation=inspector.curation)
     assert len(again.flags[inspector.image_id]) == len(inspector.view.turns)
@@ -129,6 +172,7 @@ def test_all_turns_of_an_image_are_flagged_together_and_another_session_sees_the
 def test_a_flag_that_cannot_be_written_is_told_and_not_shown(inspector, tmp_path):
     (tmp_path / "file").write_text("in the way")
     inspector.curation = tmp_path / "file" / "curation.jsonl"
+    choose(inspector, "all turns of this image")
     press(inspector, "flag")
     assert "the decision was not written" in inspector.controls["status"].value
     assert "flagged:" not in inspector.controls["turns"].value

@@ -51,14 +51,33 @@ def test_the_widget_is_there_and_steps_from_image_to_image(page):
     assert page.locator("svg[role=img] image").count() >= 1
 
 
+def test_one_click_on_flag_flags_nothing_until_a_turn_is_chosen(page, project):
+    shown = "() => document.body.innerText.includes('nothing to flag: choose a turn')"
+    label = "node => node.selectedOptions[0].label"
+    turn = page.get_by_label("turn", exact=True)
+    for _ in range(2):
+        assert turn.evaluate(label) == "choose a turn"
+        page.get_by_role("button", name="⚑ flag").click()
+        page.wait_for_function(shown)
+        page.get_by_role("button", name="next ▶").click()
+        page.wait_for_function(shown.replace("() => ", "() => !"))
+    assert not (project / "work/curation.jsonl").exists()
+
+
 def test_a_person_filters_flags_a_turn_goes_on_and_the_flag_is_on_disk(page, project):
     page.get_by_label("source", exact=True).select_option(label="SVIT")
     opened = open_inspection(project / "work/merged", image_root=project)
     count = len(opened.images(Filter(source="svit")))
     page.wait_for_function(f"() => document.body.innerText.includes('of {count}')")
     turn = page.get_by_label("turn", exact=True)
-    turn.select_option(index=2)
+    turn.select_option(index=3)
     page.get_by_label("note", exact=True).fill("seen in a browser")
+    page.get_by_role("button", name="⚑ flag").click()
+    page.get_by_text("written to curation.jsonl").wait_for()
+    page.get_by_role("button", name="undo").click()
+    page.get_by_text("undone: flag, 1 turn").wait_for()
+    assert read_decisions(project / "work/curation.jsonl") == {}
+    turn.select_option(index=3)
     page.get_by_role("button", name="⚑ flag").click()
     page.get_by_text("written to curation.jsonl").wait_for()
     page.get_by_role("button", name="next ▶").click()

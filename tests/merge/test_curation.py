@@ -33,6 +33,19 @@ def test_flags_are_read_back_and_the_last_decision_counts(tmp_path):
     assert len(path.read_text().splitlines()) == 4
 
 
+def test_undo_takes_back_the_last_decision_on_a_turn_and_the_one_before_counts(tmp_path):
+    path = tmp_path / "curation.jsonl"
+    told = []
+    for word in ("undo", "flag", "keep", "undo", "undo", "undo", "flag"):
+        append_decisions(path, [decision(0, word)])
+        told.append(bool(read_decisions(path)))
+    assert told == [False, True, False, True, False, False, True]
+    with path.open("a") as file:
+        file.write(path.read_text().splitlines()[0].replace("undo", "falg") + "\n")
+    with pytest.raises(DataError, match="line 8: Invalid enum value 'falg'"):
+        read_decisions(path)
+
+
 def test_no_file_is_no_decision(tmp_path):
     assert read_decisions(tmp_path / "none.jsonl") == {}
 
