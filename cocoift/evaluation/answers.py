@@ -127,7 +127,7 @@ def _places(messages: Sequence[int], wanted: int) -> list[int]:
 
 
 def _rounds(record: LlavaRecord, path: Path) -> tuple[QA, ...]:
-    pairs = rounds(record.conversations, asker="human")
+    pairs = rounds(record.conversations)
     if pairs is None:
         raise DataError(f"{path}, record {record.id}: human and gpt do not alternate")
     return pairs

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cocoift.core.text import has_format_prompt
 from cocoift.evaluation.lengths import SHORT_WORDS, answer_words
 from cocoift.sources import Entry, Reading, saved_counts
-from cocoift.sources.dialogs import LlavaRecord, rounds
+from cocoift.sources.dialogs import ASKERS, LlavaRecord, left_out, llava_records, rounds
 
 # What the reasons in drop tables mean, in words.
 REASONS = {
@@ -26,6 +26,7 @@ REASONS = {
     "other_split": "other split",
     "region_without_box": "region without box",
     "odd_conversation": "rounds do not alternate",
+    "several_images": "about several images",
     "not_in_train2017": "not in train2017",
     "evaluation_image": "evaluation image",
     "licence": "licence not asked for",
@@ -143,12 +144,12 @@ def mix_group(record: LlavaRecord) -> str:
     The file does not say, so image folder and prompt tell: VQAv2 and OK-VQA share both and stay
     together.  Names follow the table of the LLaVA-1.5 paper (arXiv 2310.03744).
     """
-    if not record.image:
+    if not record.images:
         return "ShareGPT"
-    folder = record.image.split("/", 1)[0]
+    folder = record.images[0].split("/", 1)[0]
     if folder in _FOLDERS:
         return _FOLDERS[folder]
-    asked = " ".join(m.value for m in record.conversations if m.speaker == "human")
+    asked = " ".join(m.value for m in record.conversations if m.speaker in ASKERS)
     if "option's letter" in asked:
         return "A-OKVQA"
     if "bounding box" in asked or "this region" in asked:
@@ -170,22 +171,27 @@ def prompt_placement(instructions: Iterable[str]) -> str:
     return "first turn only" if stated[0] and sum(stated) == 1 else "some turns"
 
 
-def mixture_turns(conversations: Iterable[LlavaRecord]) -> pd.DataFrame:
-    """Return one row per round of a LLaVA-format mixture; the records may be a stream.
+def mixture_turns(path: Path) -> tuple[pd.DataFrame, str]:
+    """Return one row per round of a LLaVA-format mixture, and which conversations are left out.
 
-    Columns: `group`, `record` (number in the file), `round`, `rounds` (of its conversation),
-    `placement` of format prompts, and `words` of the answer.
+    Columns: `group`, `record` (number of the conversation), `round`, `rounds` (of its
+    conversation), `placement` of format prompts, and `words` of the answer.  Raises `DataError`
+    for a file that is damaged or of whose conversations none can be read.
     """
     groups, placements, words = [], [], []
-    for record in conversations:
-        pairs = rounds(record.conversations, asker="human") or ()
+    odd, first = 0, None
+    for record in llava_records(path):
+        pairs = rounds(record.conversations)
+        if pairs is None:
+            odd, first = odd + 1, first or record
+            continue
         groups.append(mix_group(record))
         placements.append(prompt_placement(qa.question or "" for qa in pairs))
         words.append([len((qa.answer or "").split()) for qa in pairs])
     sizes = np.array([len(answers) for answers in words], np.int32)
     numbers = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     starts = np.cumsum(sizes) - sizes
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "group": pd.Categorical(groups)[numbers],
             "record": numbers,
@@ -195,6 +201,7 @@ def mixture_turns(conversations: Iterable[LlavaRecord]) -> pd.DataFrame:
             "words": np.fromiter(chain.from_iterable(words), np.int32, len(numbers)),
         }
     )
+    return table, left_out(path, first, odd=odd, total=len(sizes) + odd)
 
 
 def placement_table(turns: pd.DataFrame) -> pd.DataFrame:
@@ -203,15 +210,29 @@ def placement_table(turns: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(several.group, several.placement, normalize="index")
 
 
-def first_turn_shares(turns: pd.DataFrame) -> tuple[float, float]:
-    """Return the share of multi-round conversations with a prompt in the first turn only.
+def placement_sentence(turns: pd.DataFrame, name: str) -> str:
+    """Say in how many multi-round conversations of a file only the first turn states a format.
 
-    And the share of those in which every answer has three words or fewer.
+    And in how many of those every answer has three words or fewer.
     """
     several = turns[turns.rounds > 1].groupby("record")
     records = several.agg(placement=("placement", "first"), longest=("words", "max"))
+    if records.empty:
+        return (
+            f"Every conversation of {name} has one round: it cannot teach what follows a short "
+            "answer."
+        )
     first_only = records[records.placement == "first turn only"]
-    return len(first_only) / len(records), float((first_only.longest <= SHORT_WORDS).mean())
+    found = (
+        f"In {name}, {len(first_only) / len(records):.0%} of the multi-round conversations state "
+        "the format in the **first turn only**"
+    )
+    if first_only.empty:
+        return f"{found}: that origin of the bias is not in it."
+    return (
+        f"{found}, and in {(first_only.longest <= SHORT_WORDS).mean():.0%} of those every answer "
+        "is short: such a conversation cannot teach that a later question may call for more."
+    )
 
 
 def mixture_table(turns: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Conversational sets: LLaVA's JSON format and its relatives, SVIT, LRV-Instruct, VisDial."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from cocoift.sources.base import (
     damaged,
     decode,
     decode_array,
+    decode_lines,
     decode_records,
     with_question_mark,
 )
@@ -27,12 +28,21 @@ _IMAGE = IMAGE_MARKER.replace(">", " ?>")
 _MARKER = re.compile(rf"^\s*{_IMAGE}\s*|\s*{_IMAGE}\s*$")
 
 
+# Who asks and who answers: LLaVA's names, and those that ms-swift takes for them.
+ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant", "bot")
+
+
 class LlavaRecord(msgspec.Struct):
-    """One entry of a LLaVA-format file; text-only records have no image."""
+    """One entry of a LLaVA-format file; text-only records have no image, some a list of them."""
 
     conversations: list[Message]
     id: str | int = ""
-    image: str | None = None
+    image: str | list[str] | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The names of the pictures."""
+        return [self.image] if isinstance(self.image, str) else self.image or []
 
 
 class _SvitConversation(msgspec.Struct):
@@ -79,10 +89,16 @@ class _VisDial(msgspec.Struct):
     data: _VisDialData
 
 
-def rounds(messages: list[Message], *, asker: str) -> tuple[QA, ...] | None:
-    """Return the rounds of a conversation, or `None` unless `asker` and `gpt` alternate."""
+def rounds(messages: Sequence[Message]) -> tuple[QA, ...] | None:
+    """Return the rounds of a conversation, or `None` unless question and answer alternate.
+
+    A first message that no asker wrote is skipped, as LLaVA's trainer does (`preprocess_v1`).
+    """
+    if messages and messages[0].speaker not in ASKERS:
+        messages = messages[1:]
     speakers = [message.speaker for message in messages]
-    if len(messages) % 2 or speakers != [asker, "gpt"] * (len(messages) // 2):
+    alternate = {*speakers[::2]} <= {*ASKERS} and {*speakers[1::2]} <= {*ANSWERERS}
+    if not messages or len(messages) % 2 or not alternate:
         return None
     texts = [message.value for message in messages]
     pairs = zip(texts[::2], texts[1::2], strict=True)
@@ -92,12 +108,31 @@ def rounds(messages: list[Message], *, asker: str) -> tuple[QA, ...] | None:
     )
 
 
+def left_out(path: Path, first: LlavaRecord | None, *, odd: int, total: int) -> str:
+    """Say how many conversations of a file have no `rounds`, and what is wrong with the `first`.
+
+    Empty where all have some.  Raises `DataError` with the same words where none has.
+    """
+    if first is None:
+        return ""
+    speakers = [repr(message.speaker) for message in first.conversations[:4]]
+    more = ", ..." if len(first.conversations) > 4 else ""
+    said = (
+        f"{path.name}: {odd:,} of {total:,} conversations cannot be read, such as record "
+        f"{str(first.id)!r} with messages from {', '.join(speakers) or 'nobody'}{more}; "
+        f"{' or '.join(ASKERS)} must alternate with {' or '.join(ANSWERERS)}"
+    )
+    if odd == total:
+        raise DataError(f"{said}; correct `from` in {path}")
+    return said
+
+
 def llava_records(path: Path) -> Iterator[LlavaRecord]:
-    """Yield the records of any LLaVA-format file, e.g. `llava_v1_5_mix665k.json`.
+    """Yield the records of any LLaVA-format file, e.g. `llava_v1_5_mix665k.json`, or JSON Lines.
 
     Format: github.com/haotian-liu/LLaVA/blob/main/docs/Finetune_Custom_Data.md.
     """
-    return decode_array(path, LlavaRecord)
+    return (decode_lines if path.suffix == ".jsonl" else decode_array)(path, LlavaRecord)
 
 
 def llava(*, conversations: Path) -> Iterator[Dialog | Drop]:
@@ -108,17 +143,19 @@ def llava(*, conversations: Path) -> Iterator[Dialog | Drop]:
     other collections (`sam/`, `llava/`) are dropped.
     """
     for row in llava_records(conversations):
-        yield _on_coco(row.conversations, row.image or "")
+        yield _on_coco(row.conversations, row.images)
 
 
-def _on_coco(messages: list[Message], image_name: str) -> Dialog | Drop:
+def _on_coco(messages: list[Message], images: Sequence[str]) -> Dialog | Drop:
     """Return a conversation about a COCO image as a dialog, or why it is none."""
-    turns = rounds(messages, asker="human")
+    turns = rounds(messages)
     count = max(1, len(messages) // 2)
     if not turns:
         return Drop("odd_conversation", count)
+    if len(images) > 1:
+        return Drop("several_images", count)
     try:
-        image = coco_id(image_name)
+        image = coco_id("".join(images))
     except DataError:
         return Drop("no_coco_id", count)
     return Dialog(image, f"{image}-{content_id(*turns)}", turns)
@@ -134,7 +171,7 @@ def svit(*, conversations: Path, images: Path) -> Iterator[Dialog | Drop]:
     coco = coco_ids(images)
     for row in decode_array(conversations, _Svit):
         for conversation in row.conversations:
-            turns = rounds(conversation.content, asker="user")
+            turns = rounds(conversation.content)
             count = max(1, len(conversation.content) // 2)
             if not turns:
                 yield Drop("odd_conversation", count)
@@ -175,7 +212,7 @@ def unimm_chat(*, conversations: Path) -> Iterator[Dialog | Drop]:
         except msgspec.MsgspecError as error:
             message = f"{error} - in the string at `$[{number}].conversation`"
             raise damaged(conversations, message) from error
-        yield _on_coco(said, row.image_path)
+        yield _on_coco(said, [row.image_path])
 
 
 def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:

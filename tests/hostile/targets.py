@@ -128,12 +128,17 @@ def read_altered(raw, scratch, name, part, role, content):
 
 
 def mixture(scratch, content):
-    from cocoift.report.analysis import mixture_table, mixture_turns, placement_table
-    from cocoift.sources.dialogs import llava_records
+    from cocoift.report.analysis import (
+        mixture_table,
+        mixture_turns,
+        placement_sentence,
+        placement_table,
+    )
 
-    turns = mixture_turns(llava_records(written(scratch, "mixture.json", content)))
+    turns, _ = mixture_turns(written(scratch, "mixture.json", content))
     mixture_table(turns)
     placement_table(turns)
+    placement_sentence(turns, "x")
 
 
 def records(scratch, content):

@@ -1,8 +1,10 @@
+import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cocoift.core.files import DataError
 from cocoift.core.schema import TURN_SCHEMA, Message, Record
 from cocoift.evaluation.lengths import count_words, length_table, record_rounds
 from cocoift.merge.export import write_mixture
@@ -15,7 +17,7 @@ from cocoift.report.merge import (
     prompted_table,
 )
 from cocoift.sources import load_readings, read_all
-from cocoift.sources.dialogs import LlavaRecord, llava_records
+from cocoift.sources.dialogs import LlavaRecord
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -61,13 +63,20 @@ def test_the_parts_of_llava_mix_are_told_apart(record, group):
     assert analysis.mix_group(record) == group
 
 
-def test_a_mixtures_tables_match_a_hand_count():
-    turns = analysis.mixture_turns(
-        [
-            conversation((f"<image>\nWhat?\n{SHORT}", "red"), ("Where?", "on top"), ("Who?", "he")),
-            conversation((f"<image>\nWhy?\n{SHORT}", "so"), ("When?", "in the very early morning")),
-            conversation((f"<image>\nAlone?\n{SHORT}", "yes")),
-        ]
+def rounds_of(folder, *conversations):
+    """The rounds of a file with these conversations, all of which can be read."""
+    (folder / "mix.json").write_bytes(msgspec.json.encode(conversations))
+    turns, odd = analysis.mixture_turns(folder / "mix.json")
+    assert odd == ""
+    return turns
+
+
+def test_a_mixtures_tables_match_a_hand_count(tmp_path):
+    turns = rounds_of(
+        tmp_path,
+        conversation((f"<image>\nWhat?\n{SHORT}", "red"), ("Where?", "on top"), ("Who?", "he")),
+        conversation((f"<image>\nWhy?\n{SHORT}", "so"), ("When?", "in the very early morning")),
+        conversation((f"<image>\nAlone?\n{SHORT}", "yes")),
     )
     (row,) = analysis.mixture_table(turns).to_dict("records")
     assert row["records"] == 3
@@ -81,11 +90,75 @@ def test_a_mixtures_tables_match_a_hand_count():
 
 
 def test_the_mini_baseline_has_its_prompt_in_the_first_turn_only(mini):
-    turns = analysis.mixture_turns(llava_records(mini[0] / "llava_mix/llava_v1_5_mix665k.json"))
+    turns, _ = analysis.mixture_turns(mini[0] / "llava_mix/llava_v1_5_mix665k.json")
     placement = analysis.placement_table(turns)
     assert placement.loc["GQA", "first turn only"] == 1
     assert placement.loc["A-OKVQA", "every turn"] == 1
     assert placement.loc["LLaVA-Instruct", "no prompt"] == 1
+
+
+def test_a_file_of_single_rounds_cannot_teach_what_follows_a_short_answer(tmp_path):
+    turns = rounds_of(tmp_path, *[conversation(("<image>\nWhy?", "So it is."))] * 3)
+    assert analysis.placement_table(turns).empty
+    (row,) = analysis.mixture_table(turns).to_dict("records")
+    assert row["records"] == 3 and row["rounds_per_record"] == 1
+    assert "Every conversation of x has one round" in analysis.placement_sentence(turns, "x")
+
+
+def test_a_file_without_prompts_has_none_in_its_first_turns(tmp_path):
+    turns = rounds_of(tmp_path, conversation(("<image>\nWhy?", "So."), ("Sure?", "Yes.")))
+    assert "In x, 0% of the multi-round" in analysis.placement_sentence(turns, "x")
+    assert analysis.placement_table(turns).loc["LLaVA-Instruct"].to_dict() == {"no prompt": 1}
+
+
+def test_the_sentence_on_a_mixture_is_counted_by_hand(tmp_path):
+    turns = rounds_of(
+        tmp_path,
+        conversation((f"<image>\nWhat?\n{SHORT}", "red"), ("Where?", "on top")),
+        conversation((f"<image>\nWhy?\n{SHORT}", "so"), ("When?", "in the very early morning")),
+        conversation(("<image>\nWhy?", "so"), ("When?", "now")),
+        conversation((f"<image>\nWhy?\n{SHORT}", "so"), (f"When?\n{SHORT}", "now")),
+    )
+    said = analysis.placement_sentence(turns, "x")
+    assert "In x, 50% of the multi-round conversations" in said and "in 50% of those" in said
+
+
+def test_speakers_of_other_trainers_and_lists_of_pictures_are_read(tmp_path):
+    chat = [("system", "Be kind."), ("user", "<image>\nWho?"), ("bot", "He."), ("human", "Why?"),
+            ("assistant", "So.")]  # fmt: skip
+    messages = [Message(*one) for one in chat]
+    images = (["coco/a.jpg"], ["gqa/a.jpg", "gqa/b.jpg"], [], None)
+    turns = rounds_of(
+        tmp_path, *[LlavaRecord(conversations=messages, image=image) for image in images]
+    )
+    assert list(turns.words) == [1, 1] * 4 and list(turns["round"]) == [0, 1] * 4
+    assert list(turns.group[::2]) == ["LLaVA-Instruct", "GQA", "ShareGPT", "ShareGPT"]
+
+
+def test_conversations_that_cannot_be_read_are_counted_and_the_first_is_shown(tmp_path):
+    good = conversation(("<image>\nWhy?", "So."))
+    odd = [LlavaRecord(conversations=[Message(name, "x") for name in names], id=f"r{n}")
+           for n, names in enumerate((("human", "human"), ("model",), ()))]  # fmt: skip
+    path = tmp_path / "my.json"
+    path.write_bytes(msgspec.json.encode([good, *odd, good]))
+    turns, said = analysis.mixture_turns(path)
+    assert len(turns) == 2 and set(turns.record) == {0, 1}
+    assert said.startswith("my.json: 3 of 5 conversations cannot be read, such as record 'r0' with")
+    assert "'human', 'human'; human or user must alternate with gpt or assistant or bot" in said
+    path.write_bytes(msgspec.json.encode(odd[1:]))
+    with pytest.raises(DataError, match=r"2 of 2 .*'r1' with .*'model'; .*; correct `from` in"):
+        analysis.mixture_turns(path)
+    path.write_text("[]")
+    assert analysis.mixture_turns(path)[0].empty
+
+
+def test_a_mixture_may_be_json_lines(tmp_path):
+    path = tmp_path / "my.jsonl"
+    path.write_bytes(b"\n".join([msgspec.json.encode(conversation(("Q?", "a b")))] * 2))
+    assert list(analysis.mixture_turns(path)[0].words) == [2, 2]
+    path.write_text('{"conversations": []}\n{"id": 3}\n')
+    with pytest.raises(DataError, match=r"my\.jsonl, line 2: .*`conversations`"):
+        analysis.mixture_turns(path)
 
 
 def test_source_tables_count_images_dialogs_and_turns(mini, catalogue, tmp_path):
