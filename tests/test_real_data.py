@@ -186,6 +186,48 @@ def test_the_sample_merges_through_the_notebook(run):
     assert sum(len(r["sources"]) for r in records) == drops[drops.reason == "kept"].turns.sum()
 
 
+def mixture_files(real):
+    """Real conversations as LLaVA's files have them: (records, what notebook 01 says of them)."""
+    lines = (real / "llava/coco2014_val_gpt4_qa_30x3.jsonl").read_text().splitlines()
+    single = [
+        {"id": row["id"], "image": row["image"],
+         "conversations": [{"from": "human", "value": f"{row['instruction']}\n<image>"},
+                           {"from": "gpt", "value": row["output"]}]}
+        for row in map(json.loads, lines)
+    ]  # fmt: skip
+    several = load(real, "transcribed_examples/llava_instruct_conversation.json")
+    names = {"human": "user", "gpt": "bot"}
+    other = [
+        {"id": row["id"], "image": [row["image"]],
+         "conversations": [{"from": names[one["from"]], "value": one["value"]}
+                           for one in row["conversations"]]}
+        for row in several
+    ]  # fmt: skip
+    none = "0% of the multi-round conversations state the format"
+    return {
+        "detail_23k.json": (single, "Every conversation of <code>detail_23k.json</code> has one"),
+        "conversation_58k.json": (several, none),
+        "other_trainer.json": ([*other, {"conversations": []}], "1 of 2 conversations cannot be"),
+    }
+
+
+@pytest.mark.parametrize("name", ["detail_23k.json", "conversation_58k.json", "other_trainer.json"])
+def test_any_file_in_llavas_format_is_analysed_as_the_mixture(run, real, root, tmp_path, name):
+    work, _ = run
+    records, said = mixture_files(real)[name]
+    (tmp_path / name).write_text(json.dumps(records))
+    changes = {"raw_dir": str(tmp_path), "work_dir": str(work), "mix_file": name}
+    changes |= {"report_dir": str(tmp_path / "reports")}
+    options = {"preset": str(HERE / "preset.yaml"), "changes": changes}
+    with study.environment(PYTHONPATH=PYTHON_PATH):
+        study.run_notebook(study.notebooks(root)[1], **options, reports=tmp_path / "reports")
+    assert said in (tmp_path / "reports/01_dataset_analysis.html").read_text()
+    (row,) = pd.read_csv(tmp_path / "reports/tables/llava_mix.csv").to_dict("records")
+    assert row["records"] == sum(bool(record["conversations"]) for record in records)
+    rounds = sum(len(record["conversations"]) // 2 for record in records)
+    assert row["records"] * row["rounds_per_record"] == rounds
+
+
 def test_an_image_of_several_sources_becomes_one_record(run, readings):
     work, _ = run
     records = json.loads((work / "merged/merged.json").read_text())

@@ -228,7 +228,7 @@ def placement_sentence(turns: pd.DataFrame, name: str) -> str:
         "the format in the **first turn only**"
     )
     if first_only.empty:
-        return f"{found}: that origin of the bias is not in it."
+        return f"{found}: it does not teach the bias in that way."
     return (
         f"{found}, and in {(first_only.longest <= SHORT_WORDS).mean():.0%} of those every answer "
         "is short: such a conversation cannot teach that a later question may call for more."
