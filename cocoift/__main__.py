@@ -117,6 +117,7 @@ def _study(chosen: argparse.Namespace) -> None:
 
 
 def _probe_server(chosen: argparse.Namespace) -> None:
+    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is loaded: one line tells of all questions
     from cocoift.core.progress import Progress
     from cocoift.evaluation.endpoint import Endpoint
     from cocoift.evaluation.server_check import check_server
@@ -134,7 +135,6 @@ def _probe_server(chosen: argparse.Namespace) -> None:
     # Before the study is loaded, which takes seconds.
     with Progress("first questions answered", 1):
         check_server(endpoint)
-    os.environ["TQDM_DISABLE"] = "1"  # one line tells of all questions
     from cocoift.study import NotebookFailed, served, served_report
 
     try:

@@ -216,9 +216,9 @@ def measured(play, tmp_path, **more):
 def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, said, tmp_path):
     study, _ = measured(play, tmp_path)
     (benchmark, *_) = study.benchmarks()
-    told = served_report.verdict(study, benchmark)
-    assert told.startswith(said)
-    assert "100% of its answers stay the same with another picture" in told
+    terse, blind = served_report.verdict(study, benchmark)
+    assert terse.startswith(said)
+    assert "100% of its answers stay the same with another picture" in blind
     table = served_report.result_table(study, "mm_vet")
     assert table.loc["single_round", "obedience"].startswith("100")
 

@@ -24,7 +24,8 @@ class Progress:
         self.stream = stream or sys.stderr
         self.rewrites = self.stream.isatty()
         self.every = every or (_REWRITTEN if self.rewrites else _KEPT)
-        self._begun, self._lock, self._over = monotonic(), threading.Lock(), threading.Event()
+        self._begun, self._over = monotonic(), threading.Event()
+        self._lock, self._speaking = threading.Lock(), threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def advance(self) -> None:
@@ -48,15 +49,17 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         """Stop; on a terminal the line goes."""
-        self._over.set()
-        self._thread.join()
-        if self.rewrites:
-            print("\r\x1b[K", end="", file=self.stream, flush=True)
+        with self._speaking:  # not `join`: a second Ctrl-C could come in there
+            self._over.set()
+            if self.rewrites:
+                print("\r\x1b[K", end="", file=self.stream, flush=True)
 
     def _run(self) -> None:
+        before, after = ("\r\x1b[K", "") if self.rewrites else ("", "\n")
         while not self._over.wait(self.every):
-            before, after = ("\r\x1b[K", "") if self.rewrites else ("", "\n")
-            print(f"{before}{self.line()}", end=after, file=self.stream, flush=True)
+            with self._speaking:
+                if not self._over.is_set():
+                    print(f"{before}{self.line()}", end=after, file=self.stream, flush=True)
 
 
 def in_words(what: str, done: int, total: int, *, seconds: float) -> str:

@@ -19,12 +19,12 @@ from msgspec import structs
 from cocoift.core.files import DataError, digest, inside
 from cocoift.core.images import open_image
 from cocoift.core.progress import Progress
+from cocoift.core.spread import spread
 from cocoift.core.text import tidy
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.candidates import Candidate, endpoint_candidates
 from cocoift.evaluation.endpoint import Endpoint
 from cocoift.evaluation.evaluate import Run, evaluate, rollout_place
-from cocoift.evaluation.gates import spread
 from cocoift.evaluation.obedience import obedience_protocols
 from cocoift.evaluation.protocols import AFTER, ALONE, Answerer, Failure, Prompt, Protocol
 from cocoift.evaluation.rollout import Rollout, Round, as_prompt, kept_answers

@@ -48,10 +48,11 @@ _BLIND = 0.5
 
 def results(study: Study) -> str:
     """Return the table and the verdict of every benchmark that the model was asked."""
-    return "\n\n".join(
-        f"{title(one)}\n{result_table(study, one.name).to_string()}\n\n{verdict(study, one)}"
-        for one in _asked(study)
-    )
+    found = []
+    for one in _asked(study):
+        found.append(f"{title(one)}\n{result_table(study, one.name).to_string()}")
+        found += verdict(study, one)
+    return "\n\n".join(found)
 
 
 def _asked(study: Study) -> list[Benchmark]:
@@ -76,8 +77,8 @@ def result_table(study: Study, benchmark: str) -> pd.DataFrame:
     return table[["total", COLLAPSE, OBEDIENCE]].fillna("")
 
 
-def verdict(study: Study, benchmark: Benchmark) -> str:
-    """Say whether the short round is shown to make the model terse, and whether it sees."""
+def verdict(study: Study, benchmark: Benchmark) -> list[str]:
+    """Say whether the short round is shown to make the model terse, and if it seems not to see."""
     effects = pd.read_csv(study.tables / "effects.csv", dtype={"seed": str})
     (model,) = study.models
     own = effects[effects.benchmark == benchmark.name]
@@ -86,7 +87,7 @@ def verdict(study: Study, benchmark: Benchmark) -> str:
     terse = f"One short round {found[sign(rows)]}: collapsed answers {describe(rows)}."
     verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
     seen = sight_sentence(verdicts[verdicts.benchmark == benchmark.name], benchmark, model)
-    return f"{terse} {seen}".strip()
+    return [terse, seen] if seen else [terse]
 
 
 def sight_sentence(verdicts: pd.DataFrame, benchmark: Benchmark, model: str) -> str:
