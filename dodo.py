@@ -79,15 +79,15 @@ def source_files(opened):
 
 
 def open_preset():
-    """Return the study and its raw files; end with one line if preset or catalogue are wrong."""
+    """Return study, notebooks and raw files; end with one line if preset or catalogue are wrong."""
     try:
         opened = study.Study(ROOT, study.read_preset(PRESET))
-        return opened, raw_files(opened)
+        return opened, study.notebooks(ROOT, opened.preset.notebooks), raw_files(opened)
     except DataError as error:
         sys.exit(f"error: {error}")
 
 
-STUDY, RAW = open_preset()
+STUDY, NOTEBOOKS, RAW = open_preset()
 REPORTS = STUDY.tables.parent
 REPORTS.mkdir(parents=True, exist_ok=True)
 DOIT_CONFIG = {
@@ -146,7 +146,7 @@ def task_notebook():
     package = [*(ROOT / "cocoift").rglob("*.py"), *(ROOT / "minicoco").glob("*.py"), *small_files()]
     package += (ROOT / "cocoift").rglob("*.html")
     before, upstream, executed = None, [], []
-    for notebook in study.notebooks(ROOT, STUDY.preset.notebooks):
+    for notebook in NOTEBOOKS:
         name = notebook.stem
         products = [STUDY.work / PRODUCTS[name]] if name in PRODUCTS else []
         if name.startswith("09"):  # it reads the tables of all others

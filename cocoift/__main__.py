@@ -43,8 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "fetch sources, or list what is there"
     own = command(_download, text, "cocoift download vqav2 coco_captions")
     own.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
-    own.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of the raw files")
-    own.add_argument("--catalogue", type=Path, default=Path("data/sources.yaml"))
+    text = "folder of the raw files; the project's data/raw"
+    own.add_argument("--raw", type=Path, help=text)
+    own.add_argument("--catalogue", type=Path, help="the project's data/sources.yaml")
     text = "train one adapter, on one device or under `accelerate launch`"
     example = "accelerate launch --num_processes 8 -m cocoift train llava-1.5-7b"
     _names_an_adapter(command(_train, text, example))
@@ -57,7 +58,7 @@ def _add_writers(command: Callable[[Run, str, str], argparse.ArgumentParser]) ->
     text = "merge an adapter into its base: a checkpoint for vLLM and transformers"
     example = "cocoift export llava-1.5-7b data/served/merged --mixture merged"
     own = _names_an_adapter(command(_export, text, example))
-    own.add_argument("out", type=Path, help="folder for the checkpoint")
+    _names_a_checkpoint(own)
     text = "write mixtures as a dataset folder for the hub: Parquet, configs and a card"
     own = command(_dataset, text, "cocoift dataset mini data/hub --pictures")
     own.add_argument("preset", help=PRESET)
@@ -74,7 +75,7 @@ def _add_writers(command: Callable[[Run, str, str], argparse.ArgumentParser]) ->
     text = "build a base LLaVA from a language model, a vision tower and a stage-1 projector"
     example = "cocoift assemble data/base-7b vicuna-7b clip-vit-large mm_projector.safetensors"
     own = command(_assemble, text, example)
-    own.add_argument("out", type=Path, help="folder for the checkpoint")
+    _names_a_checkpoint(own)
     own.add_argument("language", help="folder, or name on the hub, of the language model")
     own.add_argument("vision", help="folder, or name on the hub, of the vision tower")
     text = "mm_projector as safetensors; without it, one drawn at random"
@@ -96,6 +97,11 @@ def _names_a_server(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
     own.add_argument("--timeout", type=float, default=120.0, help="seconds for one reply; 120")
     own.add_argument("--fresh", action="store_true", help="ask again what was answered before")
     return own
+
+
+def _names_a_checkpoint(own: argparse.ArgumentParser) -> None:
+    own.add_argument("out", type=Path, help="folder for the checkpoint: new, or an earlier one")
+    own.add_argument("--force", action="store_true", help="replace a folder that holds other files")
 
 
 def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -151,9 +157,13 @@ def _test(chosen: argparse.Namespace) -> None:
 
 
 def _download(chosen: argparse.Namespace) -> None:
-    from cocoift.sources.download import fetch
+    from cocoift.sources.download import fetch, listing
+    from cocoift.study import project_root
 
-    print(fetch(chosen.sources, raw=chosen.raw, catalogue=chosen.catalogue).to_string(index=False))
+    raw = chosen.raw or project_root() / "data/raw"
+    catalogue = chosen.catalogue or project_root() / "data/sources.yaml"
+    found = fetch(chosen.sources, raw=raw, catalogue=catalogue)
+    print(f"in {raw}:\n{listing(found)}")
 
 
 def _train(chosen: argparse.Namespace) -> None:
@@ -165,8 +175,10 @@ def _train(chosen: argparse.Namespace) -> None:
 
 def _export(chosen: argparse.Namespace) -> None:
     from cocoift.study import open_study
-    from cocoift.tuning.checkpoints import export
+    from cocoift.tuning.checkpoints import export, refuse_foreign
 
+    if not chosen.force:
+        refuse_foreign(chosen.out)
     study = open_study(chosen.preset)
     adapter = study.adapter(chosen.mixture, chosen.seed)
     print(export(adapter, chosen.out, checkpoint=study.base(chosen.seed), chat=study.chat))
@@ -195,7 +207,10 @@ def _tasks(chosen: argparse.Namespace) -> None:
 
 def _assemble(chosen: argparse.Namespace) -> None:
     from cocoift.tuning.assembly import Parts, assemble
+    from cocoift.tuning.checkpoints import refuse_foreign
 
+    if not chosen.force:
+        refuse_foreign(chosen.out)
     default = VICUNA_SYSTEM if chosen.chat_format == "vicuna_v1" else ""
     system = default if chosen.system_prompt is None else chosen.system_prompt
     parts = Parts(language=chosen.language, vision=chosen.vision, projector=chosen.projector)

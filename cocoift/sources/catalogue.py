@@ -1,8 +1,9 @@
 """The catalogue of sources, `data/sources.yaml`, and which of its files are on disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import pandas as pd
@@ -23,6 +24,27 @@ class Download(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int | None = None
     unpack: bool = False
     save_as: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The path below the raw folder that the download itself gets."""
+        plain = self.files[0] if self.files and not self.unpack else ""
+        return self.save_as or plain or unquote(PurePosixPath(urlsplit(self.url).path).name)
+
+    def missing(self, raw: Path) -> list[str]:
+        """Return what of the download is not below `raw` yet.
+
+        Of an archive that names no files it is the folder of its own name, e.g. `images/train2017`.
+        """
+        if self.files:
+            return [name for name in self.files if not inside(raw, name).is_file()]
+        path = inside(raw, self.file_name)
+        if not self.unpack:
+            return [] if path.is_file() else [self.file_name]
+        folder = path.with_suffix("")
+        filled = folder.is_dir() and any(folder.iterdir()) and not path.exists()
+        done = filled or path.with_name(f"{path.name}.unpacked").is_file()
+        return [] if done else [str(PurePosixPath(self.file_name).with_suffix(""))]
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,13 +137,13 @@ def part_file(name: str, raw: Path) -> Path:
 def availability(catalogue: Mapping[str, Entry], raw: Path) -> pd.DataFrame:
     """Return one row per source: `state`, megabytes on disk, missing files, how to get them.
 
-    `state` is `present` with all files, `partly` with one complete part, else `absent`.
+    `state` is `present` with all files, `partly` with one complete part, else `absent`.  Where no
+    file is named, as of pictures, the downloads count as parts, without their size.
     """
     rows = []
     for name, entry in catalogue.items():
-        if not entry.parts:
-            continue
         parts = list(parts_on_disk(entry, raw))
+        parts = parts or [({}, one.missing(raw)) for one in entry.downloads]
         files = {file for part, _ in parts for file in part.values() if file.is_file()}
         missing = sorted({file for _, names in parts for file in names})
         whole = sum(not names for _, names in parts)
@@ -140,10 +162,12 @@ def availability(catalogue: Mapping[str, Entry], raw: Path) -> pd.DataFrame:
 
 def _how_to_get(name: str, entry: Entry, missing: Sequence[str]) -> str:
     """Return what brings the missing files: a command, what to do by hand, or neither."""
-    given = {file for item in entry.downloads for file in item.files}
+    unnamed = () if entry.parts else missing
+    brings = [(item, {*(item.files or unnamed)}) for item in entry.downloads]
+    given = set().union(*(files for _, files in brings))
     steps = []
     if given & set(missing):
-        size = sum(item.bytes or 0 for item in entry.downloads if set(item.files) & set(missing))
+        size = sum(item.bytes or 0 for item, files in brings if files & set(missing))
         room = f" ({size / 1e6:,.0f} MB)" if size else ""
         steps.append(f"cocoift download {name}{room}")
     others = sorted(set(missing) - given)

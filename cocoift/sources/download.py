@@ -4,11 +4,11 @@ import os
 import shutil
 import stat
 import tarfile
+import textwrap
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import requests
@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, inside, replacing, write_text
 from cocoift.sources import Entry, availability, read_catalogue
-from cocoift.sources.catalogue import Download
 
 _BLOCK = 1 << 16
 _TIMEOUT_SECONDS = 30
@@ -156,7 +155,7 @@ def fetch_source(entry: Entry, raw: Path) -> None:
     An archive is deleted once its files are in place.
     """
     for item in entry.downloads:
-        path = inside(raw, _file_name(item))
+        path = inside(raw, item.file_name)
         if item.files and all(inside(raw, name).is_file() for name in item.files):
             continue
         done = path.with_name(f"{path.name}.unpacked")
@@ -169,11 +168,6 @@ def fetch_source(entry: Entry, raw: Path) -> None:
             if not item.files:  # without it, what was in it is unknown
                 done.touch()
             path.unlink()
-
-
-def _file_name(item: Download) -> str:
-    plain = item.files[0] if item.files and not item.unpack else ""
-    return item.save_as or plain or unquote(Path(urlsplit(item.url).path).name)
 
 
 def fetch(names: Sequence[str], *, raw: Path, catalogue: Path) -> pd.DataFrame:
@@ -189,3 +183,19 @@ def fetch(names: Sequence[str], *, raw: Path, catalogue: Path) -> pd.DataFrame:
         fetch_source(entries[name], raw)
     shown = {name: entries[name] for name in names} or entries
     return availability(shown, raw)[["source", "state", "missing", "how_to_get"]]
+
+
+def listing(found: pd.DataFrame, *, width: int = 100) -> str:
+    """Return what `fetch` returns as text of at most `width` columns, addresses aside."""
+    names = int(found.source.str.len().max()) + 2
+    wrap = textwrap.TextWrapper(width - names - 10, break_long_words=False).wrap
+    lines = []
+    for row in found.itertuples():
+        few = row.missing.split(", ", 2)
+        others = row.missing.count(", ") - 1
+        shown = ", ".join(few[:2]) + (f" and {others} more" if others > 0 else "")
+        notes = [row.how_to_get, f"missing: {shown}"] if row.missing else [""]
+        wrapped = [line for note in notes for line in wrap(note) or [""]]
+        heads = [f"{row.source:{names}}{row.state:10}", *[" " * (names + 10)] * len(wrapped)]
+        lines += [(head + line).rstrip() for head, line in zip(heads, wrapped, strict=False)]
+    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cocoift.core.files import DataError
 from cocoift.study.preset import Preset
 
 
@@ -55,6 +56,13 @@ class Folders:
 
     @property
     def tokenizer_file(self) -> Path | None:
-        """The tokenizer that counts tokens, if the preset names one."""
-        name = self.preset.tokenizer_file
-        return self.root / name if name else None
+        """The tokenizer that counts tokens, if the preset names one.
+
+        Raises `DataError` for one that notebook 00 makes and has not made yet.
+        """
+        if self.preset.tokenizer_file is None:
+            return None
+        path = self.root / self.preset.tokenizer_file
+        if path.is_relative_to(self.work) and not path.is_file():
+            raise DataError(f"{path} is not there; run notebook 00_setup first")
+        return path

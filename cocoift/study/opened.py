@@ -82,9 +82,22 @@ class Study(Folders):
 
     def scope(self) -> Scope:
         """Return which images may train; raises `DataError` for a listed file that is absent."""
+        names = [*self.preset.image_lists, *self.preset.evaluation_sets]
+        for name in names:
+            if not (self.raw / name).is_file():
+                raise DataError(f"{self.raw / name} is not there; {self._how_to_get(name)}")
         lists = [self.raw / name for name in self.preset.image_lists]
         sets = [self.raw / name for name in self.preset.evaluation_sets]
         return read_scope(lists, sets, licences=self.preset.licences)
+
+    def _how_to_get(self, name: str) -> str:
+        if self.preset.mini_coco:
+            return "run notebook 00_setup first, which draws it"
+        brings = [source for source, entry in self.sources.items()
+                  if any(name in one.files for one in entry.downloads)]  # fmt: skip
+        if brings:
+            return f"fetch it first: cocoift download {brings[0]}"
+        return "put it there, or correct image_lists or evaluation_sets in the preset"
 
     def benchmarks(self) -> list[Benchmark]:
         """Return the benchmarks that are on disk."""

@@ -36,8 +36,16 @@ class NotebookFailed(RuntimeError):
 
 
 def notebooks(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
-    """Return the numbered notebooks in order; with `numbers`, those of them."""
+    """Return the numbered notebooks in order; with `numbers`, those of them.
+
+    Raises `DataError` for a number that no notebook has.
+    """
     found = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    known = [path.stem[:2] for path in found]
+    if strange := sorted(set(numbers) - set(known)):
+        raise DataError(
+            f"the preset's `notebooks` name {', '.join(strange)}; there are {', '.join(known)}"
+        )
     return [path for path in found if not numbers or path.stem[:2] in numbers]
 
 

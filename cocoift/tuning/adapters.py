@@ -30,6 +30,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 NOTES = "training.json"
 
+_TRAIN = "run notebook 04_finetune_qlora or `cocoift train` first"
+
 
 def is_adapted(name: str) -> bool:
     """Tell whether the module of this path is quantised and gets an adapter."""
@@ -107,7 +109,7 @@ def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Pa
     """
     for folder in folders.values():
         if not (folder / WEIGHTS).is_file():
-            raise DataError(f"no adapter in {folder} ({WEIGHTS}); train it first")
+            raise DataError(f"no adapter in {folder} ({WEIGHTS}); {_TRAIN}")
     (name, folder), *others = folders.items()
     with _without_advice():
         loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)
@@ -139,7 +141,7 @@ def training_log(adapter: Path) -> dict[str, Any]:
     """Return what `train` noted beside an adapter; raises `DataError` when there is none."""
     notes = notes_of(adapter)
     if not notes:
-        raise DataError(f"no adapter in {adapter} ({NOTES}); train it first")
+        raise DataError(f"no adapter in {adapter} ({NOTES}); {_TRAIN}")
     return notes
 
 

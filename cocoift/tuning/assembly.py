@@ -70,8 +70,9 @@ def assemble(
     how to convert it.
     Raises `DataError` when a part is missing or does not fit the others or the chat format.
     """
-    check_files(parts.language)
-    check_files(parts.vision)
+    named = "name a folder of transformers' files, or OWNER/NAME on the model hub"
+    check_files(parts.language, remedy=f"for the language model {named}")
+    check_files(parts.vision, remedy=f"for the vision tower {named}")
     weights = read_projector(parts.projector) if parts.projector else None
     try:
         kind = _kind(parts.vision, "vision tower", tuple(_TOWERS))

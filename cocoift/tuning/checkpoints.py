@@ -12,10 +12,13 @@ from transformers import (
     LlavaProcessor,
 )
 
-from cocoift.core.files import replacing_folder
+from cocoift.core.files import DataError, replacing_folder, write_text
 from cocoift.tuning.adapters import load_adapters
 from cocoift.tuning.chat_formats import ChatFormat, chat_template
 from cocoift.tuning.model import load_model, load_processor
+
+# Names the files of a checkpoint, so that the next one may take their place.
+_LIST = "written_by_cocoift.txt"
 
 
 def export(
@@ -62,7 +65,27 @@ def save_checkpoint(
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         _rename_tensors(unfinished, _published_name)
+        names = sorted(path.name for path in unfinished.iterdir())
+        write_text(unfinished / _LIST, "".join(f"{name}\n" for name in names))
     return out
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise `DataError` unless `out` is new, empty, or holds what `save_checkpoint` wrote alone.
+
+    `save_pretrained` of transformers writes over whatever is there; here the folder is replaced
+    whole, so a file that somebody else put there would be lost.
+    """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file; name a folder")
+    listed = out / _LIST
+    written = {_LIST, *listed.read_text(encoding="utf-8").splitlines()} if listed.is_file() else ()
+    foreign = sorted(path.name for path in out.glob("*") if path.name not in written)
+    if foreign:
+        raise DataError(
+            f"{out} holds {foreign[0]}, which no earlier export wrote; name a new folder, or "
+            "replace this one whole with --force"
+        )
 
 
 def _published_name(name: str) -> str:

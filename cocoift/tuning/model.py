@@ -166,14 +166,16 @@ def _place(device: Device) -> str | int:
     return int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else device
 
 
-def check_files(checkpoint: str | Path) -> None:
+def check_files(
+    checkpoint: str | Path, *, remedy: str = "run notebook 00_setup first, or name another one"
+) -> None:
     """Raise `DataError` for a local folder that is no checkpoint; a hub name is left to the hub."""
     folder = Path(checkpoint)
     looks_local = folder.is_absolute() or folder.exists() or len(folder.parts) != 2
     if not looks_local:
         return
     if not (folder / "config.json").is_file():
-        raise DataError(f"checkpoint {checkpoint}: no config.json; run notebook 00_setup first")
+        raise DataError(f"checkpoint {checkpoint}: no config.json; {remedy}")
     if not list(folder.glob("*.safetensors")):
         raise DataError(
             f"checkpoint {checkpoint}: no *.safetensors; pickled weights are not loaded, "

@@ -11,12 +11,14 @@ from transformers import (
     AutoProcessor,
 )
 
+from cocoift.__main__ import main
+from cocoift.core.files import DataError
 from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message
 from cocoift.tuning.adapters import add_adapter, load_adapters, save_adapter
 from cocoift.tuning.chat import pieces
 from cocoift.tuning.chat_formats import ChatFormat
-from cocoift.tuning.checkpoints import as_trained, export
+from cocoift.tuning.checkpoints import as_trained, export, refuse_foreign, save_checkpoint
 from cocoift.tuning.model import load_model, load_processor
 
 
@@ -77,3 +79,21 @@ def test_an_exported_adapter_answers_without_peft_under_the_published_names(chec
         "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight",
     } <= names
     assert not [name for name in names if "lora" in name or "base_model" in name]
+
+
+def test_an_export_replaces_an_earlier_one_but_no_folder_with_other_files(checkpoint, tmp_path):
+    model, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
+    out = tmp_path / "out"
+    for _ in range(2):
+        refuse_foreign(out)
+        save_checkpoint(model, processor, out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"out holds notes\.txt, which no earlier export wrote"):
+        refuse_foreign(out)
+    (tmp_path / "file").write_text("mine")
+    for place, told in (("out", r"holds notes\.txt"), ("file", "is a file; name a folder")):
+        folder = str(tmp_path / place)
+        for words in (["export", "mini", folder], ["assemble", folder, "nope", "nope"]):
+            with pytest.raises(SystemExit, match=told):
+                main(words)
+    assert (out / "notes.txt").read_text() == "mine"

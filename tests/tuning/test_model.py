@@ -149,7 +149,7 @@ def test_damaged_weights_are_named(checkpoint, tmp_path):
 
 
 def test_a_missing_adapter_is_named(checkpoint, tmp_path):
-    with pytest.raises(DataError, match=r"no adapter in .* train it first"):
+    with pytest.raises(DataError, match=r"no adapter in .* run notebook 04_finetune_qlora"):
         load_adapters(load_model(checkpoint, four_bit=False), {"tuned": tmp_path})
 
 
