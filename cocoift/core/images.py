@@ -86,6 +86,35 @@ def pad_to_square(picture: Image.Image, colour: tuple[int, int, int]) -> Image.I
     return square
 
 
+def place_labels(
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[tuple[float, float]],
+    size: tuple[float, float],
+) -> list[tuple[float, float] | None]:
+    """Return the left upper corner of each box's label: in the picture and on no other label.
+
+    `boxes` are (x, y, width, height), `labels` (width, height), in the picture's pixels.  Larger
+    boxes choose first; `None` where there is no room left.
+    """
+    places: list[tuple[float, float] | None] = [None] * len(boxes)
+    taken: list[tuple[float, float, float, float]] = []
+    for number in sorted(range(len(boxes)), key=lambda n: -boxes[n][2] * boxes[n][3]):
+        (x, y, width, height), (wide, high) = boxes[number], labels[number]
+        right, bottom = x + width - wide, y + height - high
+        if wide > size[0] or high > size[1]:
+            continue
+        for left, top in ((x, y), (x, y - high), (right, y), (x, bottom), (right, bottom),
+                          (x, y + height)):  # fmt: skip
+            left = min(max(left, 0), size[0] - wide)
+            top = min(max(top, 0), size[1] - high)
+            if all(left + wide <= a or c <= left or top + high <= b or d <= top
+                   for a, b, c, d in taken):  # fmt: skip
+                places[number] = left, top
+                taken.append((left, top, left + wide, top + high))
+                break
+    return places
+
+
 def data_address(content: bytes, kind: str) -> str:
     """Return an image file's content as a `data:` address; `kind` is `png` or `jpeg`."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

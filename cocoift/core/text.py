@@ -105,6 +105,11 @@ def token_counter(tokenizer_file: str | Path | None) -> CountTokens:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def counted(number: float, noun: str) -> str:
+    """Return a number with its noun: `1 round`, `2 rounds`, `1,500 rounds`."""
+    return f"{number:,.10g} {noun}{'' if number == 1 else 's'}"
+
+
 def visible(text: object) -> str:
     """Return text escaped for HTML, with control and direction marks shown as their code points."""
     shown = "".join(

@@ -9,16 +9,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from cocoift.core.html import render_part
+from cocoift.core.text import counted
 from cocoift.inspector.data import ImageView, Inspection
 from cocoift.inspector.overlay import colour_of
 from cocoift.inspector.overlay import overlay as drawn_over
 from cocoift.merge.curation import Decision
 from cocoift.merge.rules import TurnKey
-
-
-def some(count: int, name: str) -> str:
-    """Return a count with its name, in the singular or the plural."""
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def turn_table(
@@ -35,7 +31,9 @@ def turn_table(
         for turn in view.turns
     ]
     records = len({turn["record"] for turn in view.turns})
-    caption = f"{some(len(rows), 'turn')} in {some(records, 'record')}; picture: {view.licence}"
+    caption = (
+        f"{counted(len(rows), 'turn')} in {counted(records, 'record')}; picture: {view.licence}"
+    )
     return render_part("inspector.html", "turns", caption, rows, any(row[3] for row in rows))
 
 
@@ -49,7 +47,7 @@ def dropped_table(view: ImageView, titles: Mapping[str, str], reasons: Mapping[s
         )
         for turn in view.dropped
     ]
-    return render_part("inspector.html", "dropped", some(len(rows), "dropped turn"), rows)
+    return render_part("inspector.html", "dropped", counted(len(rows), "dropped turn"), rows)
 
 
 def answer_table(answers: pd.DataFrame, *, one: str, other: str) -> Markup:

@@ -127,6 +127,14 @@ class Inspection:
             instances=self.instances.rows(image_id) if self.instances else [],
         )
 
+    def richest(self) -> int:
+        """Return the image of most sources whose picture is on disk, or of most where none is."""
+        ranked = self.turns.ids[
+            np.argsort(-np.bitwise_count(self.source_bits).astype(int), kind="stable")
+        ]
+        here = (n for n in ranked if (self.image_root / self.picture.format(int(n))).is_file())
+        return int(next(here, ranked[0]))
+
     def images(self, chosen: Filter, *, flagged: Collection[int] = ()) -> np.ndarray:
         """Return the ids of the images that match a filter, sorted.
 

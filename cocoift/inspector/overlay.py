@@ -11,7 +11,7 @@ from PIL import Image
 
 from cocoift.core.files import DataError, inside
 from cocoift.core.html import render_part
-from cocoift.core.images import image_address, open_image
+from cocoift.core.images import image_address, open_image, place_labels
 
 # Colours that colour-blind readers tell apart (Okabe and Ito); names stand beside the boxes too.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -38,6 +38,11 @@ def overlay(
         return Markup('<p role="img" aria-label="{}">{}</p>').format(alt, error)
     chosen = [row for row in instances if categories is None or row["category"] in categories]
     shapes = [_shape(row, opened.size, layers) for row in chosen]
+    high = max(opened.width / 36, 4)  # of the letters, which are some 0.6 as wide
+    sizes = [(0.6 * high * len(one["name"]), 1.2 * high) for one in shapes]
+    places = place_labels([one["box"] for one in shapes], sizes, opened.size)
+    for one, place in zip(shapes, places, strict=True):
+        one["label"] = place if "names" in layers else None
     data = image_address(opened, "jpeg", quality=90, subsampling=0)
     return render_part("inspector.html", "overlay", data, *opened.size, alt, shapes)
 
@@ -60,8 +65,8 @@ def _shape(
         "name": row["category"],
         "colour": colour,
         "crowd": row["iscrowd"],
-        "box": box if "boxes" in layers else None,
-        "label": box[:2] if "names" in layers else None,
+        "box": box,
+        "outlined": "boxes" in layers,
         "polygons": [] if runs else [_points(polygon, scale) for polygon in outline],
         "mask": _mask(outline, colour) if runs else None,
     }

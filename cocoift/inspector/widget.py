@@ -12,7 +12,7 @@ from markupsafe import Markup
 from msgspec import structs
 
 from cocoift.core.files import DataError
-from cocoift.core.text import visible
+from cocoift.core.text import counted, visible
 from cocoift.inspector import cards
 from cocoift.inspector.controls import ALL_TURNS, NO_TURN, lay_out, make_controls
 from cocoift.inspector.data import Filter, Inspection
@@ -137,7 +137,7 @@ class Inspector:
         if self._write(found):
             self.decided.append(found)
             self._draw()
-            count = cards.some(len(found), "turn")
+            count = counted(len(found), "turn")
             self._say(f"{decision}: {count}, written to {self.curation.name}")
 
     def undo(self) -> None:
@@ -150,7 +150,7 @@ class Inspector:
         if self._write(undone):
             self.decided.pop()
             self.show(last[0].image_id)
-            self._say(f"undone: {last[0].decision}, {cards.some(len(last), 'turn')}")
+            self._say(f"undone: {last[0].decision}, {counted(len(last), 'turn')}")
 
     def _write(self, decisions: Sequence[Decision]) -> bool:
         """Append decisions and read all of them again; tell whether that went well, or say why."""

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cocoift.core.text import has_format_prompt
+from cocoift.core.text import counted, has_format_prompt
 from cocoift.evaluation.lengths import SHORT_WORDS, answer_words
 from cocoift.sources import Entry, Reading, saved_counts
 from cocoift.sources.dialogs import ASKERS, LlavaRecord, left_out, llava_records, rounds
@@ -86,9 +86,27 @@ def source_table(readings: Mapping[str, Reading], catalogue: Mapping[str, Entry]
     return table.astype(dict.fromkeys(whole, "Int64"))
 
 
+def published_sentence(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
+    """Say which sources hold less than 95 % or more than 105 % of their published count.
+
+    `table` is `source_table`.  Turns that could not enter the turn table count as read.
+    """
+    read = (table.turns + table.unreadable_turns).where(table.published_turns.notna(),
+                                                        table.dialogs)  # fmt: skip
+    shares = read / table.published_turns.fillna(table.published_dialogs).astype(float)
+    stated = shares.set_axis(table.source).dropna()
+    if stated.empty:
+        return "Upstream states no count for any of these sources."
+    off = stated[(stated < 0.95) | (stated > 1.05)].sort_values()
+    whole = f"{len(stated) - len(off)} of {len(stated)} sources hold the count that upstream states"
+    named = ", ".join(f"{titles[name]} {share:.0%}" for name, share in off.items())
+    return f"{whole}." if off.empty else f"{whole}; of that count, the others hold: {named}."
+
+
 def overlap(readings: Mapping[str, Reading]) -> pd.DataFrame:
-    """Return, for every pair of sources, the number of images both annotate."""
-    images = {name: set(r.turns["image_id"].unique().to_pylist()) for name, r in readings.items()}
+    """Return, for every pair of sources with turns, the number of images both annotate."""
+    images = {name: set(r.turns["image_id"].unique().to_pylist()) for name, r in readings.items()
+              if r.turns.num_rows}  # fmt: skip
     names = sorted(images, key=lambda name: -len(images[name]))
     counts = [[len(images[one] & images[other]) for other in names] for one in names]
     return pd.DataFrame(counts, index=names, columns=names)
@@ -112,6 +130,14 @@ def sources_per_image(turns: pa.Table) -> pd.Series:
     """Return the number of sources that annotate each image, by image id."""
     pairs = turns.select(["image_id", "source"]).group_by(["image_id", "source"]).aggregate([])
     return pairs.to_pandas().groupby("image_id").source.size()
+
+
+def per_image_sentence(per_image: pd.Series) -> str:
+    """Say how many sources meet on an image, from `sources_per_image`'s counts."""
+    found = f"{counted(len(per_image), 'image')} with at least one source"
+    several = [f"{(per_image >= n).mean():.0%} with at least {n}" for n in (2, 3, 5, 10)
+               if (per_image >= n).any()]  # fmt: skip
+    return f"{', '.join([found, *several])}; the most are {per_image.max()}."
 
 
 def explained_by_source(words: pd.DataFrame) -> float:

@@ -10,7 +10,7 @@ from cocoift.core.files import DataError, inside
 from cocoift.core.html import render
 from cocoift.core.images import image_address, open_image
 from cocoift.core.schema import IMAGE_MARKER, Record
-from cocoift.core.text import tidy
+from cocoift.core.text import counted, tidy
 from cocoift.tuning.chat import Sample
 from cocoift.tuning.samples import batch_samples
 
@@ -38,7 +38,7 @@ def record_card(
         record=record,
         rounds=listed,
         shown=rounds,
-        sources=len(set(record.sources)),
+        counted=f"{counted(len(listed), 'round')}, {counted(len(set(record.sources)), 'source')}",
         **_picture(image_root, record.image),
     )
 

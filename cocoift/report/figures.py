@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cocoift.core.files import replacing
 from cocoift.core.images import data_address
+from cocoift.core.text import tidy
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.report.tables import LABELS
 
@@ -28,6 +29,7 @@ P = ParamSpec("P")
 MODEL_COLOURS = {"base": "#7f7f7f", "mix": "#d1752a", "merged": "#1f5fa8", "instructed": "#2f8f5b"}
 OTHER_COLOURS = ("#3b75af", "#c44e52", "#55803b", "#8064a2")
 PLAIN, MARKED = OTHER_COLOURS[:2]
+PANELS = 4  # in a row of a figure
 MARKS, LINES = "osD^vPX", ("-", "--", ":", "-.")
 _STYLE = {
     **sns.axes_style("whitegrid"),
@@ -77,7 +79,9 @@ def alt_text(figure: Figure) -> str:
         "Vertical axis": [figure.get_supylabel(), *(ax.get_ylabel() for ax in axes)],
         "Series": [text.get_text() for legend in legends for text in legend.get_texts()],
     }
-    found = {kind: "; ".join(filter(None, dict.fromkeys(own))) for kind, own in words.items()}
+    found = {
+        kind: "; ".join(filter(None, dict.fromkeys(map(tidy, own)))) for kind, own in words.items()
+    }
     parts = [figure.get_suptitle(), *(f"{kind}: {own}" for kind, own in found.items() if own)]
     return ". ".join(parts)
 
@@ -89,6 +93,20 @@ def new_axes(
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left")
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def panel_axes(count: int, *, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
+    """Return axes for `count` panels of a size in inches, at most `PANELS` in a row.
+
+    They share their scales; places that are left over stay blank.
+    """
+    columns = min(count, PANELS)
+    rows = -(-count // columns)
+    size = width * columns, height * rows + 0.5
+    figure, axes = new_axes(*size, title=title, rows=rows, columns=columns)
+    for ax in axes[count:]:
+        ax.axis("off")
+    return figure, axes[:count]
 
 
 def legend_beside(ax: Axes) -> None:
@@ -105,19 +123,20 @@ def colour_of(name: str, number: int) -> str:
 def length_panels(panels: Mapping[str, pd.DataFrame], *, title: str, columns: int) -> Figure:
     """Show answer lengths on a log scale: a histogram per panel, its median and short share noted.
 
-    A panel's table has the column words and may have tokens, drawn as a line.  Empty panels stay
-    empty.
+    A panel's table has the column words and may have tokens, drawn as a line.  An empty panel is
+    left out, and what follows moves up.
     """
-    rows = -(-len(panels) // columns)
+    whole = len(panels)
+    panels = {name: table for name, table in panels.items() if len(table)}
+    columns = columns if len(panels) == whole else max(1, min(PANELS, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
     figure, axes = new_axes(3 * columns, 2 * rows + 0.9, title=title, rows=rows, columns=columns)
-    filled = [table for table in panels.values() if len(table)]
-    top = max([2, *(int(table[["words", *(_tokens(table))]].max().max()) for table in filled)])
+    tables = panels.values()
+    top = max([2, *(int(table[["words", *(_tokens(table))]].max().max()) for table in tables)])
     bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
     for ax in axes:
         ax.axis("off")
     for ax, (name, table) in zip(axes, panels.items(), strict=False):
-        if table.empty:
-            continue
         ax.axis("on")
         weights = np.full(len(table), 100 / len(table))
         look: Any = {"bins": bins, "weights": weights}
@@ -127,11 +146,13 @@ def length_panels(panels: Mapping[str, pd.DataFrame], *, title: str, columns: in
             ax.hist(table[tokens].clip(lower=1), histtype="step", color=MARKED, **look)
         short = (table.words <= SHORT_WORDS).mean()
         note = f"median {table.words.median():.0f}\n{short:.0%} of {SHORT_WORDS} or fewer"
-        ax.annotate(note, (0.97, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=9)
+        place: Any = {"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 9}
+        ground = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1}
+        ax.annotate(note, (0.97, 0.95), bbox=ground, **place)
         log_words(ax, top)
         ax.set(ylim=(0, 100))
         ax.set_title(name, fontsize=10)
-    line = ", tokens (line)" if any(map(_tokens, filled)) else ""
+    line = ", tokens (line)" if any(map(_tokens, tables)) else ""
     figure.supxlabel(f"words in the answer{line}, log scale")
     figure.supylabel("share of answers (%)")
     return figure

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from cocoift.core.schema import Record, Turn
 from cocoift.core.spread import spread
+from cocoift.core.text import counted
 from cocoift.evaluation.lengths import SHORT_WORDS, record_rounds
 from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules
 from cocoift.report.analysis import drop_summary
@@ -96,6 +97,41 @@ def prompted_table(path: Path, *, words: int) -> pd.DataFrame:
     return table.sort_values("share", ascending=False, ignore_index=True)
 
 
+def prompted_sentence(prompted: pd.DataFrame) -> str:
+    """Say how many turns `instructed` prompts and `merged` does not, from `prompted_table`."""
+    turns, added = prompted.turns.sum(), prompted.prompted.sum()
+    if not turns:
+        return "`instructed` therefore holds what `merged` holds."
+    return (
+        f"In `instructed`, {counted(added, 'turn')} of conversations, {added / turns:.1%} of them, "
+        "carry a prompt that `merged` leaves out."
+    )
+
+
+def conflict_sentence(conflicts: pd.DataFrame) -> str:
+    """Say how many questions got contradicting answers, before the first ones are listed."""
+    if conflicts.empty:
+        return "No question got contradicting answers."
+    some = "" if len(conflicts) == 1 else " The first ones:"
+    return f"{counted(len(conflicts), 'question')} got contradicting answers.{some}"
+
+
+def records_sentence(kept: pd.DataFrame, *, context: int, how: str) -> str:
+    """Say how many records the images became and how full they are, from `kept_table`.
+
+    `how` says how tokens were counted.
+    """
+    further = int((kept.record > 0).sum())
+    images, records = counted(kept.image_id.nunique(), "image"), counted(len(kept), "record")
+    holds = "holds" if further == 1 else "hold"
+    rest = f"{further:,} of these {holds} what did not fit the first one of its image. "
+    return (
+        f"{images} became {records}. {rest if further else ''}Half of them have at most "
+        f"{kept.tokens.median():,.0f} of {context:,} tokens ({how}). Medians per record: "
+        f"{counted(kept.rounds.median(), 'round')} of {counted(kept.sources.median(), 'source')}."
+    )
+
+
 def conflict_table(conflicts: Sequence[Conflict], names: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per contradicted question: what stayed, from where, and what others said."""
     rows = [
@@ -128,11 +164,18 @@ def kept_table(path: Path, *, rules: Rules) -> pd.DataFrame:
     return frame.sort_values(["image_id", "record"], ignore_index=True)
 
 
-def example_records(path: Path, *, count: int) -> list[Record]:
-    """Return `count` records spread evenly over a mixture, of those with the most sources."""
-    sources = pq.read_table(path, columns=["sources"])["sources"].to_pylist()
-    varied = pd.Series([len(set(names)) for names in sources])
-    rich = varied.index[varied >= varied.quantile(0.75)].tolist()
+def example_records(path: Path, *, count: int, image_root: Path) -> list[Record]:
+    """Return `count` records spread evenly over the quarter with the most sources and rounds.
+
+    Of the records whose picture is below `image_root`, if any are.
+    """
+    table = pq.read_table(path, columns=["sources", "image"])
+    held = [(-len(set(names)), -len(names)) for names in table["sources"].to_pylist()]
+    here = [n for n, name in enumerate(table["image"].to_pylist())
+            if (image_root / name).is_file()] or range(len(held))  # fmt: skip
+    ranked = sorted(held[n] for n in here)
+    least = ranked[min(max(count, len(ranked) // 4), len(ranked)) - 1]
+    rich = [n for n in here if held[n] <= least]
     table = pq.read_table(path).take(spread(rich, count))
     return [msgspec.convert(row, Record) for row in table.to_pylist()]
 

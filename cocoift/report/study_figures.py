@@ -1,24 +1,29 @@
 """The figures that show this study's own tables: images, overlap, training, lengths, margins."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 
+from cocoift.core.images import open_image, place_labels
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.report.figures import (
     LINES,
+    PANELS,
     colour_of,
     legend_beside,
     length_panels,
     log_words,
     new_axes,
+    panel_axes,
     stacked_shares,
     styled,
 )
@@ -26,6 +31,7 @@ from cocoift.sources.instances import Instance
 
 Named = tuple[Instance, str]
 
+_FEW_BOXES = 6  # that can be told apart in a small picture
 FORM_NAMES = {
     "phrase": "short phrase",
     "number": "number",
@@ -41,9 +47,18 @@ FORM_NAMES = {
 def sample_pictures(
     instances: Mapping[int, Sequence[Named]], folder: Path, *, count: int
 ) -> list[tuple[Path, str, Sequence[Named]]]:
-    """Return the first images that are in `folder`, those with crowds before the others."""
-    crowds_first = sorted(instances, key=lambda i: (-any(x.iscrowd for x, _ in instances[i]), i))
-    paths = ((folder / f"{image_id:012d}.jpg", image_id) for image_id in crowds_first)
+    """Return images that are in `folder`, those first whose boxes can be told apart.
+
+    These have no crowd, two to six instances, and more than one category.
+    """
+
+    def crowded(image_id: int) -> tuple[bool, bool, bool, int]:
+        own = instances[image_id]
+        few, kinds = 2 <= len(own) <= _FEW_BOXES, {name for _, name in own}
+        return any(one.iscrowd for one, _ in own), not few, len(kinds) < 2, image_id
+
+    paths = ((folder / f"{image_id:012d}.jpg", image_id)
+             for image_id in sorted(instances, key=crowded))  # fmt: skip
     found = islice(((path, image_id) for path, image_id in paths if path.is_file()), count)
     return [(path, f"image {image_id}", instances[image_id]) for path, image_id in found]
 
@@ -52,22 +67,47 @@ def sample_pictures(
 def picture_grid(
     pictures: Sequence[tuple[Path, str, Sequence[Named]]], *, title: str, columns: int = 5
 ) -> Figure:
-    """Show images with their boxes named, each with its caption below."""
-    rows = -(-len(pictures) // columns)
-    figure, axes = new_axes(12, 3.2 * rows, title=title, rows=rows, columns=columns)
+    """Show images with their boxes, each named where there is room, and what they hold above."""
+    rows, opened = -(-len(pictures) // columns), [open_image(path) for path, *_ in pictures]
+    tallest = max(one.height / one.width for one in opened)
+    height = rows * (12 / columns * tallest + 0.6) + 0.5
+    figure, axes = new_axes(12, height, title=title, rows=rows, columns=columns)
     for ax in axes:
         ax.axis("off")
-    for ax, (path, caption, instances) in zip(axes, pictures, strict=False):
-        with Image.open(path) as picture:
-            ax.imshow(picture.convert("RGB"), interpolation="nearest")
-        for instance, name in instances:
+    if any(instance.iscrowd for *_, instances in pictures for instance, _ in instances):
+        figure.suptitle(f"{title} (dotted: a crowd)", x=0.01, ha="left")
+    for ax, picture, (_, caption, instances) in zip(axes, opened, pictures, strict=False):
+        ax.imshow(picture, interpolation="nearest")
+        for instance, _ in instances:
             x, y, width, height = instance.bbox
             line = ":" if instance.iscrowd else "-"
             ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#d62728", ls=line))
-            box = {"facecolor": "#a31515", "pad": 1, "lw": 0}
-            ax.text(x, y - 0.5, name, fontsize=7, color="white", bbox=box)
-        ax.text(0.5, -0.05, caption, fontsize=9, ha="center", va="top", transform=ax.transAxes)
+        counts = Counter(f"{name} (crowd)" if one.iscrowd else name for one, name in instances)
+        held = ", ".join(f"{name}\u00a0×\u00a0{count}" for name, count in counts.items())
+        ax.set_title(fill(f"{caption}: {held}", 34, max_lines=2, placeholder=" …"), fontsize=9)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # names are placed in the layout as it is now
+    for ax, (*_, instances) in zip(axes, pictures, strict=False):
+        _name_boxes(ax, instances, dpi=figure.dpi)
     return figure
+
+
+def _name_boxes(ax: Axes, instances: Sequence[Named], *, dpi: float) -> None:
+    """Write the names of boxes into a picture that is laid out, as `place_labels` has them."""
+    ground = {"facecolor": "#a31515", "pad": 1, "lw": 0}
+    texts = [ax.text(0, 0, name, fontsize=7, color="white", va="top", bbox=ground)
+             for _, name in instances]  # fmt: skip
+    right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]  # half a pixel beyond the last one
+    scale = right / ax.bbox.width
+    pad, extents = scale * dpi / 72, [text.get_window_extent() for text in texts]
+    # Letters are a little wider at another resolution.
+    sizes = [(1.06 * one.width * scale + 2 * pad, one.height * scale + 2 * pad) for one in extents]
+    places = place_labels([one.bbox for one, _ in instances], sizes, (right, bottom))
+    for text, place in zip(texts, places, strict=True):
+        if place is None:
+            text.remove()
+        else:
+            text.set_position((place[0] + pad, place[1] + pad))
 
 
 @styled
@@ -113,7 +153,7 @@ def lengths_by_mixture(rounds: pd.DataFrame, names: Mapping[str, str]) -> Figure
         for mixture, label in names.items()
         for what, chosen in (("all answers", True), ("after a short answer", after))
     }
-    return length_panels(panels, title="Answer lengths of both mixtures, per round", columns=2)
+    return length_panels(panels, title="Answer lengths by mixture, round by round", columns=2)
 
 
 def lengths_by_protocol(
@@ -134,8 +174,8 @@ def length_curves(
 ) -> Figure:
     """Show the cumulative share of answers by words: a panel per model, a line per protocol."""
     title = "Share of answers up to a length"
-    figure, axes = new_axes(3.8 * len(models), 3.4, title=title, columns=len(models))
-    for ax, (model, label) in zip(axes, models.items(), strict=True):
+    figure, axes = panel_axes(len(models), width=3.8, height=2.9, title=title)
+    for ax, (model, label) in zip(axes, models.items(), strict=False):
         for number, (protocol, named) in enumerate(protocols.items()):
             own = answers[(answers.model == model) & (answers.protocol == protocol)]
             words, look = own.words.clip(lower=1), {"ls": LINES[number % 4], "label": named}
@@ -144,7 +184,7 @@ def length_curves(
         log_words(ax, max(2, int(answers.words.max())))
         ax.set(xlabel="", ylabel="", ylim=(0, 101))
         ax.set_title(label)
-    legend_beside(axes[-1])
+    legend_beside(axes[min(len(axes), PANELS) - 1])
     figure.supxlabel("words in the answer, log scale; the grey line marks three")
     figure.supylabel("share of answers (%)")
     return figure
@@ -176,9 +216,9 @@ def margin_histograms(
     """
     shown = {name: label for name, label in models.items() if name in set(margins.model)}
     title = "How much likelier the model begins the short answer than the full one"
-    figure, axes = new_axes(3.8 * len(shown), 3.2, title=title, columns=len(shown))
+    figure, axes = panel_axes(len(shown), width=3.8, height=2.7, title=title)
     span = float(margins.margin.min()), float(margins.margin.max()) + 1e-6
-    for ax, (model, label) in zip(axes, shown.items(), strict=True):
+    for ax, (model, label) in zip(axes, shown.items(), strict=False):
         for number, (protocol, named) in enumerate(protocols.items()):
             own = margins.margin[(margins.model == model) & (margins.protocol == protocol)]
             look = {"color": colour_of("", number), "fill": number == 0, "label": named}
@@ -186,7 +226,7 @@ def margin_histograms(
         ax.axvline(0, color="#333333", linewidth=1)
         ax.set(xlabel="", ylabel="")
         ax.set_title(label)
-    legend_beside(axes[-1])
+    legend_beside(axes[min(len(axes), PANELS) - 1])
     figure.supxlabel("log-probability of the short start minus that of the full start (nats)")
     figure.supylabel("share of questions (%)")
     return figure

@@ -1,10 +1,19 @@
+import random
+
 import numpy as np
 import pytest
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from cocoift.core.files import DataError
-from cocoift.core.images import bad_images, mean_colour, open_image, pad_to_square, pixel_values
+from cocoift.core.images import (
+    bad_images,
+    mean_colour,
+    open_image,
+    pad_to_square,
+    pixel_values,
+    place_labels,
+)
 from cocoift.tuning.data import check_pictures
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -82,3 +91,25 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (10, 10)).save(tmp_path / "big.png")
     with pytest.raises(DataError, match="10 x 10 px is too large"):
         open_image(tmp_path / "big.png")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_lie_in_the_picture_and_on_no_other_label(seed):
+    rng = random.Random(seed)
+    boxes = [(rng.uniform(-5, 95), rng.uniform(-5, 75), rng.uniform(1, 60), rng.uniform(1, 60))
+             for _ in range(40)]  # fmt: skip
+    labels = [(rng.uniform(5, 30), 6) for _ in boxes]
+    places = place_labels(boxes, labels, (100, 80))
+    drawn = [(*place, *label) for place, label in zip(places, labels, strict=True) if place]
+    assert 5 < len(drawn) < 40
+    for number, (x, y, wide, high) in enumerate(drawn):
+        assert 0 <= x <= 100 - wide and 0 <= y <= 80 - high
+        for a, b, width, height in drawn[:number]:
+            assert x + wide <= a or a + width <= x or y + high <= b or b + height <= y
+
+
+def test_the_larger_box_is_named_and_one_label_alone_stands_at_its_box():
+    assert place_labels([(10, 20, 30, 30)], [(15, 6)], (100, 80)) == [(10, 20)]
+    places = place_labels([(0, 0, 9, 6), (0, 0, 10, 6)], [(10, 6), (10, 6)], (10, 6))
+    assert places == [None, (0, 0)]
+    assert place_labels([(0, 0, 5, 5)], [(11, 6)], (10, 6)) == [None]

@@ -1,6 +1,7 @@
 """The inspector's data: one image is read as it is, filters let the right ones through."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -283,3 +284,14 @@ def test_a_text_is_found_whatever_blanks_and_escapes_its_file_has(catalogue, tmp
         (text,) = raw_annotations(catalogue["llava_instruct"], tmp_path, turn).values()
         assert json.loads(text) == rows[0]
     assert raw_annotations(catalogue["llava_instruct"], tmp_path, turn | {"image_id": 8}) == {}
+
+
+def test_the_richest_image_is_one_of_most_sources_whose_picture_is_there(opened, tmp_path):
+    counts = {int(i): n.bit_count() for i, n in zip(opened.turns.ids, opened.source_bits.tolist(),
+                                                    strict=True)}  # fmt: skip
+    assert counts[opened.richest()] == max(counts.values())
+    poorest = min(counts, key=lambda i: (counts[i], i))
+    (tmp_path / "train2017").mkdir()
+    (tmp_path / opened.picture.format(poorest)).touch()
+    assert replace(opened, image_root=tmp_path).richest() == poorest
+    assert counts[replace(opened, image_root=tmp_path / "none").richest()] == max(counts.values())

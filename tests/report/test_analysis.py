@@ -252,7 +252,7 @@ def test_example_records_are_spread_over_those_with_the_most_sources(tmp_path):
 
     rich = [made(n, ["vqav2", "gqa"]) for n in range(5)]
     write_mixture([*rich, *(made(n, ["vqav2"]) for n in range(5, 8))], tmp_path, name="m")
-    examples = example_records(tmp_path / "m.parquet", count=3)
+    examples = example_records(tmp_path / "m.parquet", count=3, image_root=tmp_path)
     assert [record.id for record in examples] == ["0", "1", "3"]
 
 
@@ -285,3 +285,34 @@ def test_a_records_tokens_include_the_image(tmp_path):
     pq.write_table(table, tmp_path / "turns.parquet")
     found = kept_table(tmp_path / "turns.parquet", rules=Rules(image_tokens=16, record_tokens=4))
     assert found.tokens.tolist() == [50]
+
+
+def source_rows(*rows):
+    """Rows of a source table: name, turns, dialogs, unreadable, published turns and dialogs."""
+    columns = ["source", "turns", "dialogs", "unreadable_turns", "published_turns",
+               "published_dialogs"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype(dict.fromkeys(columns[-2:], "Int64"))
+
+
+def test_a_source_far_from_its_published_count_is_named():
+    titles = {"vqav2": "VQAv2", "visdial": "VisDial", "vsr": "VSR"}
+    table = source_rows(("vqav2", 90, 90, 0, 1000, None), ("visdial", 9_900, 1000, 0, None, 1010),
+                        ("vsr", 60, 60, 40, 100, None), ("own", 5, 5, 0, None, None))  # fmt: skip
+    assert analysis.published_sentence(table, titles) == (
+        "2 of 3 sources hold the count that upstream states; of that count, the others hold: "
+        "VQAv2 9%."
+    )
+    assert analysis.published_sentence(table[1:3], titles).endswith("upstream states.")
+    assert "no count" in analysis.published_sentence(table[3:], titles)
+
+
+def test_sources_per_image_are_told_without_a_median_of_one():
+    said = analysis.per_image_sentence(pd.Series([1, 1, 1, 2, 3]))
+    assert said == (
+        "5 images with at least one source, 40% with at least 2, 20% with at least 3; the most "
+        "are 3."
+    )
+    assert analysis.per_image_sentence(pd.Series([1])) == (
+        "1 image with at least one source; the most are 1."
+    )

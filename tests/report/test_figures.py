@@ -1,9 +1,14 @@
 """Figures say in words what they show, and carry the words in their files."""
 
+import random
+
 import pandas as pd
+import pytest
+from PIL import Image
 
 from cocoift.core.images import png_texts
-from cocoift.report import figures
+from cocoift.report import figures, study_figures
+from cocoift.sources.instances import Instance
 
 
 def test_the_alternative_text_is_made_of_the_words_on_the_figure(tmp_path):
@@ -25,3 +30,74 @@ def test_series_are_named_and_a_figure_without_words_of_its_own_is_called_as_its
     assert figures.alt_text(figure).endswith("Series: kept; dropped")
     figure.savefig(tmp_path / "merge_drops.png")
     assert png_texts(tmp_path / "merge_drops.png") == ("merge drops", "merge drops")
+
+
+def instances(*found):
+    return [(Instance(1, 1, bbox=box, iscrowd=crowd), name)
+            for name, box, crowd in found]  # fmt: skip
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Three pictures: one of two things, one of a crowd, one of forty things at its edges."""
+    rng = random.Random(0)
+    many = [("traffic light", (rng.uniform(0, 630), rng.uniform(0, 470), 9, 9), 0)
+            for _ in range(40)]  # fmt: skip
+    found = {1: instances(("person", (0, 0, 90, 90), 1)), 2: instances(*many),
+             7: instances(("cup", (5, 5, 80, 80), 0), ("kite", (600, 440, 39, 39), 0))}  # fmt: skip
+    for image_id in found:
+        Image.new("RGB", (640, 480)).save(tmp_path / f"{image_id:012d}.jpg")
+    return found, tmp_path
+
+
+def test_pictures_whose_boxes_can_be_told_apart_come_first_and_crowds_last(photographs):
+    chosen = study_figures.sample_pictures(*photographs, count=5)
+    assert [caption for _, caption, _ in chosen] == ["image 7", "image 2", "image 1"]
+
+
+def test_no_name_of_a_box_leaves_its_picture_or_covers_another(photographs, tmp_path):
+    chosen = study_figures.sample_pictures(*photographs, count=5)
+    figure = study_figures.picture_grid(chosen, title="Boxes")
+    figures.show(figure, tmp_path / "boxes.png")
+    assert figure.get_suptitle() == "Boxes (dotted: a crowd)"
+    assert "image 2: traffic light × 40" in figures.alt_text(figure)
+    figure.set_dpi(110)  # as the file is drawn
+    figure.draw_without_rendering()
+    for ax, least in zip(figure.axes, (2, 15, 1), strict=False):
+        boxes = [text.get_bbox_patch().get_window_extent() for text in ax.texts]
+        assert len(boxes) >= least
+        for number, box in enumerate(boxes):
+            assert ax.bbox.padded(1).contains(box.x0, box.y0)
+            assert ax.bbox.padded(1).contains(box.x1, box.y1)
+            assert not any(box.padded(-1).overlaps(other) for other in boxes[:number])
+
+
+def answers(model, protocol, count=3):
+    rows = {"model": model, "protocol": protocol, "words": range(1, count + 1)}
+    return pd.DataFrame(rows)
+
+
+def test_models_asked_under_protocols_of_their_own_leave_no_empty_panels():
+    names = [f"m{n}" for n in range(5)]
+    table = pd.concat([answers(name, f"p{name}") for name in names])
+    protocols = {f"p{name}": f"p{name}" for name in names}
+    figure = study_figures.lengths_by_protocol(
+        table, models=dict(zip(names, names, strict=True)), protocols=protocols
+    )
+    assert [ax.get_title(loc="left") for ax in figure.axes if ax.axison] == [
+        f"{name}: p{name}" for name in names
+    ]
+    assert len(figure.axes) == 8  # two rows of four, three places left over
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(8, 2, 4), (5, 2, 4), (3, 1, 3)])
+def test_a_panel_a_model_makes_rows_of_four(count, rows, columns):
+    names = {f"m{n}": f"model {n}" for n in range(count)}
+    table = pd.concat([answers(name, "alone") for name in names])
+    figure = study_figures.length_curves(table, models=names, protocols={"alone": "alone"})
+    margins = table.assign(margin=table.words)
+    other = study_figures.margin_histograms(margins, models=names, protocols={"alone": "alone"})
+    for one in (figure, other):
+        grid = one.axes[0].get_gridspec()
+        assert (grid.nrows, grid.ncols) == (rows, columns)
+        assert sum(ax.axison for ax in one.axes) == count
