@@ -1,1 +1,45 @@
-"""A small synthetic COCO: drawn scenes with exact ground truth, written in upstream formats."""
+"""A small synthetic COCO and the tiny LLaVA that sees it; README.md says what is in here.
+
+This module holds what a preset can say of them.
+"""
+
+from cocoift.core.schema import Settings
+from cocoift.tuning.chat_formats import ChatFormat
+
+# No system prompt: at this size it would be a third of every short conversation.
+CHAT = ChatFormat("vicuna_v1", system="")
+
+# Raise it when the same recipe builds another model than before: when scenes are drawn or
+# described otherwise, the chat or the format prompts change, or the training does.  Checkpoints of
+# an earlier version are then built again; `python -m minicoco.llava data/mini_llava` builds
+# the shipped one.
+VERSION = 1
+
+
+class MiniCoco(Settings, frozen=True):
+    """How many scenes are drawn to train on, to hold out and to ask about; from which seed.
+
+    `pixels` is the side of a picture.
+    """
+
+    train: int
+    held_out: int
+    benchmark: int = 40
+    seed: int = 0
+    pixels: int = 64
+
+
+class Recipe(Settings, frozen=True):
+    """Everything the tiny LLaVA is built from; the same recipe builds the same kind of model."""
+
+    seed: int = 0
+    pixels: int = 64
+    scenes: int = 8_000
+    tower_steps: int = 250
+    language_steps: int = 1_200
+    batch_tokens: int = 1_300
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 704
+    context_tokens: int = 2_048

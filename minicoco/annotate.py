@@ -16,9 +16,15 @@ from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
 from minicoco.benchmark import benchmark_scenes
 from minicoco.benchmark import files as benchmark_files
 from minicoco.draw import flock_outlines, jpeg, outline
-from minicoco.facts import caption
-from minicoco.scenes import CATEGORIES, SUPERCATEGORIES, Scene
-from minicoco.world import World, make_world, name_2017
+from minicoco.scenes import (
+    CATEGORIES,
+    SUPERCATEGORIES,
+    Scene,
+    World,
+    caption,
+    make_world,
+    name_2017,
+)
 
 _CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 # COCO's boxes and areas have two decimals.

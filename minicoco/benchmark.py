@@ -13,9 +13,17 @@ from cocoift.merge.layouts import TERSE_PROMPT
 from minicoco.corpus import ABOUT, ACCOUNTS, SETTING
 from minicoco.dialog_sets import DESCRIBE
 from minicoco.draw import jpeg
-from minicoco.facts import Fact, facts, paragraph, reasoning
-from minicoco.scenes import USES, Scene, Thing, sample_scenes
-from minicoco.world import sample_facts
+from minicoco.scenes import (
+    USES,
+    Fact,
+    Scene,
+    Thing,
+    facts,
+    paragraph,
+    reasoning,
+    sample_facts,
+    sample_scenes,
+)
 
 # How questions are worded: as the short-answer sources do, as the conversational ones do, or as the
 # untuned model alone has read.

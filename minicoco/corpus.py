@@ -13,9 +13,21 @@ import random
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.core.text import FORMAT_PROMPTS
 from minicoco.dialog_sets import DESCRIBE
-from minicoco.facts import article, at_ground, caption, listed, paragraph, reasoning, relations
-from minicoco.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene, Thing
-from minicoco.world import sample_facts
+from minicoco.scenes import (
+    CATEGORIES,
+    COLOURS,
+    SUPERCATEGORIES,
+    Scene,
+    Thing,
+    article,
+    at_ground,
+    caption,
+    listed,
+    paragraph,
+    reasoning,
+    relations,
+    sample_facts,
+)
 
 # Open questions in the base's language alone: no source of the mixtures asks them.
 ACCOUNTS = (

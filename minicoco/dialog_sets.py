@@ -6,9 +6,17 @@ from typing import Any
 
 import msgspec
 
-from minicoco.facts import Fact, caption, paragraph, reasoning
-from minicoco.scenes import Scene
-from minicoco.world import World, name_2014, name_2017, sample_facts
+from minicoco.scenes import (
+    Fact,
+    Scene,
+    World,
+    caption,
+    name_2014,
+    name_2017,
+    paragraph,
+    reasoning,
+    sample_facts,
+)
 
 # Open questions that ask for a whole description without saying how long it should be.
 DESCRIBE = (

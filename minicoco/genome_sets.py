@@ -4,11 +4,19 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from minicoco.crowd import wrong_answer
 from minicoco.draw import outline
-from minicoco.facts import Fact, paragraph
-from minicoco.scenes import CATEGORIES, Scene
-from minicoco.world import World, name_2014, name_2017, sample_facts, split_2014
+from minicoco.scenes import (
+    CATEGORIES,
+    Fact,
+    Scene,
+    World,
+    name_2014,
+    name_2017,
+    paragraph,
+    sample_facts,
+    split_2014,
+    wrong_answer,
+)
 
 _CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 _DISPUTED = ("colour", "count", "presence")

@@ -1,14 +1,21 @@
 """The tiny LLaVA: a real `LlavaForConditionalGeneration` that sees mini-COCO, built in minutes.
 
 A checkpoint folder like `llava-hf/llava-1.5-7b-hf`'s (safetensors, tokenizer, processor, chat
-template), with 1.4 million parameters instead of 7 billion.  `build` puts it on disk.
+template), with 1.4 million parameters instead of 7 billion.
+`python -m minicoco.llava data/mini_llava` builds the shipped one again: the default recipe's.
 """
 
+import json
 import random
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from msgspec import structs
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPImageProcessorPil,
@@ -20,17 +27,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from cocoift.core.files import finish_replacing, replacing_folder, write_text
 from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.tuning.chat import Sample, encode
-from cocoift.tuning.chat_formats import ChatFormat, chat_template
-from minicoco import pretrain
+from cocoift.tuning.chat_formats import chat_template
+from minicoco import CHAT, VERSION, Recipe, pretrain
 from minicoco.corpus import conversation, vocabulary_texts
 from minicoco.draw import draw
-from minicoco.recipe import Recipe
 from minicoco.scenes import GRID, Scene, sample_scenes
 
-# No system prompt: at this size it would be a third of every short conversation.
-CHAT = ChatFormat("vicuna_v1", system="")
 _END = CHAT.markers.end
 _SPECIALS = ["<pad>", "<s>", _END, IMAGE_MARKER]
 
@@ -153,3 +158,49 @@ def normalised(scenes: Sequence[Scene], processor: CLIPImageProcessorPil) -> np.
     pixels = np.stack([np.asarray(draw(scene), np.float32) for scene in scenes]) / 255
     mean, std = (np.float32(values) for values in (processor.image_mean, processor.image_std))
     return ((pixels - mean) / std).transpose(0, 3, 1, 2)
+
+
+_BUILT = "built.json"
+
+
+def build_tiny_llava(
+    folder: Path, recipe: Recipe, *, shipped: Path | None = None
+) -> dict[str, float]:
+    """Build the checkpoint in `folder` unless it is there already; return its final losses.
+
+    It counts as there when the recipe and its version are the same; the one in `shipped` is then
+    copied instead of built.  The folder appears only when whole.
+    """
+    finish_replacing(folder)
+    wanted = {"recipe": structs.asdict(recipe), "version": VERSION}
+    for present in (folder, shipped or folder):
+        losses = _losses(present, wanted)
+        if losses is None:
+            continue
+        if present != folder:
+            with replacing_folder(folder) as unfinished:
+                shutil.copytree(present, unfinished)
+        return losses
+    model, processor, losses = pretrained(recipe)
+    with replacing_folder(folder) as unfinished:
+        model.half().save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        built = json.dumps({**wanted, "losses": losses}, indent=1) + "\n"
+        write_text(unfinished / _BUILT, built)
+    return losses
+
+
+def _losses(folder: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
+    """Return the losses of a checkpoint if it was built from what is wanted."""
+    if not (folder / _BUILT).is_file():
+        return None
+    present = json.loads((folder / _BUILT).read_text(encoding="utf-8"))
+    same = {name: present.get(name) for name in wanted} == wanted
+    return dict(present["losses"]) if same else None
+
+
+if __name__ == "__main__":
+    try:
+        print(build_tiny_llava(Path(sys.argv[1]), Recipe()))
+    except IndexError:
+        sys.exit("name the folder, e.g. python -m minicoco.llava data/mini_llava")

@@ -8,9 +8,16 @@ from typing import Any
 from cocoift.sources.refcoco import DESCRIBE, LOCATE, square_box
 from minicoco.dialog_sets import chat, llava_instruct
 from minicoco.draw import outline
-from minicoco.facts import USES, caption
-from minicoco.scenes import CATEGORIES, Scene
-from minicoco.world import World, name_2014, name_2017, sample_facts
+from minicoco.scenes import (
+    CATEGORIES,
+    USES,
+    Scene,
+    World,
+    caption,
+    name_2014,
+    name_2017,
+    sample_facts,
+)
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."

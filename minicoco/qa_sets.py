@@ -1,13 +1,22 @@
 """Question answering on COCO images, in the files VQAv2 and its relatives publish."""
 
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from minicoco.crowd import ten_answers
-from minicoco.facts import USES, Fact, relations
-from minicoco.scenes import CATEGORIES, Scene, Thing
-from minicoco.world import World, name_2014, name_2017, sample_facts, split_2014
+from minicoco.scenes import (
+    CATEGORIES,
+    USES,
+    Fact,
+    Scene,
+    Thing,
+    World,
+    name_2014,
+    name_2017,
+    relations,
+    sample_facts,
+    split_2014,
+    ten_answers,
+)
 
 _LICENCE = {"name": "mini", "url": "http://creativecommons.org/licenses/by/4.0/"}
 
@@ -38,43 +47,29 @@ def _vqa_questions(world: World) -> list[tuple[Scene, int, Fact]]:
 
 def _vqav2(world: World, asked: list[tuple[Scene, int, Fact]]) -> Iterator[tuple[str, Any]]:
     rng = world.rng("vqav2/answers")
-    for split in ("train", "val"):
-        rows = [row for row in asked if split_2014(row[0]) == split]
-        head = {
-            "info": {"version": "2.0"},
-            "data_subtype": f"{split}2014",
-            "data_type": "mscoco",
-            "license": _LICENCE,
+    head = {"info": {"version": "2.0"}, "data_type": "mscoco", "license": _LICENCE}
+
+    def question(text: str) -> str:
+        return f"{text} " if rng.random() < 0.02 else text
+
+    def answers(fact: Fact) -> dict[str, Any]:
+        given, choice = ten_answers(fact, rng)
+        kinds = {"presence": "yes/no", "count": "number"}
+        return {
+            "question_type": " ".join(fact.question.lower().split()[:2]),
+            "multiple_choice_answer": choice,
+            "answers": given,
+            "answer_type": kinds.get(fact.kind, "other"),
         }
-        questions = [
-            {"image_id": scene.image_id, "question": _blanked(fact.question, rng), "question_id": q}
-            for scene, q, fact in rows
-        ]
-        annotations = []
-        for scene, question_id, fact in rows:
-            answers, choice = ten_answers(fact, rng)
-            annotations.append(
-                {
-                    "question_type": " ".join(fact.question.lower().split()[:2]),
-                    "multiple_choice_answer": choice,
-                    "answers": answers,
-                    "image_id": scene.image_id,
-                    "answer_type": {"presence": "yes/no", "count": "number"}.get(
-                        fact.kind, "other"
-                    ),
-                    "question_id": question_id,
-                }
-            )
+
+    for split, questions, annotations in _vqa_layout(asked, question, answers):
+        about = {**head, "data_subtype": f"{split}2014"}
         del annotations[1:2]  # a question whose annotation is missing
         yield (
             f"vqav2/v2_OpenEnded_mscoco_{split}2014_questions.json",
-            {**head, "task_type": "Open-Ended", "questions": questions},
+            {**about, "task_type": "Open-Ended", "questions": questions},
         )
-        yield f"vqav2/v2_mscoco_{split}2014_annotations.json", {**head, "annotations": annotations}
-
-
-def _blanked(text: str, rng: random.Random) -> str:
-    return f"{text} " if rng.random() < 0.02 else text
+        yield f"vqav2/v2_mscoco_{split}2014_annotations.json", {**about, "annotations": annotations}
 
 
 def _okvqa(world: World) -> Iterator[tuple[str, Any]]:
@@ -84,35 +79,35 @@ def _okvqa(world: World) -> Iterator[tuple[str, Any]]:
         for scene in world.some(0.12, rng)
         for fact in sample_facts(scene, rng, 1, kinds=("use",))
     ]
-    for split in ("train", "val"):
-        rows = [row for row in asked if split_2014(row[0]) == split]
-        questions = [
-            {"image_id": scene.image_id, "question": fact.question, "question_id": question_id}
-            for scene, question_id, fact in rows
-        ]
-        annotations = []
-        for scene, question_id, fact in rows:
-            answers = [
-                {
-                    "answer_id": number,
-                    "raw_answer": fact.short,
-                    "answer_confidence": "yes",
-                    "answer": fact.short,
-                }
-                for number in range(1, 11)
-            ]
-            annotations.append(
-                {
-                    "image_id": scene.image_id,
-                    "answer_type": "other",
-                    "question_type": "four",
-                    "question_id": question_id,
-                    "answers": answers,
-                    "confidence": 3,
-                }
-            )
+
+    def answers(fact: Fact) -> dict[str, Any]:
+        given = {"raw_answer": fact.short, "answer": fact.short, "answer_confidence": "yes"}
+        return {
+            "answer_type": "other",
+            "question_type": "four",
+            "answers": [{**given, "answer_id": number} for number in range(1, 11)],
+            "confidence": 3,
+        }
+
+    for split, questions, annotations in _vqa_layout(asked, str, answers):
         yield f"okvqa/OpenEnded_mscoco_{split}2014_questions.json", {"questions": questions}
         yield f"okvqa/mscoco_{split}2014_annotations.json", {"annotations": annotations}
+
+
+def _vqa_layout(
+    asked: list[tuple[Scene, int, Fact]],
+    question: Callable[[str], str],
+    answers: Callable[[Fact], dict[str, Any]],
+) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Yield VQA's layout per split of 2014: questions, and annotations that refer to them by id."""
+    for split in ("train", "val"):
+        rows = [row for row in asked if split_2014(row[0]) == split]
+        ids = [{"image_id": scene.image_id, "question_id": number} for scene, number, _ in rows]
+        facts = [fact for *_, fact in rows]
+        questions = [{**key, "question": question(fact.question)}
+                     for key, fact in zip(ids, facts, strict=True)]  # fmt: skip
+        annotations = [{**answers(fact), **key} for key, fact in zip(ids, facts, strict=True)]
+        yield split, questions, annotations
 
 
 def _vqa_e(world: World, asked: list[tuple[Scene, int, Fact]]) -> Iterator[dict[str, Any]]:

@@ -1,9 +1,15 @@
-"""Scenes: what a mini-COCO picture shows, sampled from a seed and known exactly."""
+"""The drawn world: scenes, what can truly be said of them, and what crowd workers say.
+
+A scene is what a mini-COCO image shows, sampled from a seed and known exactly.  A world is the
+scenes of a study, with the names that the upstream collections give them.
+"""
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
+from typing import Any
 
 # COCO's own category ids and names, with the ten that survive being drawn in 16 pixels.
 CATEGORIES = {
@@ -58,7 +64,14 @@ USES = {
     "clock": "telling the time",
 }
 GRID = 4
+NUMBERS = ("zero", "one", "two", "three", "four", "five")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
+# What an annotator may mistake an answer of each kind for.
+_WRONG = {
+    "colour": tuple(COLOURS),
+    "count": ("1", "2", "3"),
+    "place": PLACES,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,3 +176,302 @@ def _things(rng: random.Random, cells: list[tuple[int, int]]) -> tuple[Thing, ..
             )
         )
     return tuple(sorted(things, key=lambda thing: (thing.row, thing.column)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A question with its answer as a word or phrase and as a sentence; `kind` names what it asks.
+
+    Kinds: `colour place count presence category size background use letter`.
+    """
+
+    kind: str
+    question: str
+    short: str
+    sentence: str
+
+
+def plural(category: str) -> str:
+    """Return the plural of a category name."""
+    return f"{category}{'es' if category.endswith('s') else 's'}"
+
+
+def article(name: str) -> str:
+    """Return a name with its indefinite article, `an apple`."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def capital(text: str) -> str:
+    """Return `text` with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
+def listed(names: list[str]) -> str:
+    """Join names as in a sentence: `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def at_ground(background: str) -> str:
+    """Return where a scene is, `at the beach`."""
+    return f"{'in' if background in ('park', 'street', 'snow') else 'at'} the {background}"
+
+
+def facts(scene: Scene) -> list[Fact]:
+    """Return every question the mini sources ask of a scene, in a fixed order."""
+    found = [fact for thing in scene.unique() for fact in _thing_facts(thing)]
+    found += [_count(scene, category) for category in scene.counts()]
+    found += [_presence(scene, category) for category in CATEGORIES.values()]
+    found += _quarters(scene)
+    ground = capital(f"the picture was taken {at_ground(scene.background)}.")
+    found.append(
+        Fact(
+            kind="background",
+            question="Where was this picture taken?",
+            short=scene.background,
+            sentence=ground,
+        )
+    )
+    return found
+
+
+def _thing_facts(thing: Thing) -> list[Fact]:
+    category = thing.category
+    made = [
+        Fact(
+            kind="colour",
+            question=f"What color is the {category}?",
+            short=thing.colour,
+            sentence=f"The {category} is {thing.colour}.",
+        ),
+        Fact(
+            kind="place",
+            question=f"Where is the {category}?",
+            short=thing.place,
+            sentence=f"The {thing.name} is at the {thing.place}.",
+        ),
+        Fact(
+            kind="size",
+            question=f"How big is the {category}?",
+            short=thing.size,
+            sentence=f"The {thing.name} is {thing.size}.",
+        ),
+        Fact(
+            kind="use",
+            question=f"Which object is for {USES[category]}?",
+            short=category,
+            sentence=f"The {thing.name} at the {thing.place} is for {USES[category]}.",
+        ),
+    ]
+    if thing.letter:
+        made.append(
+            Fact(
+                kind="letter",
+                question="What letter is on the sign?",
+                short=thing.letter,
+                sentence=f"The letter on the sign is {thing.letter}.",
+            )
+        )
+    return made
+
+
+def _count(scene: Scene, category: str) -> Fact:
+    number = scene.counts()[category]
+    some = f"are {NUMBERS[number]} {plural(category)}" if number > 1 else f"is one {category}"
+    return Fact(
+        kind="count",
+        question=f"How many {plural(category)} are there?",
+        short=str(number),
+        sentence=f"There {some} in the picture.",
+    )
+
+
+def _presence(scene: Scene, category: str) -> Fact:
+    seen = [thing for thing in scene.things if thing.category == category]
+    if seen:
+        there = listed([f"{article(thing.name)} at the {thing.place}" for thing in seen])
+        sentence = f"Yes, there is {there}."
+    else:
+        sentence = f"No, there is no {category} in the picture."
+    return Fact(
+        kind="presence",
+        question=f"Is there {article(category)} in the picture?",
+        short="yes" if seen else "no",
+        sentence=sentence,
+    )
+
+
+def _quarters(scene: Scene) -> list[Fact]:
+    """Ask what is in a quarter that holds exactly one thing."""
+    places: dict[str, list[Thing]] = {}
+    for thing in scene.things:
+        places.setdefault(thing.place, []).append(thing)
+    return [
+        Fact(
+            kind="category",
+            question=f"What is at the {place}?",
+            short=things[0].category,
+            sentence=f"{capital(article(things[0].name))} is at the {place}.",
+        )
+        for place, things in places.items()
+        if len(things) == 1
+    ]
+
+
+def relations(scene: Scene) -> list[tuple[str, bool]]:
+    """Return statements on where things stand to each other, each with its truth."""
+    found = []
+    things = scene.unique()
+    for one in things:
+        for other in things:
+            if one.row < other.row:
+                found.append((f"The {one.category} is above the {other.category}.", True))
+                found.append((f"The {one.category} is below the {other.category}.", False))
+            if one.column < other.column:
+                found.append((f"The {one.category} is left of the {other.category}.", True))
+                found.append((f"The {one.category} is right of the {other.category}.", False))
+    return found
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """Return one sentence on the whole scene, worded by chance as captions are."""
+    things = list(scene.things)
+    rng.shuffle(things)
+    names = listed([article(thing.name) for thing in things])
+    ground = at_ground(scene.background)
+    wordings = (
+        f"{capital(names)} {ground}.",
+        f"{capital(ground)} there is {names}.",
+        f"A picture of {names} {ground}.",
+    )
+    return rng.choice(wordings)
+
+
+def paragraph(scene: Scene) -> str:
+    """Return a sentence on the ground and one on each thing, quarter by quarter."""
+    sentences = [f"The picture was taken {at_ground(scene.background)}."]
+    for thing in scene.by_quarter():
+        subject = f"{thing.size} {thing.name}"
+        sentences.append(f"{capital(article(subject))} is at the {thing.place}.")
+    if scene.flock:
+        sentences.append("A flock of tiny birds is flying by.")
+    return " ".join(sentences)
+
+
+def reasoning(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """Return a question that needs a step of reasoning, and its answer with the step."""
+    thing = rng.choice(scene.things)
+    use = USES[thing.category]
+    question = rng.choice(
+        (
+            f"What could someone in this picture use for {use}, and how can you tell?",
+            f"Suppose you think of {use}. Which object would you look for here?",
+        )
+    )
+    answer = (
+        f"{capital(article(thing.category))} is for {use}. There is {article(thing.name)} at the "
+        f"{thing.place}, so it could serve for {use}."
+    )
+    return question, answer
+
+
+@dataclass(frozen=True)
+class World:
+    """All scenes of a mini-COCO and their identities in the upstream collections."""
+
+    seed: int
+    train: tuple[Scene, ...]
+    held_out: tuple[Scene, ...]
+    foreign: tuple[Scene, ...]  # pictures that only Visual Genome has
+
+    @cached_property
+    def scenes(self) -> dict[int, Scene]:
+        """Every COCO scene by image id."""
+        return {scene.image_id: scene for scene in (*self.train, *self.held_out)}
+
+    @cached_property
+    def genome(self) -> dict[int, Scene]:
+        """Visual Genome id -> scene, for about 45 % of the COCO scenes and all foreign ones."""
+        rng = self.rng("visual_genome")
+        chosen = [scene for scene in self.scenes.values() if rng.random() < 0.45]
+        ids = rng.sample(range(2_315_000, 2_418_000), len(chosen) + len(self.foreign))
+        return dict(zip(ids, (*chosen, *self.foreign), strict=True))
+
+    def has_coco_id(self, scene: Scene) -> bool:
+        """Tell whether a Visual Genome scene is a COCO image too."""
+        return scene.image_id in self.scenes
+
+    def rng(self, name: str) -> random.Random:
+        """Return the random numbers of one writer, independent of the other writers."""
+        return random.Random(f"{self.seed}/{name}")
+
+    def some(self, share: float, rng: random.Random) -> list[Scene]:
+        """Return about `share` of the train scenes."""
+        return [scene for scene in self.train if rng.random() < share]
+
+    def some_genome(self, share: float, rng: random.Random) -> list[tuple[int, Scene]]:
+        """Return about `share` of the Visual Genome scenes with their ids there."""
+        return [item for item in self.genome.items() if rng.random() < share]
+
+
+def make_world(*, train: int, held_out: int, seed: int, pixels: int) -> World:
+    """Sample the scenes of a mini-COCO; the same arguments give the same world."""
+    foreign = max(2, train // 20)
+    scenes = sample_scenes(train + held_out + foreign, seed=seed, pixels=pixels)
+    # val2017 is a part of val2014, so the held-out scenes come from those that stand first there.
+    scenes.sort(key=lambda scene: split_2014(scene) == "train")
+    val, rest = scenes[:held_out], scenes[held_out:]
+    rest.sort(key=lambda scene: scene.image_id)
+    return World(seed, tuple(rest[foreign:]), tuple(val), tuple(rest[:foreign]))
+
+
+def split_2014(scene: Scene) -> str:
+    """Return the 2014 split of an image: train2017 holds train2014 and most of val2014."""
+    return "val" if scene.image_id % 10 < 3 else "train"
+
+
+def name_2014(scene: Scene) -> str:
+    """Return the 2014 file name, `COCO_train2014_000000000009.jpg`."""
+    return f"COCO_{split_2014(scene)}2014_{scene.image_id:012d}.jpg"
+
+
+def name_2017(scene: Scene) -> str:
+    """Return the 2017 file name, `000000000009.jpg`."""
+    return f"{scene.image_id:012d}.jpg"
+
+
+def sample_facts(
+    scene: Scene, rng: random.Random, count: int, *, kinds: tuple[str, ...] = ()
+) -> list[Fact]:
+    """Draw up to `count` different facts of a scene, half of the presence questions being no."""
+    pool = [fact for fact in facts(scene) if not kinds or fact.kind in kinds]
+    weights = [0.25 if fact.kind == "presence" else 1.0 for fact in pool]
+    drawn: list[Fact] = []
+    while pool and len(drawn) < count:
+        index = rng.choices(range(len(pool)), weights)[0]
+        drawn.append(pool.pop(index))
+        weights.pop(index)
+    return drawn
+
+
+def wrong_answer(fact: Fact, rng: random.Random) -> str:
+    """Return an answer of the right kind that is false."""
+    choices = [text for text in _WRONG.get(fact.kind, ("yes", "no")) if text != fact.short]
+    return rng.choice(choices)
+
+
+def ten_answers(fact: Fact, rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """Return ten annotators' answers, some of whom err, and their `multiple_choice_answer`.
+
+    In about 4 % of the questions five of them err in the same way, so that only
+    `multiple_choice_answer` settles the tie, as in VQAv2.
+    """
+    tie = rng.random() < 0.04
+    texts = [fact.short] * (5 if tie else rng.randint(7, 10))
+    other = wrong_answer(fact, rng)
+    texts += [other] * (10 - len(texts))
+    rng.shuffle(texts)
+    answers = [
+        {"answer": text, "answer_confidence": rng.choice(("yes", "maybe")), "answer_id": number}
+        for number, text in enumerate(texts, start=1)
+    ]
+    return answers, fact.short

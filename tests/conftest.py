@@ -44,8 +44,8 @@ def mini(tmp_path_factory):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A LLaVA that has learnt next to nothing, in the files of a published checkpoint."""
-    from minicoco.build import build_tiny_llava
-    from minicoco.recipe import Recipe
+    from minicoco import Recipe
+    from minicoco.llava import build_tiny_llava
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     recipe = Recipe(scenes=96, tower_steps=1, language_steps=1, width=64, layers=2, vocabulary=300)
@@ -62,8 +62,7 @@ def mixture(tmp_path_factory):
     from cocoift.core.schema import Turn, to_record
     from cocoift.merge.export import write_mixture
     from minicoco.draw import draw
-    from minicoco.scenes import sample_scenes
-    from minicoco.world import sample_facts
+    from minicoco.scenes import sample_facts, sample_scenes
 
     folder, rng = tmp_path_factory.mktemp("mixture"), random.Random(0)
     (folder / "train2017").mkdir()

@@ -53,7 +53,6 @@ ALLOWED = {
     "study.bases": {"torch", "transformers"},
     "minicoco.eyes": {"torch", "transformers"},
     "minicoco.llava": {"torch", "tokenizers", "transformers"},
-    "minicoco.muon": {"torch"},
     "minicoco.pretrain": {"torch", "transformers"},
     "minicoco.sight": {"transformers"},
 }
@@ -105,7 +104,7 @@ def test_opening_a_preset_of_real_data_loads_no_synthetic_world():
         "print(*(name for name in sys.modules if name.startswith('minicoco')))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(found.stdout.split()) <= {"minicoco", "minicoco.recipe"}  # the preset's own structs
+    assert set(found.stdout.split()) <= {"minicoco"}  # the preset's own structs
 
 
 def test_no_module_imports_itself_in_a_circle(root):

@@ -43,7 +43,7 @@ def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
     """
     from cocoift.evaluation.candidates import local_candidates
     from cocoift.evaluation.gates import gate_table
-    from minicoco.language import base_gates
+    from minicoco.sight import base_gates
 
     models, mini = study.preset.evaluation.models, study.preset.mini_coco
     if not (models and rounds):

@@ -28,7 +28,7 @@ def build_tiny_llavas(study: Study) -> dict[int, dict[str, float]]:
     recipe = study.preset.tiny_llava
     if recipe is None:
         return {}
-    from minicoco.build import build_tiny_llava
+    from minicoco.llava import build_tiny_llava
 
     return {
         seed: build_tiny_llava(

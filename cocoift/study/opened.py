@@ -178,7 +178,7 @@ class Study(Folders):
         """Return the preset's judge; raises `DataError` for a prompt that cannot be read."""
         from cocoift.evaluation.judging import EndpointJudge, OfflineJudge
         from minicoco.benchmark import graded_scenes
-        from minicoco.claims import claims_by_image
+        from minicoco.sight import claims_by_image
 
         settings, world = self.preset.evaluation.judge, self.preset.mini_coco
         if not isinstance(settings, ReferenceJudge):

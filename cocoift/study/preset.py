@@ -22,7 +22,7 @@ from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
 from cocoift.tuning.chat_formats import VICUNA_SYSTEM, FormatName
 from cocoift.tuning.recipe import Assembly, TuningRecipe
-from minicoco.recipe import MiniCoco, Recipe
+from minicoco import MiniCoco, Recipe
 
 
 class Evaluation(Settings, frozen=True):

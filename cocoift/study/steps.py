@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cocoift.evaluation.variants import Variant
     from cocoift.tuning.data import TrainingSet
-    from minicoco.world import World
+    from minicoco.scenes import World
 
 
 def draw_world(study: Study) -> "World | None":

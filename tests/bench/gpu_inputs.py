@@ -20,7 +20,7 @@ from cocoift.tuning.assembly import make_processor
 from cocoift.tuning.checkpoints import save_checkpoint
 from cocoift.tuning.model import image_tokens, load_config, load_processor
 from cocoift.tuning.recipe import Training, TuningRecipe
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 ROOT = Path(__file__).resolve().parents[2]
 # Any tokenizer does for random weights; this one ships with the project.

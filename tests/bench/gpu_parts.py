@@ -29,7 +29,7 @@ from cocoift.tuning.model import (
     load_processor,
     release,
 )
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 GB = 1e9
 

@@ -18,7 +18,7 @@ import msgspec
 from cocoift.core.files import write_bytes
 from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
 from minicoco.annotate import coco_files
-from minicoco.world import make_world
+from minicoco.scenes import make_world
 
 IMAGES = 118_287
 MIX_RECORDS = 665_298

@@ -74,7 +74,7 @@ def test_mini_never_says_how_long_an_answer_should_be():
 
 
 def test_the_benchmarks_scenes_are_no_training_scenes():
-    from minicoco.world import make_world
+    from minicoco.scenes import make_world
 
     world = make_world(train=1500, held_out=150, seed=0, pixels=64)
     known = {(s.background, s.things) for s in world.scenes.values()}

@@ -16,7 +16,7 @@ from cocoift.tuning.adapters import load_adapters, using
 from cocoift.tuning.model import load_model, load_processor, quantised_modules
 from cocoift.tuning.recipe import Training, TuningRecipe
 from cocoift.tuning.train import train_all
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.report import evaluation as report
 from cocoift.report import sentences, trust
 from minicoco.benchmark import graded_scenes
-from minicoco.claims import claims_by_image
+from minicoco.sight import claims_by_image
 
 QUESTIONS = [
     Question(id=f"q{n}", images=(f"{n}.png",), text="What?", answer="red", capabilities=("rec",))

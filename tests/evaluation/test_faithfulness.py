@@ -13,8 +13,7 @@ from cocoift.evaluation.faithfulness import (
     picture_key,
     read_lexicon,
 )
-from minicoco.facts import caption, paragraph
-from minicoco.scenes import CATEGORIES
+from minicoco.scenes import CATEGORIES, caption, paragraph
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from cocoift.evaluation.history import history_sets
 from cocoift.merge.layouts import MIX, records
 from cocoift.tuning.data import Encoding
 from cocoift.tuning.model import load_processor
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 FORMS = {"vqav2": "phrase", "aokvqa": "explanation", "refcoco": "phrase", "llava_instruct": "free"}
 

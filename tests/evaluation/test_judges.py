@@ -9,9 +9,8 @@ from cocoift.evaluation.benchmarks import Question, read_mm_vet
 from cocoift.evaluation.judges import SENTENCES, Claims, reference_verdict, states, wanted_parts
 from cocoift.evaluation.score import agreement
 from minicoco.benchmark import benchmark_scenes
-from minicoco.claims import claims, claims_by_image
-from minicoco.facts import facts, paragraph
-from minicoco.scenes import Scene, Thing, sample_scenes
+from minicoco.scenes import Scene, Thing, facts, paragraph, sample_scenes
+from minicoco.sight import claims, claims_by_image
 
 
 def question(answer, **more):

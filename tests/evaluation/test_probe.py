@@ -16,7 +16,7 @@ from cocoift.evaluation.probe import margin_table, probe, read_pairs
 from cocoift.evaluation.protocols import Failure, Prompt, Protocol
 from cocoift.tuning.chat import IGNORED, answered_ids, prompt_ids
 from cocoift.tuning.model import load_model, load_processor
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 QUESTIONS = ("What color is the cup?", "Where is the car?", "What is at the top left?")
 SHORT, FULL = ("red", "beach", "boat"), ("The cup is red.", "It is there.", "A blue boat is there.")

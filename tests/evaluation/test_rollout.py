@@ -21,10 +21,9 @@ from cocoift.evaluation.protocols import (
 )
 from cocoift.evaluation.rollout import Head, read_log, roll_out
 from cocoift.tuning.model import load_model, load_processor
+from minicoco import CHAT
 from minicoco.draw import draw
-from minicoco.facts import facts
-from minicoco.llava import CHAT
-from minicoco.scenes import sample_scenes
+from minicoco.scenes import facts, sample_scenes
 
 OPENING = "Where is it? Answer with one word."
 SINGLE = Protocol(name="single_round")

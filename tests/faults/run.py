@@ -45,9 +45,9 @@ def prepare(folder):
     import yaml
 
     from cocoift.sources import read_all, read_catalogue, without_optional
+    from minicoco import Recipe
     from minicoco.annotate import write_mini_coco
-    from minicoco.build import build_tiny_llava
-    from minicoco.recipe import Recipe
+    from minicoco.llava import build_tiny_llava
 
     root = HERE.parents[1]
     write_mini_coco(folder / "raw", train=400, held_out=20, seed=3)

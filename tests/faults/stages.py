@@ -31,7 +31,7 @@ def train(folder):
     from cocoift.tuning.data import split_images
     from cocoift.tuning.recipe import Training, TuningRecipe
     from cocoift.tuning.train import train
-    from minicoco.llava import CHAT
+    from minicoco import CHAT
 
     mixture = folder / "mixture"
     recipe = TuningRecipe(rank=4, alpha=8, learning_rate=5e-3, batch_tokens=600, workers=0,
@@ -60,7 +60,7 @@ def rollout(folder):
     from cocoift.evaluation.protocols import Protocol
     from cocoift.evaluation.rollout import Head, roll_out
     from cocoift.tuning.model import load_model, load_processor
-    from minicoco.llava import CHAT
+    from minicoco import CHAT
 
     path = folder / "checkpoint"
     model, processor = load_model(path, four_bit=False), load_processor(path)

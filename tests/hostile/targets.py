@@ -16,7 +16,7 @@ import msgspec
 from cocoift.core.files import DataError
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.catalogue import parts_on_disk
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = read_catalogue(ROOT / "data/sources.yaml")

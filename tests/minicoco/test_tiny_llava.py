@@ -16,20 +16,17 @@ from cocoift.core.schema import Message, Record
 from cocoift.core.text import has_format_prompt
 from cocoift.tuning.chat import encode
 from cocoift.tuning.model import load_model, load_processor
-from minicoco import build, pretrain, recipe
-from minicoco.build import build_tiny_llava
+from minicoco import CHAT, VERSION, Recipe, llava, pretrain
 from minicoco.corpus import conversation
 from minicoco.draw import draw
-from minicoco.facts import facts, paragraph
 from minicoco.llava import (
-    CHAT,
-    Recipe,
+    build_tiny_llava,
     make_config,
     make_processor,
     normalised,
     train_tokenizer,
 )
-from minicoco.scenes import sample_scenes
+from minicoco.scenes import facts, paragraph, sample_scenes
 from minicoco.sight import (
     IMAGES,
     describe,
@@ -114,8 +111,8 @@ def test_a_built_checkpoint_is_kept_and_another_recipe_replaces_it(tmp_path):
 def test_the_shipped_checkpoint_was_built_by_this_version_of_the_recipe(root):
     shipped = root / "data/mini_llava"
     built = json.loads((shipped / "built.json").read_text())
-    rebuild = "run `python -m minicoco.build data/mini_llava`"
-    wanted = {"recipe": structs.asdict(Recipe()), "version": recipe.VERSION}
+    rebuild = "run `python -m minicoco.llava data/mini_llava`"
+    wanted = {"recipe": structs.asdict(Recipe()), "version": VERSION}
     assert {name: built[name] for name in wanted} == wanted, rebuild
     assert sum(path.stat().st_size for path in shipped.iterdir()) < 4_000_000
     weights = load_file(shipped / "model.safetensors")
@@ -125,7 +122,7 @@ def test_the_shipped_checkpoint_was_built_by_this_version_of_the_recipe(root):
 def test_a_shipped_checkpoint_is_copied_and_any_other_recipe_is_built(tmp_path, monkeypatch):
     shipped = tmp_path / "shipped"
     losses = build_tiny_llava(shipped, SMALL)
-    monkeypatch.setattr(build, "pretrained", lambda recipe: pytest.fail(f"builds {recipe}"))
+    monkeypatch.setattr(llava, "pretrained", lambda recipe: pytest.fail(f"builds {recipe}"))
     assert build_tiny_llava(tmp_path / "copy", SMALL, shipped=shipped) == losses
     names = sorted(path.name for path in shipped.iterdir())
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == names
@@ -135,8 +132,8 @@ def test_a_shipped_checkpoint_is_copied_and_any_other_recipe_is_built(tmp_path, 
 
 def test_an_earlier_version_of_the_recipe_is_built_again(tmp_path, monkeypatch):
     build_tiny_llava(tmp_path / "checkpoint", SMALL)
-    monkeypatch.setattr(build, "VERSION", recipe.VERSION + 1)
-    monkeypatch.setattr(build, "pretrained", lambda recipe: pytest.fail("builds"))
+    monkeypatch.setattr(llava, "VERSION", VERSION + 1)
+    monkeypatch.setattr(llava, "pretrained", lambda recipe: pytest.fail("builds"))
     with pytest.raises(pytest.fail.Exception, match="builds"):
         build_tiny_llava(tmp_path / "checkpoint", SMALL)
 
@@ -152,9 +149,9 @@ def test_what_the_base_is_taught_changes_only_with_the_version(root):
     shade = float(np.mean([np.asarray(draw(scene)) for scene in scenes]))
     change = (
         "the base is taught otherwise than in this version of its recipe: take that back, or raise "
-        "VERSION in mini/recipe.py, rebuild data/mini_llava and put this digest here"
+        "VERSION in minicoco/__init__.py, rebuild data/mini_llava and put this digest here"
     )
-    texts, mean = {1: ("0d2da38ad42169e2", 200.36)}[recipe.VERSION]
+    texts, mean = {1: ("0d2da38ad42169e2", 200.36)}[VERSION]
     assert (digest(taught)[:16], shade) == (texts, pytest.approx(mean, abs=0.01)), change
 
 

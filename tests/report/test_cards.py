@@ -14,7 +14,7 @@ from cocoift.core.text import visible
 from cocoift.report.cards import batch_card, record_card, thumbnail
 from cocoift.tuning.chat import encode
 from cocoift.tuning.model import load_processor
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 HOSTILE = [
     "<script>alert(1)</script>",

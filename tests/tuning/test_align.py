@@ -14,7 +14,7 @@ from cocoift.tuning.loss import mean_loss, picture_losses
 from cocoift.tuning.model import load_model, load_processor
 from cocoift.tuning.recipe import AlignmentRecipe, Training
 from cocoift.tuning.train import train, training_set
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 RECIPE = AlignmentRecipe(
     learning_rate=1e-2, batch_tokens=800, records_per_step=2, gradient_checkpointing=False,

@@ -35,7 +35,7 @@ from cocoift.tuning.assembly import Parts, assemble, read_projector
 from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.checkpoints import export
 from cocoift.tuning.model import dense, image_tokens, load_model, load_processor
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 
 def logits(model):

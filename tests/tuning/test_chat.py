@@ -8,7 +8,7 @@ from cocoift.merge.formats import encode_records
 from cocoift.tuning.chat import encode, prompt_ids
 from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat, chat_template
 from cocoift.tuning.samples import samples
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 CHATML = ChatFormat("chatml", system="You are a helpful AI assistant named SmolLM.")
 # `chat_template` of HuggingFaceTB/SmolLM2-135M-Instruct's tokenizer_config.json.

@@ -34,7 +34,7 @@ from cocoift.tuning.data import split_images
 from cocoift.tuning.loss import LossByForm, last_whole, mean_loss, sample_losses
 from cocoift.tuning.model import load_model, load_processor
 from cocoift.tuning.recipe import Training, TuningRecipe, base_of
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 FORMS = {"vqav2": "phrase", "llava_instruct": "free"}
 RECIPE = TuningRecipe(
@@ -253,7 +253,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter(make, tmp_path):
 SHARDED = """
 import torch
 from accelerate import DistributedType, PartialState
-from minicoco.llava import CHAT
+from minicoco import CHAT
 from cocoift.__main__ import main
 
 def set_device(self):

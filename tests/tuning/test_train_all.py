@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from cocoift.core.files import DataError
 from cocoift.tuning.recipe import Training, TuningRecipe
 from cocoift.tuning.train import train_all
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 
 @pytest.fixture

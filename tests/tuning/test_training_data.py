@@ -11,7 +11,7 @@ from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.data import check_pictures, count_records, read_training_set, split_images
 from cocoift.tuning.model import load_processor
 from cocoift.tuning.samples import only_last
-from minicoco.llava import CHAT
+from minicoco import CHAT
 
 
 def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(

@@ -2,9 +2,8 @@ import random
 
 from minicoco.benchmark import UNTUNED, mm_vet
 from minicoco.corpus import conversation
-from minicoco.facts import paragraph
-from minicoco.language import base_gates
-from minicoco.scenes import sample_scenes
+from minicoco.scenes import paragraph, sample_scenes
+from minicoco.sight import base_gates
 
 
 def test_every_wording_of_the_benchmark_stands_in_the_bases_pretraining_and_never_with_a_cue():

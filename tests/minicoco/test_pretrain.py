@@ -2,7 +2,7 @@
 
 import torch
 
-from minicoco.muon import COEFFICIENTS, ITERATIONS, StackedMuon, orthogonalised
+from minicoco.pretrain import COEFFICIENTS, ITERATIONS, StackedMuon, orthogonalised
 
 
 def test_the_iteration_moves_singular_values_and_keeps_singular_vectors():
