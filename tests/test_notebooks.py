@@ -217,6 +217,51 @@ def test_lengths_and_ablations_keep_their_contract(smoke):
     assert set(probe.protocol) == {"single_round", "multi_round"}
 
 
+def shown_by(folder):
+    """Return everything that an executed notebook 06 says, prints or lists."""
+    cells = nbformat.read(folder / "06_bias_analysis.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    data = [text for output in outputs for text in output.get("data", {}).values()]
+    return "\n".join(map(str, [*data, *(output.get("text", "") for output in outputs)]))
+
+
+def test_answer_files_and_a_dataset_of_ones_own_stand_beside_a_benchmark(
+    smoke, root, real, tmp_path
+):
+    work, _ = smoke
+    lines = (real / "llava/coco2014_val_gpt4_qa_30x3.jsonl").read_text().splitlines()
+    rows = [
+        {"id": row["id"], "image": [row["image"]],
+         "conversations": [{"from": "user", "value": f"<image>\n{row['instruction']}"},
+                           {"from": "bot", "value": row["output"]}]}
+        for row in map(json.loads, lines)
+    ]  # fmt: skip
+    odd = {"id": "odd", "conversations": [{"from": "human", "value": "Why?"}]}
+    (tmp_path / "mine.json").write_text(json.dumps([*rows, odd]))
+    answers = {"file": str(real / "llava_bench_wild/answers/llava-v1.5-13b.jsonl")}
+    bias = {"answer_files": [answers], "datasets": {"mine": str(tmp_path / "mine.json")}}
+    changes = moved(work.parent) | {"report_dir": str(tmp_path), "bias": {"probe": None, **bias}}
+    notebook = root / "notebooks/06_bias_analysis.ipynb"
+    study.run_notebook(notebook, preset="smoke", changes=changes, reports=tmp_path)
+    lengths = pd.read_csv(tmp_path / "tables/lengths.csv")
+    assert set(lengths.model) == {"base", *MIXTURES, "llava-v1.5-13b"}
+    own = lengths[(lengths.model == "llava-v1.5-13b") & (lengths.seed == "all")]
+    assert own.n.tolist() == [60]
+    shown = shown_by(tmp_path)
+    assert "mine.json: 1 of 46 conversations cannot be read, such as record 'odd'" in shown
+    assert "mine: no answer follows a short one" in shown
+    assert "Asked alone only: llava-v1.5-13b" in shown
+
+
+@pytest.mark.slow
+def test_bias_without_any_answers_says_so(root, tmp_path):
+    (tmp_path / "p.yaml").write_text("checkpoint: none\nbias: {datasets: {}}\n")
+    changes = dict.fromkeys(("raw_dir", "work_dir", "report_dir"), str(tmp_path))
+    notebook, own = root / "notebooks/06_bias_analysis.ipynb", str(tmp_path / "p.yaml")
+    study.run_notebook(notebook, preset=own, changes=changes, reports=tmp_path)
+    assert "There was nothing to compare." in shown_by(tmp_path)
+
+
 @pytest.mark.slow
 def test_bias_is_analysed_on_real_answer_files_alone(root, real, tmp_path):
     files = [
@@ -238,6 +283,9 @@ def test_bias_is_analysed_on_real_answer_files_alone(root, real, tmp_path):
     found = lengths.loc[("llava-v1.5-13b", "all")]
     assert found.median_words == pd.Series(words).median()
     assert found.collapse_rate == pytest.approx(100 * sum(n <= 3 for n in words) / 60)
+    shown = shown_by(tmp_path / "out")
+    assert "gpt4_answer.jsonl" in shown and "Asked alone only: llava-v1.5-13b" in shown
+    assert "merged/merged.parquet" in shown.split("not on disk: ")[1]
 
 
 def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(

@@ -19,8 +19,8 @@ from cocoift.core.spread import places
 from cocoift.core.text import has_format_prompt, tidy
 from cocoift.evaluation.benchmarks import Format, Question
 from cocoift.evaluation.rollout import read_log
-from cocoift.sources.base import QA, decode_lines
-from cocoift.sources.dialogs import LlavaRecord, llava_records, rounds
+from cocoift.sources.base import decode_lines
+from cocoift.sources.dialogs import LlavaRecord, left_out, llava_records, rounds
 
 COLUMNS = ("model", "seed", "protocol", "round", "last", "question_id", "image", "question",
            "answer", "words", "free")  # fmt: skip
@@ -29,13 +29,18 @@ COLUMNS = ("model", "seed", "protocol", "round", "last", "question_id", "image",
 class AnswerFile(Settings, frozen=True):
     """A LLaVA answer file below `raw_dir`; `questions` and `format` name the benchmark behind it.
 
-    `model` replaces the name in the file.
+    Without these two nothing is known of the pictures.  `model` replaces the name in the file.
     """
 
     file: str
     model: str = ""
     questions: str | None = None
     format: Format | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse questions without their format, and a format without questions."""
+        if (self.questions is None) != (self.format is None):
+            raise ValueError(f"{self.file}: name both `questions` and `format`, or neither")
 
 
 class LoggedAnswers(Settings, frozen=True):
@@ -59,10 +64,14 @@ class _Answer(msgspec.Struct):
 
 
 def answer_table(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
-    """Return a table of answers from rows of `COLUMNS` up to `answer`; counts their words."""
+    """Return a table of answers from rows of `COLUMNS` up to `answer`; counts their words.
+
+    An answer whose question is not known (empty) is not free.
+    """
     table = pd.DataFrame(rows, columns=list(COLUMNS[:-2]))
-    free = {text: not has_format_prompt(text) for text in set(table.question)}
-    return table.assign(words=table.answer.str.split().str.len(), free=table.question.map(free))
+    free = {text: bool(text) and not has_format_prompt(text) for text in set(table.question)}
+    table = table.assign(words=table.answer.str.split().str.len(), free=table.question.map(free))
+    return table.astype({"last": bool, "words": int, "free": bool})  # also without any row
 
 
 def rollout_answers(files: Iterable[Path]) -> pd.DataFrame:
@@ -92,18 +101,33 @@ def _rollout_rows(file: Path) -> Iterator[tuple[Any, ...]]:
                    rollout.images[0], round_.question, round_.answer)  # fmt: skip
 
 
-def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> pd.DataFrame:
+def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> tuple[pd.DataFrame, str]:
     """Return about `wanted` answers of a LLaVA-format dataset (JSON or our Parquet twin).
 
-    Whole records are taken, evenly spread over the file.  `protocol` is `training`.  Raises
-    `DataError` for a file that is missing, damaged, or holds a record whose sides do not alternate.
+    And which conversations are left out (`dialogs.left_out`).  Whole records are taken, evenly
+    spread over the file.  `protocol` is `training`.  Raises `DataError` for a file that is missing
+    or damaged, or of whose conversations none can be read.
     """
-    return answer_table(
-        (name, "", "training", number, False, str(record.id), record.image or "",
-         tidy(pair.question), pair.answer)
-        for record in _sampled(path, wanted)
-        for number, pair in enumerate(_rounds(record, path), start=1)
-    )  # fmt: skip
+    records, rows = _sampled(path, wanted), []
+    odd, first = 0, None
+    for record in records:
+        pairs = rounds(record.conversations)
+        if pairs is None:
+            odd, first = odd + 1, first or record
+            continue
+        key = str(record.id)
+        image = record.images[0] if record.images else _no_picture(path, key)
+        rows += [(name, "", "training", number, False, key, image, tidy(pair.question), pair.answer)
+                 for number, pair in enumerate(pairs, start=1)]  # fmt: skip
+    return answer_table(rows), left_out(path, first, odd=odd, total=len(records))
+
+
+def _no_picture(path: Path, name: str) -> str:
+    """Return what stands for the picture of a record or question whose picture is not known.
+
+    No picture has such a name, and two questions have two.
+    """
+    return f"{path.name}: {name!r}"
 
 
 def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
@@ -126,35 +150,39 @@ def _places(messages: Sequence[int], wanted: int) -> list[int]:
     return places(len(messages), -(-len(messages) * wanted // rounds))
 
 
-def _rounds(record: LlavaRecord, path: Path) -> tuple[QA, ...]:
-    pairs = rounds(record.conversations)
-    if pairs is None:
-        raise DataError(f"{path}, record {record.id}: human and gpt do not alternate")
-    return pairs
-
-
 def file_answers(
     path: Path, *, model: str = "", protocol: str = "single_round", questions: Sequence[Question]
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, str]:
     """Return the answers of a LLaVA answer file (JSON Lines: question_id, text, model_id, prompt).
 
-    `questions` (empty: unknown) tell the pictures and the text of questions where the file does
-    not; `model` replaces the file's own name.  Raises `DataError` naming file and line.
+    And what is not known of them.  `questions` (empty: unknown) tell pictures and text; LLaVA's
+    files number MM-Vet's question `v1_3` as 3.  `model` replaces the file's own name.  Raises
+    `DataError` naming file and line, and for a file that answers none of the questions.
     """
     asked: Mapping[str, Question] = {question.id: question for question in questions}
-    return answer_table(_file_rows(path, model, protocol, asked))
-
-
-def _file_rows(
-    path: Path, model: str, protocol: str, asked: Mapping[str, Question]
-) -> Iterator[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    strange: list[str] = []
     for row in decode_lines(path, _Answer):
         name = str(row.question_id)
-        question = asked.get(name)
-        image = question.images[0] if question else name
+        question = asked.get(name) or asked.get(f"v1_{name}")
+        if question is None:
+            strange.append(name)
+        image = question.images[0] if question else _no_picture(path, name)
         text = question.text if question else row.prompt
-        yield (model or row.model_id or path.stem, "0", protocol, 1, True, name, image, text,
-               row.text)  # fmt: skip
+        rows.append((model or row.model_id or path.stem, "0", protocol, 1, True, name, image, text,
+                     row.text))  # fmt: skip
+    if asked and rows and len(strange) == len(rows):
+        raise DataError(
+            f"{path}: {strange[0]!r} and the other {len(rows) - 1:,} answers are to none of the "
+            f"{len(asked):,} questions; name the questions that were asked"
+        )
+    table = answer_table(rows)
+    counts = {
+        "are to questions that are not listed": len(strange) if asked else 0,
+        "come without their question, and do not count as collapsed": (table.question == "").sum(),
+    }
+    said = "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return table, f"{path.name}: of {len(rows):,} answers, {said}" if said else ""
 
 
 def source_answers(turns: Path, *, per_source: int = 2_000) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from cocoift.core.bootstrap import image_draws, interval, ratio_interval
 from cocoift.core.text import PROMPT_PATTERN
+from cocoift.sources.dialogs import llava_records, rounds
 
 # An answer of at most this many words is short; to a free question it counts as collapsed.
 SHORT_WORDS = 3
@@ -46,30 +47,40 @@ def length_table(words: pd.DataFrame, *, by: str) -> pd.DataFrame:
 
 
 def record_rounds(path: Path) -> pd.DataFrame:
-    """Return one row per round of a mixture in Parquet (`<mixture>.parquet`).
+    """Return one row per round of a mixture (`<mixture>.parquet`) or another LLaVA-format dataset.
 
-    Columns: `record` (row in the file), `round` (0-based), `rounds` (of the record), `source`,
-    `has_prompt` (the instruction states a form), `words` of the answer, `previous_words` of the
-    answer before (0 in the first round).
+    Columns: `record` (number of the conversation), `round` (0-based), `rounds` (of the record),
+    `source` (empty in another dataset), `has_prompt` (the instruction states a form), `words` of
+    the answer, `previous_words` of the answer before (0 in the first round).  Conversations that
+    cannot be read are passed over.
     """
-    table = pq.read_table(path, columns=["conversations", "sources"])
-    values = pc.struct_field(pc.list_flatten(table["conversations"]), "value").combine_chunks()
-    instructions, answers = values[::2], values[1::2]
-    sizes = pc.list_value_length(table["sources"]).to_numpy()
+    if path.suffix == ".parquet":
+        table = pq.read_table(path, columns=["conversations", "sources"])
+        values = pc.struct_field(pc.list_flatten(table["conversations"]), "value").combine_chunks()
+        instructions, answers = values[::2], values[1::2]
+        sizes = pc.list_value_length(table["sources"]).to_numpy()
+        sources = pc.list_flatten(table["sources"]).to_pandas()
+    else:
+        dialogs = [pairs for one in llava_records(path) if (pairs := rounds(one.conversations))]
+        sizes = np.array([len(pairs) for pairs in dialogs], np.int64)
+        instructions, answers = (
+            pa.array([pair[place] or "" for pairs in dialogs for pair in pairs], pa.string())
+            for place in (0, 1)
+        )
+        sources = pd.Series("", index=range(len(answers)))
     starts = np.cumsum(sizes) - sizes
     record = np.repeat(np.arange(len(sizes)), sizes)
     position = np.arange(len(record)) - starts[record]
     words = np.asarray(count_words(answers))
     previous = np.where(position == 0, 0, np.roll(words, 1)) if len(words) else words
+    prompts = pc.match_substring_regex(instructions, PROMPT_PATTERN, ignore_case=True)
     return pd.DataFrame(
         {
             "record": record,
             "round": position,
             "rounds": sizes[record],
-            "source": pc.list_flatten(table["sources"]).to_pandas(),
-            "has_prompt": pc.match_substring_regex(
-                instructions, PROMPT_PATTERN, ignore_case=True
-            ).to_pandas(),
+            "source": sources,
+            "has_prompt": prompts.to_pandas(),
             "words": words,
             "previous_words": previous,
         }

@@ -6,15 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 from cocoift.evaluation.answers import (
-    COLUMNS,
     AnswerFile,
+    answer_table,
     dataset_answers,
     file_answers,
     rollout_answers,
 )
 from cocoift.evaluation.benchmarks import Benchmark, Question, read_benchmark
 from cocoift.evaluation.effects import change, effect_table
-from cocoift.evaluation.lengths import collapse_intervals
+from cocoift.evaluation.lengths import collapse_intervals, record_rounds
 from cocoift.evaluation.score import COLLAPSE, Metric
 
 TRAINING = "training"
@@ -28,31 +28,43 @@ def gather(
     files: Sequence[AnswerFile],
     raw: Path,
     wanted: int = 50_000,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, list[str]]:
     """Return all answers in one table: rollouts of each benchmark, datasets, answer files.
 
-    `rollouts` are the files that notebook 05 lists; others may lie beside them.  A further column
-    `origin` names the benchmark, the dataset or the file.  What is not there is left out; of a
-    dataset about `wanted` answers are taken.  `files` are below `raw`.
+    And what is not there or cannot be read, in sentences.  `rollouts` are the files that notebook
+    05 lists; others may lie beside them.  A further column `origin` names the benchmark, the
+    dataset's file or the answer file as the preset does.  Of a dataset about `wanted` answers are
+    taken.  `files` are below `raw`; a model whose name is taken gets the file's beside it.
     """
-    parts = []
+    parts, notes = [], []
     for benchmark in benchmarks:
         found = sorted(path for path in rollouts if path.parent.name == benchmark.name)
         parts.append(rollout_answers(found).assign(origin=benchmark.name))
+    taken = {name for part in parts for name in part.model}
     for name, path in datasets.items():
         if path.is_file():
-            parts.append(dataset_answers(path, name=name, wanted=wanted).assign(origin=path.name))
+            own, note = dataset_answers(path, name=name, wanted=wanted)
+            parts.append(own.assign(origin=path.name))
+            notes.append(note)
+    absent = [f"{name} ({path})" for name, path in datasets.items() if not path.is_file()]
+    notes.append(f"not on disk: {', '.join(absent)}" if absent else "")
     for entry in files:
-        path = raw / entry.file
         asked = _questions(entry, raw)
-        own = file_answers(path, model=entry.model, questions=asked)
-        parts.append(own.assign(origin=path.name))
+        own, note = file_answers(raw / entry.file, model=entry.model, questions=asked)
+        names = {name: f"{name} ({entry.file})" if name in taken else name for name in own.model}
+        parts.append(own.assign(model=own.model.map(names), origin=entry.file))
+        taken |= {*names.values()}
+        notes.append(note)
     parts = [part for part in parts if len(part)]
-    return (
-        pd.concat(parts, ignore_index=True)
-        if parts
-        else pd.DataFrame(columns=[*COLUMNS, "words", "free", "origin"])
-    )
+    parts = parts or [answer_table([]).assign(origin="")]
+    return pd.concat(parts, ignore_index=True), [*filter(None, notes)]
+
+
+def training_rounds(datasets: Mapping[str, Path]) -> pd.DataFrame:
+    """Return `record_rounds` of the datasets that are there, with a column `mixture`."""
+    frames = [record_rounds(path).assign(mixture=name)
+              for name, path in datasets.items() if path.is_file()]  # fmt: skip
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _questions(entry: AnswerFile, raw: Path) -> list[Question]:

@@ -170,8 +170,8 @@ def bias_answer(
     `changes` is `bias.collapse_changes`, `taught` `merge.after_short_table`, `shifts`
     `probe.margin_table`, `faithful` `faithfulness_table` per model and protocol.
     """
-    lines = [_bias(lengths, changes, labels), _origin(taught, labels), _mechanism(shifts, labels)]
-    lines.append(_price(lengths, faithful, labels))
+    lines = [_bias(lengths, changes, labels), _alone(lengths, labels), _origin(taught, labels)]
+    lines += [_mechanism(shifts, labels), _price(lengths, faithful, labels)]
     return "\n".join(f"- {line}" for line in lines if line) or "There was nothing to compare."
 
 
@@ -197,6 +197,20 @@ def _bias(lengths: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str
     )
 
 
+def _alone(lengths: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Say how long the answers of models are that were asked alone only."""
+    rates, medians = _cells(lengths, "collapse_rate"), _cells(lengths, "median_words")
+    found = [
+        f"{labels[name]} {median:.0f} words"
+        + ("" if pd.isna(rates[name, ALONE]) else f", {rates[name, ALONE]:.0f} % collapsed")
+        for (name, protocol), median in medians.items()
+        if protocol == ALONE and (name, AFTER) not in medians
+    ]
+    if not found:
+        return ""
+    return f"**How long are answers without a round before?** Asked alone only: {'; '.join(found)}."
+
+
 def _origin(taught: pd.DataFrame, labels: Mapping[str, str]) -> str:
     if taught.empty:
         return ""
@@ -204,6 +218,8 @@ def _origin(taught: pd.DataFrame, labels: Mapping[str, str]) -> str:
     shares = "; ".join(
         f"{labels.get(name, name)}: {row.short_share:.0%} of the answers that follow a short one "
         f"are short, and {row.prompt_share:.0%} of their questions ask for a form"
+        if row.answers
+        else f"{labels.get(name, name)}: no answer follows a short one"
         for name, row in rows.iterrows()
     )
     return f"**Where does it come from?** In training, by mixture: {shares}."

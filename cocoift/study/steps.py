@@ -82,19 +82,19 @@ def held_out_set(study: Study, mixture: str, processor: "LlavaProcessor") -> "Tr
     return training_set(replace(training, images=_held_out_images(study)), processor)
 
 
-def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return the answers that notebook 06 reads, with their words and tokens."""
+def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the answers that notebook 06 reads, with words and tokens, and what is left out."""
     from cocoift.report.bias import gather, with_tokens
 
     bias = study.preset.bias
-    answers = gather(
+    answers, notes = gather(
         benchmarks,
         rollouts=read_manifest(study.work / "rollouts" / "manifest.json", root=study.work),
         datasets={name: study.work / path for name, path in bias.datasets.items()},
         files=bias.answer_files,
         raw=study.raw,
     )
-    return with_tokens(answers, token_counter(study.tokenizer_file))
+    return with_tokens(answers, token_counter(study.tokenizer_file)), notes
 
 
 def save_verdicts(study: Study, verdicts: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Answers of any origin in one table."""
 
 import json
+import re
 
 import msgspec
 import pyarrow.parquet as pq
@@ -9,12 +10,15 @@ import pytest
 from cocoift.core.files import DataError
 from cocoift.core.schema import TURN_SCHEMA, Turn, row_table
 from cocoift.evaluation.answers import (
+    COLUMNS,
+    AnswerFile,
+    answer_table,
     dataset_answers,
     file_answers,
     rollout_answers,
     source_answers,
 )
-from cocoift.evaluation.benchmarks import Question, read_llava_bench
+from cocoift.evaluation.benchmarks import Question, read_llava_bench, read_mm_vet
 from cocoift.evaluation.rollout import Head, Rollout, Round
 
 PROMPT = "Where is it? Answer the question with a short phrase."
@@ -68,28 +72,28 @@ def test_a_dataset_in_llavas_format_is_read_without_pictures_and_sources(tmp_pat
         {"from": "gpt", "value": ""},
     ]
     path.write_text(json.dumps([{"id": 7, "conversations": chat}]))
-    table = dataset_answers(path, name="mine")
+    table, _ = dataset_answers(path, name="mine")
     assert list(table.words) == [2, 0] and list(table["round"]) == [1, 2]
     assert table.question[0] == "What is it?"
 
 
 def test_both_forms_of_a_mixture_give_the_same_answers(mixture):
     one, other = (
-        dataset_answers(mixture / f"mix.{end}", name="mix") for end in ("json", "parquet")
+        dataset_answers(mixture / f"mix.{end}", name="mix")[0] for end in ("json", "parquet")
     )
     assert one.equals(other) and len(one) == 160
 
 
 def test_a_sample_takes_whole_records_spread_over_the_file(mixture):
-    table = dataset_answers(mixture / "merged.parquet", name="merged", wanted=40)
+    table, _ = dataset_answers(mixture / "merged.parquet", name="merged", wanted=40)
     assert len(table) == 40
     assert set(table.groupby("question_id").size()) == {4}
 
 
 @pytest.mark.parametrize("end", ["json", "parquet"])
 def test_a_sample_of_more_than_half_of_a_file_is_not_the_whole_of_it(mixture, end):
-    whole = dataset_answers(mixture / f"merged.{end}", name="m")
-    table = dataset_answers(mixture / f"merged.{end}", name="m", wanted=100)
+    whole, _ = dataset_answers(mixture / f"merged.{end}", name="m")
+    table, _ = dataset_answers(mixture / f"merged.{end}", name="m", wanted=100)
     records = list(dict.fromkeys(whole.question_id))
     chosen = list(dict.fromkeys(table.question_id))
     assert len(table) == 100 and len(whole) == 160
@@ -105,20 +109,72 @@ def test_the_answers_of_a_source_are_spread_over_its_turns(tmp_path):
     assert table.answer[table.source == "gqa"].tolist() == ["1", "2"]
 
 
-def test_a_record_whose_sides_do_not_alternate_is_named(tmp_path):
+def test_a_record_whose_sides_do_not_alternate_is_left_out_and_shown(tmp_path):
     path = tmp_path / "llava.json"
-    path.write_text(json.dumps([{"id": "x9", "conversations": [{"from": "gpt", "value": "Hi."}]}]))
-    with pytest.raises(DataError, match=r"llava\.json, record x9: human and gpt"):
+    odd = {"id": "x9", "conversations": [{"from": "gpt", "value": "Hi."}]}
+    chat = [{"from": "user", "value": "Who?"}, {"from": "bot", "value": "He is."}]
+    pictures = (["a.jpg", "b.jpg"], None, "c.jpg")
+    good = [{"id": n, "image": image, "conversations": chat} for n, image in enumerate(pictures)]
+    path.write_text(json.dumps([odd, *good]))
+    table, said = dataset_answers(path, name="mine")
+    assert list(table.image) == ["a.jpg", "llava.json: '1'", "c.jpg"]
+    assert list(table.words) == [2, 2, 2]
+    assert said.startswith("llava.json: 1 of 4 conversations cannot be read, such as record 'x9'")
+    path.write_text(json.dumps([odd]))
+    with pytest.raises(DataError, match=r"llava\.json: 1 of 1 .*'x9' with messages from 'gpt'"):
         dataset_answers(path, name="mine")
+
+
+ASKED = [Question(id="3", images=("c.jpg",), text="What is this?"),
+         Question(id="v1_4", images=("d.jpg",), text=PROMPT)]  # fmt: skip
 
 
 def test_an_answer_file_takes_pictures_and_questions_from_its_benchmark(tmp_path):
     path = tmp_path / "answers.jsonl"
-    path.write_text('{"question_id": 3, "text": "A cat.", "model_id": "m"}\n')
-    asked = [Question(id="3", images=("c.jpg",), text="What is this?")]
-    (row,) = file_answers(path, questions=asked).to_dict("records")
-    assert (row["model"], row["image"], row["question"], row["words"]) == (
-        "m", "c.jpg", "What is this?", 2)  # fmt: skip
+    path.write_text(
+        '{"question_id": 3, "text": "A cat.", "model_id": "m"}\n'
+        '{"question_id": 4, "text": "mat"}\n{"question_id": 139, "text": "On the mat."}\n'
+    )
+    table, said = file_answers(path, questions=ASKED)
+    assert list(table.model) == ["m", "answers", "answers"]
+    assert list(table.image) == ["c.jpg", "d.jpg", "answers.jsonl: '139'"]
+    assert list(table.question) == ["What is this?", PROMPT, ""]
+    assert list(table.words) == [2, 1, 3] and list(table.free) == [True, False, False]
+    assert said == (
+        "answers.jsonl: of 3 answers, 1 are to questions that are not listed; "
+        "1 come without their question, and do not count as collapsed"
+    )
+
+
+def test_an_answer_file_for_other_questions_is_refused(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"question_id": 7, "text": "A cat."}\n{"question_id": 8, "text": "A mat."}\n')
+    with pytest.raises(DataError, match=r"answers\.jsonl: '7' and the other 1 answers are to none"):
+        file_answers(path, questions=ASKED)
+
+
+def test_a_questions_number_is_no_picture(tmp_path):
+    from cocoift.evaluation.faithfulness import Lexicon, mention_table
+
+    path = tmp_path / "answers.jsonl"
+    names = ("139", "000000000139.jpg", "a/000000000139.jpg")
+    rows = [{"question_id": name, "text": "A cat.", "prompt": "Who?"} for name in names]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    table, said = file_answers(path, questions=[])
+    assert said == "" and table.free.all() and table.image.nunique() == len(names)
+    lexicon = Lexicon(re.compile("cat"), {"cat": "cat"})
+    assert mention_table(table, lexicon, {"139": {"dog"}}).empty
+
+
+def test_questions_need_their_format(tmp_path):
+    for entry in ({"questions": "q.json"}, {"format": "mm_vet"}):
+        with pytest.raises(msgspec.ValidationError, match=r"a\.jsonl: name both `questions` and"):
+            msgspec.convert({"file": "a.jsonl", **entry}, AnswerFile)
+
+
+def test_a_table_without_answers_has_the_types_of_one_with_some():
+    table = answer_table([])
+    assert table[table.free].empty and list(table[table["last"]]) == list(COLUMNS)
 
 
 def test_a_damaged_line_of_an_answer_file_is_named(tmp_path):
@@ -129,9 +185,22 @@ def test_a_damaged_line_of_an_answer_file_is_named(tmp_path):
 
 
 def test_llavas_real_answers_are_read_whole(real):
-    own = file_answers(real / "llava_bench_wild/answers/llava-v1.5-13b.jsonl", questions=[])
+    own, _ = file_answers(real / "llava_bench_wild/answers/llava-v1.5-13b.jsonl", questions=[])
     assert len(own) == 60 and set(own.model) == {"llava-v1.5-13b"}
     assert own.answer.map(lambda text: len(text.split())).tolist() == own.words.tolist()
     asked = read_llava_bench(real / "llava/qa90_questions.jsonl")
-    gpt4 = file_answers(real / "llava/qa90_gpt4_answer.jsonl", model="gpt-4", questions=asked)
-    assert len(gpt4) == 42 and gpt4.image.str.endswith(".jpg").all()
+    gpt4, said = file_answers(real / "llava/qa90_gpt4_answer.jsonl", model="gpt-4", questions=asked)
+    assert len(gpt4) == 42 and gpt4.image.str.endswith(".jpg").all() and said == ""
+
+
+def test_real_mm_vet_questions_are_found_by_llavas_numbers_and_by_their_own(real, tmp_path):
+    asked = read_mm_vet(real / "mm_vet/mm-vet.json")
+    numbered = read_llava_bench(real / "mm_vet/llava-mm-vet.jsonl")
+    answers = json.loads((real / "mm_vet/results/llava_llama2_13b_chat.json").read_text())
+    path = tmp_path / "answers.jsonl"
+    rows = [{"question_id": int(name[3:]), "text": text} for name, text in answers.items()]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (one, said), (other, _) = (file_answers(path, questions=q) for q in (asked, numbered))
+    assert said == "" and list(one.image) == list(other.image)
+    assert one.image.nunique() == len({question.images[0] for question in asked})
+    assert list(one.question) == list(other.question)

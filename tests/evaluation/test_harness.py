@@ -215,5 +215,5 @@ def test_notebooks_05_and_06_get_logged_answers_as_those_of_any_model(out, bench
     assert study.models == ["theirs"] and study.labels["theirs"] == "theirs"
     (run,) = asking.roll_out(study, study.benchmarks_to_ask())
     assert (run.model, run.protocol, len(run.rollouts)) == ("theirs", "multi_round", 2)
-    told = steps.all_answers(study, study.benchmarks())
+    told, _ = steps.all_answers(study, study.benchmarks())
     assert set(told.model) == {"theirs"} and told[told["last"]].answer.tolist() == ["yes", "yes"]

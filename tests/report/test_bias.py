@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cocoift.core.files import DataError, read_manifest, write_manifest
-from cocoift.evaluation.answers import answer_table
+from cocoift.evaluation.answers import AnswerFile, answer_table
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.rollout import Head, roll_out
@@ -46,7 +46,7 @@ def test_only_listed_rollouts_are_read_whatever_lies_beside_them(tmp_path):
     listed = write_manifest(tmp_path / "m.json", [ours], root=tmp_path)
     options = {"datasets": {}, "files": [], "raw": tmp_path}
     rollouts = read_manifest(listed, root=tmp_path)
-    told = report.gather([asked], rollouts=rollouts, **options)
+    told, _ = report.gather([asked], rollouts=rollouts, **options)
     assert set(told.model) == {"mix"} and set(told.seed) == {"0"} and len(told) == 2
     with ours.open("a") as file:
         file.write("\n")
@@ -58,10 +58,34 @@ def test_only_listed_rollouts_are_read_whatever_lies_beside_them(tmp_path):
 def test_what_is_not_there_is_left_out_and_nothing_at_all_is_an_empty_table(tmp_path, mixture):
     options = {"rollouts": [], "files": [], "raw": tmp_path}
     datasets = {"mix": mixture / "mix.parquet", "merged": tmp_path / "none.parquet"}
-    told = report.gather([benchmark(tmp_path)], datasets=datasets, **options)
+    told, notes = report.gather([benchmark(tmp_path)], datasets=datasets, **options)
     assert set(told.model) == {"mix"} and set(told.origin) == {"mix.parquet"}
-    nothing = report.gather([], datasets={}, **options)
-    assert nothing.empty and {"words", "free", "origin", "image"} <= set(nothing)
+    assert notes == [f"not on disk: merged ({tmp_path}/none.parquet)"]
+    nothing, notes = report.gather([], datasets={}, **options)
+    assert nothing.empty and {"words", "free", "origin", "image"} <= set(nothing) and not notes
+    assert report.evaluated(nothing).empty and "model" in report.evaluated(nothing)
+
+
+def test_two_answer_files_of_one_model_stay_two(tmp_path):
+    for name in ("a", "b"):
+        line = '{"question_id": 1, "text": "So.", "prompt": "Why?", "model_id": "llava"}\n'
+        (tmp_path / f"{name}.jsonl").write_text(line)
+    files = [AnswerFile(file=f"{name}.jsonl") for name in ("a", "b")]
+    told, _ = report.gather([], rollouts=[], datasets={}, files=files, raw=tmp_path)
+    assert list(told.model) == ["llava", "llava (b.jsonl)"]
+    assert list(told.origin) == ["a.jsonl", "b.jsonl"] and told.image.nunique() == 2
+
+
+def test_what_a_dataset_teaches_is_the_same_from_either_of_its_files(mixture, tmp_path):
+    (tmp_path / "mine.json").write_bytes((mixture / "merged.json").read_bytes())
+    paths = {"merged": mixture / "merged.parquet", "mine": tmp_path / "mine.json",
+             "absent": tmp_path / "none.json"}  # fmt: skip
+    rounds = report.training_rounds(paths)
+    own = {name: part.drop(columns=["mixture", "source"]).reset_index(drop=True)
+           for name, part in rounds.groupby("mixture")}  # fmt: skip
+    assert set(own) == {"merged", "mine"} and len(own["mine"]) == 160
+    pd.testing.assert_frame_equal(own["merged"], own["mine"])
+    assert report.training_rounds({}).empty
 
 
 def test_a_question_counts_under_every_capability_it_lists(tmp_path):
@@ -119,6 +143,27 @@ def test_the_answer_says_what_the_intervals_say(after, said):
     text = sentences.bias_answer(lengths(after), changes(after), *nothing, labels=LABELS)
     assert said in text.splitlines()[0]
     assert "Multi-round collapse is" in text.splitlines()[-1]
+
+
+def test_answers_of_models_that_were_asked_alone_only_are_told_too():
+    table = pd.concat([lengths({"mix": (10, 80)}), lengths({"merged": (5, 9)}).head(1)])
+    nothing = [pd.DataFrame()] * 3
+    text = sentences.bias_answer(table, changes({"mix": (10, 80)}), *nothing, labels=LABELS)
+    assert "Asked alone only: merged mixture 9 words, 5 % collapsed." in text
+    alone = table.tail(1).assign(collapse_rate=float("nan"))
+    text = sentences.bias_answer(alone, pd.DataFrame(), *nothing, labels=LABELS)
+    assert text.endswith("Asked alone only: merged mixture 9 words.")
+
+
+def test_a_dataset_in_which_nothing_follows_a_short_answer_is_told_without_a_number():
+    taught = pd.DataFrame(
+        [("mine", "after a short answer", 0, float("nan"), float("nan"))],
+        columns=["mixture", "context", "answers", "short_share", "prompt_share"],
+    )
+    text = sentences.bias_answer(
+        lengths({}), pd.DataFrame(), taught, *[pd.DataFrame()] * 2, labels={}
+    )
+    assert text.endswith("mine: no answer follows a short one.")
 
 
 def test_without_any_table_the_answer_says_so():
