@@ -54,6 +54,10 @@ class OneLine(ConsoleReporter):
     def execute_task(self, task):
         pass
 
+    def add_failure(self, task, fail):
+        if fail.report:  # `complete_run` prints it, once
+            self.failures.append({"task": task, "exception": fail})
+
     def skip_uptodate(self, task):
         self.write(f"{task.name:28} unchanged\n")
 

@@ -433,7 +433,7 @@ def test_a_failing_notebook_ends_the_run_with_one_error(project):
     done = run()
     assert done.returncode != 0
     cause = "07_next.ipynb, cell In [3] (`raise ValueError('no data')`): ValueError: no data"
-    assert cause in done.stdout
+    assert (done.stdout + done.stderr).count(cause) == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert not (folder / "reports/p/index.html").exists()
 

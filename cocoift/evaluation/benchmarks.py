@@ -13,6 +13,7 @@ import msgspec
 
 from cocoift.core.files import DataError, sha256
 from cocoift.core.schema import Settings
+from cocoift.sources.base import is_blank
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 Format = Literal["mm_vet", "infimm_eval", "llava_bench"]
@@ -238,11 +239,19 @@ def _decoded(path: Path, kind: type) -> dict:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}; fetch the benchmark again (README)") from error
+        raise _damaged(path, error) from error
 
 
 def _decoded_lines(path: Path, kind: type) -> list:
     try:
-        return msgspec.json.Decoder(kind).decode_lines(path.read_bytes())
+        found: list = msgspec.json.Decoder(kind).decode_lines(path.read_bytes())
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}; fetch the benchmark again (README)") from error
+        raise _damaged(path, error) from error
+    if not found:
+        raise _damaged(path, "no question in it")
+    return found
+
+
+def _damaged(path: Path, error: Exception | str) -> DataError:
+    reason = "the file is empty" if is_blank(path) else error
+    return DataError(f"{path}: {reason}; fetch the benchmark again (README)")

@@ -97,10 +97,12 @@ def decode_records(
 def decode_lines(path: Path, shape: type[T]) -> Iterator[T]:
     """Decode a JSON Lines file line by line; errors name the line.
 
-    Raises `DataError` for a line that is damaged.
+    Raises `DataError` for a line that is damaged, and for a file without any.
     """
     decoder = msgspec.json.Decoder(shape)
     try:
+        if is_blank(path):
+            raise damaged(path, "")
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -114,8 +116,15 @@ def decode_lines(path: Path, shape: type[T]) -> Iterator[T]:
 
 def damaged(path: Path, error: Exception | str, *, line: int | None = None) -> DataError:
     """Return the one error that a damaged annotation file leads to."""
+    if is_blank(path):
+        return DataError(f"{path}: the file is empty; download it again")
     place = f"{path}, line {line}" if line else str(path)
     return DataError(f"{place}: {error}; mend that record or download the file again")
+
+
+def is_blank(path: Path) -> bool:
+    """Tell whether a file is there and holds nothing, or nothing but white space."""
+    return path.is_file() and path.stat().st_size < 1024 and not path.read_bytes().strip()
 
 
 @contextmanager

@@ -90,3 +90,11 @@ def test_the_real_files_are_read(real):
     bench = read_benchmark(real / "llava/qa90_questions.jsonl", "llava_bench")
     assert len(bench) == 42 and {q.category for q in bench} == {"conv", "detail", "complex"}
     assert bench[0].answer.startswith("The main focus of the image is a cat")
+
+
+@pytest.mark.parametrize("kind", ["mm_vet", "infimm_eval", "llava_bench"])
+def test_an_empty_file_of_questions_is_called_empty(tmp_path, kind):
+    path = tmp_path / "questions.json"
+    path.write_text("\n")
+    with pytest.raises(DataError, match=r"questions.json: the file is empty; fetch"):
+        read_benchmark(path, kind)

@@ -10,6 +10,7 @@ from cocoift.core.files import DataError
 from cocoift.sources import Entry, read_source
 from cocoift.sources.base import QA, Dialog
 from cocoift.sources.catalogue import parts_on_disk
+from cocoift.sources.coco import evaluation_image_ids
 
 
 def files_of(catalogue):
@@ -41,6 +42,24 @@ def test_truncated_json_names_file_and_fault(catalogue, copy):
         with pytest.raises(DataError, match=rf"{path.name}: Input data was truncated; mend"):
             read_source(name, catalogue[name], copy)
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_is_called_empty(catalogue, copy, content):
+    for name, file in present(catalogue, copy):
+        path = copy / file
+        whole = path.read_bytes()
+        path.write_text(content)
+        with pytest.raises(DataError, match=rf"{path.name}: the file is empty; download it"):
+            read_source(name, catalogue[name], copy)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["questions.jsonl", "questions.json"])
+def test_an_empty_list_of_evaluation_images_is_no_list_without_images(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=f"{name}: the file is empty"):
+        evaluation_image_ids(tmp_path / name)
 
 
 def test_malformed_json_names_the_byte(catalogue, copy):
