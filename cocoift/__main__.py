@@ -191,8 +191,8 @@ def _dataset(chosen: argparse.Namespace) -> None:
     study = open_study(chosen.preset)
     root = study.images if chosen.pictures else None
     dataset = HubDataset(merged=study.merged, mixtures=chosen.mixtures, image_root=root)
-    out = write_hub_dataset(dataset, chosen.out)
-    print(f"{out}; publish it with: hf upload --repo-type dataset NAME {out}")
+    print(write_hub_dataset(dataset, chosen.out).summary())
+    print(f"publish it with: hf upload --repo-type dataset NAME {chosen.out}")
 
 
 def _tasks(chosen: argparse.Namespace) -> None:

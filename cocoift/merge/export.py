@@ -174,30 +174,30 @@ def dataset_card(
 
     `licences` are those of `image_licences`.
     """
-    used = [name for name in catalogue if name in set(drops.source)]
+    kept = set(drops.source[(drops.reason == "kept") & (drops.turns > 0)])
     wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
     wide.insert(0, "in", wide.sum(axis=1))
     wide = wide.astype(int).reset_index()
-    entries = [catalogue[name] for name in used]
-    sources = [(entry.title, entry.licence, entry.citation) for entry in entries]
+    entries = [(name, entry) for name, entry in catalogue.items() if name in kept]
+    sources = [(name, one.title, one.licence, one.citation) for name, one in entries]
     mixtures = [(name, *numbers.values()) for name, numbers in counts.items()]
     stated = [*msgspec.structs.asdict(rules).items(), ("tokens counted by", tokens)]
-    tables = {
-        "Mixtures": _table(("mixture", "records", "rounds"), mixtures),
-        "Rules": _table(("rule", "value"), stated),
-        "Turns in, kept and dropped": _table(wide.columns, wide.itertuples(index=False)),
-        "Licences of the sources": _table(("source", "licence", "citation"), sources),
-        "Licences of the images": _table(licences.columns, licences.itertuples(index=False)),
+    tables: dict[str, tuple[Iterable[str], Iterable[Iterable[Any]]]] = {
+        "Mixtures": (("mixture", "records", "rounds"), mixtures),
+        "Rules": (("rule", "value"), stated),
+        "Turns in, kept and dropped": (wide.columns, wide.itertuples(index=False)),
+        "Licences of the sources": (("source", "title", "licence", "citation"), sources),
+        "Licences of the images": (licences.columns, licences.itertuples(index=False)),
     }
     files = (f"- {{config_name: {name}, data_files: {name}.parquet}}" for name in counts)
     lines = [_CARD.format(files="\n".join(files), images=NO_IMAGES)]
-    for title, table in tables.items():
-        lines += ["", f"## {title}", "", *table]
+    for title, (header, rows) in tables.items():
+        lines += ["", f"## {title}", "", *markdown_table(header, rows)]
     return "\n".join(lines) + "\n"
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
-    """Yield a Markdown table, pipes in cells escaped."""
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table, pipes in cells escaped."""
 
     def line(cells: Iterable[Any]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

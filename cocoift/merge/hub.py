@@ -1,20 +1,26 @@
-"""Mixtures as a dataset folder for the hub: Parquet with an `Image` column, configs and a card."""
+"""Mixtures as a dataset folder for the hub: Parquet with pictures or their paths, and a card."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, inside, refuse_filled, replacing_folder, write_text
-from cocoift.merge.export import NO_IMAGES
+from cocoift.core.images import BadImage, bad_images
+from cocoift.merge.export import NO_IMAGES, markdown_table
 from cocoift.merge.formats import PICTURE, RECORD_SCHEMA, for_datasets
 
-_SCHEMA = for_datasets(
+_WITH_PATHS = for_datasets(RECORD_SCHEMA)
+_WITH_PICTURES = for_datasets(
     pa.schema(
         [pa.field("image", PICTURE) if field.name == "image" else field for field in RECORD_SCHEMA]
     )
@@ -22,6 +28,8 @@ _SCHEMA = for_datasets(
 # Small row groups, since the hub's viewer reads whole ones; shards of about half a gigabyte with
 # COCO's pictures in them.
 _GROUP_RECORDS, _SHARD_RECORDS = 100, 3_000
+# So many names of pictures are listed; a longer list would be nobody's reading.
+_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +37,7 @@ class HubDataset:
     """Which mixtures of a merged set go to the hub.
 
     With `image_root` every record holds its picture's bytes; without, its path below COCO's
-    image folder.  A shard holds `shard_records`, the last one what is left.
+    image folder as text.  A shard holds `shard_records`, the last one what is left.
     """
 
     merged: Path
@@ -38,62 +46,145 @@ class HubDataset:
     shard_records: int = _SHARD_RECORDS
 
 
-def write_hub_dataset(dataset: HubDataset, out: Path) -> Path:
-    """Write a folder that `datasets.load_dataset` reads and `hf upload` takes; return it.
+@dataclass
+class Written:
+    """What a mixture's shards hold: its records and rounds, sources, and images' licences.
 
-    One config per mixture, `data/<mixture>/train-*.parquet` each, and the card of the merged set.
-    Raises `DataError` for a mixture or a picture that is not there, and for a folder that holds
-    something already; nothing is written then.
+    `left_out` are the records whose picture cannot be opened.
+    """
+
+    records: int = 0
+    rounds: int = 0
+    left_out: int = 0
+    sources: set[str] = field(default_factory=set)
+    licences: dict[str, int | None] = field(default_factory=dict)
+
+    def add(self, rows: pa.Table) -> None:
+        """Count some records."""
+        self.records += len(rows)
+        sources = pc.list_flatten(rows["sources"])
+        self.rounds += len(sources)
+        self.sources |= set(sources.unique().to_pylist())
+        pairs = zip(rows["image"].to_pylist(), rows["licence"].to_pylist(), strict=True)
+        self.licences |= dict(pairs)
+
+
+@dataclass(frozen=True)
+class HubFolder:
+    """A dataset folder: what it holds by mixture, and the pictures that are not in it."""
+
+    path: Path
+    mixtures: Mapping[str, Written]
+    bad: Sequence[BadImage]
+
+    def summary(self) -> str:
+        """Say what is in the folder and what is left out, with the reasons."""
+        held = ", ".join(f"{name} {one.records:,} records" for name, one in self.mixtures.items())
+        lines = [f"{self.path}: {held}", *filter(None, [self.left_out()])]
+        return "\n".join([*lines, *(f"  {one.reason}" for one in self.bad[:_NAMED])])
+
+    def left_out(self) -> str:
+        """Say how many records are left out because of their pictures; empty where none is."""
+        if not self.bad:
+            return ""
+        counts = ", ".join(f"{one.left_out:,} of {name}" for name, one in self.mixtures.items())
+        return f"{len(self.bad):,} pictures cannot be opened; their records are left out: {counts}."
+
+
+def write_hub_dataset(dataset: HubDataset, out: Path) -> HubFolder:
+    """Write a folder that `datasets.load_dataset` reads and `hf upload` takes; return what it has.
+
+    One config per mixture, `data/<mixture>/train-*.parquet` each, and a card of what is in it.
+    Every picture is decoded first; those that are damaged are left out with their records.  Raises
+    `DataError` for a mixture or a picture that is not there, where no picture can be opened, and
+    for a folder that holds something already; nothing is written then.
     """
     refuse_filled(out)
+    files = {name: _opened(dataset.merged / f"{name}.parquet") for name in dataset.mixtures}
+    bad = _damaged_pictures(files.values(), dataset.image_root) if dataset.image_root else []
+    names = {one.name for one in bad}
     with replacing_folder(out) as unfinished:
-        for name in dataset.mixtures:
-            path = dataset.merged / f"{name}.parquet"
-            if not path.is_file():
-                raise DataError(f"no mixture {path}; run notebook 02_merge")
-            _write_shards(dataset, path, unfinished / "data" / name)
-        write_text(unfinished / "README.md", _card(dataset))
-    return out
+        found = {
+            name: _write_shards(dataset, file, unfinished / "data" / name, names)
+            for name, file in files.items()
+        }
+        folder = HubFolder(out, found, bad)
+        write_text(unfinished / "README.md", _card(dataset, folder))
+    return folder
 
 
-def _write_shards(dataset: HubDataset, path: Path, folder: Path) -> None:
-    folder.mkdir(parents=True)
+def _opened(path: Path) -> pq.ParquetFile:
+    if not path.is_file():
+        raise DataError(f"no mixture {path}; run notebook 02_merge")
     file = pq.ParquetFile(path)
     if file.schema_arrow.names != RECORD_SCHEMA.names:
         raise DataError(f"{path}: not the columns of this version; run notebook 02_merge again")
-    total = file.metadata.num_rows
-    shards = max(1, -(-total // dataset.shard_records))
-    parts = file.iter_batches(batch_size=dataset.shard_records)
-    written = 0
-    for number in tqdm(range(shards), desc=path.stem, unit=" shards"):
+    return file
+
+
+def _damaged_pictures(files: Iterable[pq.ParquetFile], root: Path) -> list[BadImage]:
+    """Return the pictures that cannot be decoded; raises `DataError` for one that is missing."""
+    names: dict[str, None] = {}
+    for file in files:
+        names |= dict.fromkeys(file.read(columns=["image"])["image"].to_pylist())
+    for name in names:
+        if not inside(root, name).is_file():
+            raise DataError(
+                f"{root / name}: no picture on disk; write the dataset without pictures"
+            )
+    bad = bad_images(names, root)
+    if names and len(bad) == len(names):
+        raise DataError(f"none of the {len(bad):,} pictures can be opened, such as {bad[0].reason}")
+    return bad
+
+
+def _write_shards(
+    dataset: HubDataset, file: pq.ParquetFile, folder: Path, bad: Collection[str]
+) -> Written:
+    """Write the records of a mixture whose pictures are not `bad`."""
+    folder.mkdir(parents=True)
+    root, size, written = dataset.image_root, dataset.shard_records, Written()
+    names = file.read(columns=["image"])["image"].to_pylist()
+    written.left_out = sum(name in bad for name in names)
+    shards = max(1, -(-(len(names) - written.left_out) // size))
+    parts = tqdm(_parts(file, bad, size), desc=folder.name, total=shards, unit=" shards")
+    for number, rows in enumerate(parts):
         shard = folder / f"train-{number:05d}-of-{shards:05d}.parquet"
-        with pq.ParquetWriter(shard, _SCHEMA) as writer:
-            for rows in islice(parts, 1):
-                for at in range(0, len(rows), _GROUP_RECORDS):
-                    group = rows.slice(at, _GROUP_RECORDS)
-                    writer.write_table(_with_pictures(group, dataset.image_root))
-                written += len(rows)
-    if written != total:
-        raise DataError(f"{path}: {written} of {total} records fit the shards; make them smaller")
+        with pq.ParquetWriter(shard, _WITH_PICTURES if root else _WITH_PATHS) as writer:
+            for at in range(0, len(rows), _GROUP_RECORDS):
+                group = rows.slice(at, _GROUP_RECORDS)
+                writer.write_table(_with_pictures(group, root) if root else group)
+        written.add(rows)
+    if written.records + written.left_out != len(names):
+        raise DataError(f"{folder.name}: {written.records} of {len(names)} records fit the shards")
+    return written
 
 
-def _with_pictures(rows: pa.RecordBatch, root: Path | None) -> pa.Table:
+def _parts(file: pq.ParquetFile, bad: Collection[str], size: int) -> Iterator[pa.Table]:
+    """Yield tables of `size` records whose pictures are not `bad`, the last one what is left."""
+    waiting = file.schema_arrow.empty_table()
+    left_out, whole = pa.array(list(bad), pa.string()), True
+    for batch in file.iter_batches(batch_size=size):
+        rows = pa.Table.from_batches([batch])
+        rows = rows.filter(pc.invert(pc.is_in(rows["image"], left_out)))
+        waiting = pa.concat_tables([waiting, rows])
+        while len(waiting) >= size:
+            yield waiting.slice(0, size)
+            waiting, whole = waiting.slice(size), False
+    if len(waiting) or whole:
+        yield waiting
+
+
+def _with_pictures(rows: pa.Table, root: Path) -> pa.Table:
     names = rows["image"].to_pylist()
-    pictures = [{"bytes": _content(root, name) if root else None, "path": name} for name in names]
+    pictures = [{"bytes": inside(root, name).read_bytes(), "path": name} for name in names]
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     columns["image"] = pa.array(pictures, PICTURE)
-    return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
+    return pa.table([columns[name] for name in _WITH_PICTURES.names], schema=_WITH_PICTURES)
 
 
-def _content(root: Path, name: str) -> bytes:
-    path = inside(root, name)
-    if not path.is_file():
-        raise DataError(f"{path}: no picture on disk; write the dataset without pictures")
-    return path.read_bytes()
-
-
-def _card(dataset: HubDataset) -> str:
-    """Return the merged set's card with the configs of this folder."""
+def _card(dataset: HubDataset, folder: HubFolder) -> str:
+    """Return the merged set's card for what is in this folder: its mixtures, sources and images."""
     path = dataset.merged / "README.md"
     if not path.is_file():
         raise DataError(f"no card {path}; run notebook 02_merge")
@@ -101,8 +192,48 @@ def _card(dataset: HubDataset) -> str:
     stated = yaml.safe_load(head)
     stated["configs"] = [
         {"config_name": name, "data_files": f"data/{name}/train-*.parquet"}
-        for name in dataset.mixtures
+        for name in folder.mixtures
     ]
+    intro, *sections = re.split(r"^## (.+)\n", body, flags=re.MULTILINE)
     if dataset.image_root:
-        body = body.replace(NO_IMAGES, "The images are included; each is under its own licence.")
+        included = "The images are included; each is under its own licence."
+        intro = intro.replace(NO_IMAGES, f"{included} {folder.left_out()}".strip())
+    tables = dict(zip(sections[::2], sections[1::2], strict=True)) | _tables(dataset, folder)
+    sources = {name for one in folder.mixtures.values() for name in one.sources}
+    for title in ("Turns in, kept and dropped", "Licences of the sources"):
+        tables[title] = _rows_of(sources, tables.get(title, ""), f"{path}, {title!r}")
+    body = intro + "".join(f"## {title}\n{text}" for title, text in tables.items())
     return f"---\n{yaml.safe_dump(stated, sort_keys=False)}---\n{body}"
+
+
+def _tables(dataset: HubDataset, folder: HubFolder) -> dict[str, str]:
+    """Return the sections of the card that count what is in the folder."""
+    path = dataset.merged / "licences.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    licence_of = {image: n for one in folder.mixtures.values() for image, n in one.licences.items()}
+    named = {row["licence"]: (row["name"], row["address"]) for row in known}
+    counts = Counter(n if n in named else "" for n in licence_of.values())
+    licences = [(n, *named.get(n, ("not known", "")), counts[n])
+                for n in sorted(counts, key=lambda n: (n == "", n))]  # fmt: skip
+    mixtures = [(name, one.records, one.rounds) for name, one in folder.mixtures.items()]
+    tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = {
+        "Mixtures": (("mixture", "records", "rounds"), mixtures),
+        "Licences of the images": (("licence", "name", "address", "images"), licences),
+    }
+    if folder.bad:
+        rows = [(one.name,) for one in folder.bad[:_NAMED]]
+        rows += [("...",)] if len(folder.bad) > _NAMED else []
+        tables["Pictures left out"] = (("picture",), rows)
+    return {title: "\n".join(["", *markdown_table(*parts), "", ""])
+            for title, parts in tables.items()}  # fmt: skip
+
+
+def _rows_of(sources: set[str], text: str, place: str) -> str:
+    """Return a table of the card with the rows of some sources, which are all wanted."""
+    lines = text.split("\n")
+    first = [line.split("|")[1].strip() if line.startswith("| ") else "" for line in lines]
+    if missing := sorted(sources - set(first)):
+        raise DataError(f"{place}: no row for {', '.join(missing)}; run notebook 02_merge again")
+    kept = [line for line, name in zip(lines, first, strict=True)
+            if not line.startswith("| ") or name in {*sources, "source", "---"}]  # fmt: skip
+    return "\n".join(kept)
