@@ -47,7 +47,9 @@ def read_image(file: BinaryIO, name: str) -> Image.Image:
             if picture.width * picture.height > LARGEST_PIXELS:
                 raise DataError(f"{name}: {picture.width} x {picture.height} px is too large")
             return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its text names an object in memory
+        raise DataError(f"{name}: not a whole picture (of no known format)") from error
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: not a whole picture ({error})") from error
 
 

@@ -183,6 +183,14 @@ def mix_group(record: LlavaRecord) -> str:
     return "VQAv2 and OK-VQA" if "single word or phrase" in asked else "LLaVA-Instruct"
 
 
+def image_folder(record: LlavaRecord) -> str:
+    """Return the first folder of a record's picture, which a file of any make has."""
+    if not record.images:
+        return "without a picture"
+    folder, below, _ = record.images[0].partition("/")
+    return folder if below else "no folder"
+
+
 def prompt_placement(instructions: Iterable[str]) -> str:
     """Return where format prompts stand in one conversation.
 
@@ -200,18 +208,20 @@ def prompt_placement(instructions: Iterable[str]) -> str:
 def mixture_turns(path: Path) -> tuple[pd.DataFrame, str]:
     """Return one row per round of a LLaVA-format mixture, and which conversations are left out.
 
-    Columns: `group`, `record` (number of the conversation), `round`, `rounds` (of its
-    conversation), `placement` of format prompts, and `words` of the answer.  Raises `DataError`
-    for a file that is damaged or of whose conversations none can be read.
+    Columns: `group` (the set that LLaVA-mix-665k took it from; of another file, the folder of its
+    picture), `record` (number of the conversation), `round`, `rounds` (of its conversation),
+    `placement` of format prompts, and `words` of the answer.  Raises `DataError` for a file that is
+    damaged or of whose conversations none can be read.
     """
     groups, placements, words = [], [], []
     odd, first = 0, None
+    part = mix_group if "mix665k" in path.name else image_folder
     for record in llava_records(path):
         pairs = rounds(record.conversations)
         if pairs is None:
             odd, first = odd + 1, first or record
             continue
-        groups.append(mix_group(record))
+        groups.append(part(record))
         placements.append(prompt_placement(qa.question or "" for qa in pairs))
         words.append([len((qa.answer or "").split()) for qa in pairs])
     sizes = np.array([len(answers) for answers in words], np.int32)

@@ -220,6 +220,7 @@ def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
         assert told in chat.controls["status"].value
+        assert "BytesIO" not in chat.controls["status"].value
     assert (chat.chat.name, chat.chat.picture.size) == ("mine.png", (5, 7))
 
 

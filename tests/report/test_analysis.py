@@ -65,10 +65,19 @@ def test_the_parts_of_llava_mix_are_told_apart(record, group):
 
 def rounds_of(folder, *conversations):
     """The rounds of a file with these conversations, all of which can be read."""
-    (folder / "mix.json").write_bytes(msgspec.json.encode(conversations))
-    turns, odd = analysis.mixture_turns(folder / "mix.json")
+    path = folder / "llava_v1_5_mix665k.json"
+    path.write_bytes(msgspec.json.encode(conversations))
+    turns, odd = analysis.mixture_turns(path)
     assert odd == ""
     return turns
+
+
+def test_the_parts_of_another_file_are_called_by_their_folders_not_by_llavas_sets(tmp_path):
+    path = tmp_path / "mine.json"
+    found = [conversation(("What?", "x"), image=name) for name in ("shop/1.jpg", "2.jpg", None)]
+    path.write_bytes(msgspec.json.encode(found))
+    turns, _ = analysis.mixture_turns(path)
+    assert list(turns.group) == ["shop", "no folder", "without a picture"]
 
 
 def test_a_mixtures_tables_match_a_hand_count(tmp_path):
