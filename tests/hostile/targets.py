@@ -38,6 +38,9 @@ def seeds(raw):
     decision = {"image_id": 9, "source": "s", "dialog_id": "d", "round": 0, "decision": "flag"}
     texts = {
         "mixture": mixture.read_bytes(),
+        "dataset": mixture.read_bytes(),
+        "answers": b'{"question_id": 9, "text": "A cat.", "prompt": "What?"}\n' * 2,
+        "upstream": (raw / "vqa_e/VQA-E_train_set.json").read_bytes(),
         "records": msgspec.json.encode([record]),
         "chat": msgspec.json.encode(record),
         "html": msgspec.json.encode(record),
@@ -87,9 +90,9 @@ def targets(raw, scratch):
     found = {}
     for name, part, role in source_files(raw):
         found[f"source/{name}/{role}"] = partial(read_altered, raw, scratch, name, part, role)
-    for name in ("mixture", "records", "chat", "html", "grade", "prompt", "evaluation", "instances",
-                 "rollout", "curation", "catalogue", "synonyms", "picture", "archive",
-                 "coco_name", "path"):  # fmt: skip
+    for name in ("mixture", "dataset", "answers", "upstream", "records", "chat", "html", "grade",
+                 "prompt", "evaluation", "instances", "rollout", "curation", "catalogue",
+                 "synonyms", "picture", "archive", "coco_name", "path"):  # fmt: skip
         found[name] = partial(globals()[name], scratch)
     for kind in ("mm_vet", "infimm_eval", "llava_bench"):
         found[kind] = partial(benchmark, scratch, kind)
@@ -139,6 +142,40 @@ def mixture(scratch, content):
     mixture_table(turns)
     placement_table(turns)
     placement_sentence(turns, "x")
+
+
+def dataset(scratch, content):
+    from cocoift.evaluation.answers import dataset_answers
+    from cocoift.evaluation.lengths import record_rounds
+
+    for name in ("dataset.json", "dataset.jsonl"):
+        path = written(scratch, name, content)
+        tried(lambda path: dataset_answers(path, name="d", wanted=20), path)
+        tried(record_rounds, path)
+
+
+def answers(scratch, content):
+    from cocoift.evaluation.answers import file_answers
+    from cocoift.evaluation.benchmarks import Question
+
+    asked = [Question(id="9", images=("9.jpg",), text="What?")]
+    for questions in ([], asked):
+        table, _ = file_answers(written(scratch, "answers.jsonl", content), questions=questions)
+        assert table.image.ne("").all()
+
+
+def upstream(scratch, content):
+    """A record about the turn's image is shown, or none, whatever the file holds."""
+    from cocoift.inspector.raw_annotations import raw_annotations
+
+    entry = CATALOGUE["vqa_e"]
+    (scratch / "vqa_e").mkdir(exist_ok=True)
+    written(scratch, next(iter(entry.parts[0].values())), content)
+    about = re.search(rb'"img_id":\s?(\d{1,9})\D', content)
+    turn = {"image_id": int(about[1]) if about else 9, "dialog_id": "x", "answer": "cat. It is.",
+            "question": "what color is the cat?"}  # fmt: skip
+    for text in raw_annotations(entry, scratch, turn).values():
+        assert text
 
 
 def records(scratch, content):
