@@ -1,7 +1,7 @@
 """Figures: every one has a title, units, readable names and an alternative text."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML
 from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -109,9 +110,16 @@ def panel_axes(count: int, *, width: float, height: float, title: str) -> tuple[
     return figure, axes[:count]
 
 
-def legend_beside(ax: Axes) -> None:
-    """Put the legend to the right of the axes, where it hides nothing."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+def legend_beside(ax: Axes, *, panels: Sequence[Axes] = ()) -> None:
+    """Put the legend to the right of the axes, where it hides nothing.
+
+    It names what any of the `panels` shows (none: the axes alone); a series may lack in some.
+    """
+    named: dict[str, Artist] = {}
+    for one in panels or [ax]:
+        handles, labels = one.get_legend_handles_labels()
+        named = dict(zip(labels, handles, strict=True)) | named
+    ax.legend(named.values(), named, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 def colour_of(name: str, number: int) -> str:

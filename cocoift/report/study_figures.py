@@ -184,7 +184,7 @@ def length_curves(
         log_words(ax, max(2, int(answers.words.max())))
         ax.set(xlabel="", ylabel="", ylim=(0, 101))
         ax.set_title(label)
-    legend_beside(axes[min(len(axes), PANELS) - 1])
+    legend_beside(axes[min(len(axes), PANELS) - 1], panels=axes)
     figure.supxlabel("words in the answer, log scale; the grey line marks three")
     figure.supylabel("share of answers (%)")
     return figure
@@ -226,7 +226,7 @@ def margin_histograms(
         ax.axvline(0, color="#333333", linewidth=1)
         ax.set(xlabel="", ylabel="")
         ax.set_title(label)
-    legend_beside(axes[min(len(axes), PANELS) - 1])
+    legend_beside(axes[min(len(axes), PANELS) - 1], panels=axes)
     figure.supxlabel("log-probability of the short start minus that of the full start (nats)")
     figure.supylabel("share of questions (%)")
     return figure

@@ -101,3 +101,12 @@ def test_a_panel_a_model_makes_rows_of_four(count, rows, columns):
         grid = one.axes[0].get_gridspec()
         assert (grid.nrows, grid.ncols) == (rows, columns)
         assert sum(ax.axison for ax in one.axes) == count
+
+
+def test_the_legend_names_the_protocols_that_only_some_models_have():
+    rows = [("a", "alone", 3), ("a", "after", 1), ("b", "alone", 8)]
+    answers = pd.DataFrame(rows, columns=["model", "protocol", "words"])
+    both = {"after": "after a short round", "alone": "asked alone"}
+    figure = study_figures.length_curves(answers, models={"a": "A", "b": "B"}, protocols=both)
+    named = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    assert sorted(named) == sorted(both.values())
