@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -56,7 +57,7 @@ def _remove_abandoned(path: Path) -> None:
     """Remove what killed processes left of earlier attempts to write `path`."""
     for found in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         writer = found.suffixes[-2].removeprefix(".")
-        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+        if re.fullmatch("[0-9]{1,9}", writer) and not psutil.pid_exists(int(writer)):
             found.unlink(missing_ok=True)
 
 

@@ -49,7 +49,9 @@ def read_image(file: BinaryIO, name: str) -> Image.Image:
             return picture.convert("RGB")
     except UnidentifiedImageError as error:  # its text names an object in memory
         raise DataError(f"{name}: not a whole picture (of no known format)") from error
-    except (OSError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged pictures raise errors of zlib, struct, plain ones and more
         raise DataError(f"{name}: not a whole picture ({error})") from error
 
 

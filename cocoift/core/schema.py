@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cocoift.core.files import DataError
+from cocoift.core.tables import read_batches
 
 IMAGE_MARKER = "<image>"
 
@@ -44,8 +44,12 @@ KEPT_SCHEMA = pa.schema(
 
 DROPPED_SCHEMA = pa.schema([*TURN_SCHEMA, pa.field("reason", pa.string(), nullable=False)])
 
-_TWELVE_DIGITS = re.compile(r"(?<!\d)\d{12}(?!\d)")
-_COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)20(?:14|15|17)_)?(\d{12})(?:\.jpg)?|(\d{1,12})")
+# More digits than an int64 holds are no id.
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_TWELVE_DIGITS = re.compile(r"(?<!\d)[0-9]{12}(?!\d)")
+_COCO_NAME = re.compile(
+    r"(?:COCO_(?:train|val|test)20(?:14|15|17)_)?([0-9]{12})(?:\.jpg)?|([0-9]{1,12})"
+)
 
 
 class Turn(NamedTuple):
@@ -83,6 +87,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     conversations: list[Message]
     sources: list[str]
     licence: int | None = None
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a text of ASCII digits states; `None` for any other text.
+
+    `str.isdigit` accepts what `int` refuses (`²`), and `int` what no file of numbers holds.
+    """
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def coco_id(name: int | str) -> int:
@@ -187,12 +199,12 @@ class KeptTurn(msgspec.Struct, frozen=True):
 def kept_by_image(path: Path, *, group: int | None = None) -> Iterator[list[KeptTurn]]:
     """Yield the kept turns of one image after another from a file of `KEPT_SCHEMA`.
 
-    `group` reads one row group only; images lie whole in one.
+    `group` reads one row group only; images lie whole in one.  Raises `DataError` for a file that
+    is missing, damaged or of other columns.
     """
-    file = pq.ParquetFile(path)
-    groups = range(file.num_row_groups) if group is None else [group]
     waiting: list[KeptTurn] = []
-    for batch in file.iter_batches(row_groups=groups):
+    groups = None if group is None else [group]
+    for batch in read_batches(path, KEPT_SCHEMA, row_groups=groups):
         columns = [column.to_pylist() for column in batch.columns]
         turns = map(Turn._make, zip(*columns[:8], strict=True))
         for kept in map(KeptTurn, turns, *columns[8:]):

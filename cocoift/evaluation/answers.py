@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 import pandas as pd
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import Settings
+from cocoift.core.schema import KEPT_SCHEMA, Settings
 from cocoift.core.spread import places
+from cocoift.core.tables import read_table, reading
 from cocoift.core.text import has_format_prompt, tidy
 from cocoift.evaluation.benchmarks import Format, Question
 from cocoift.evaluation.rollout import read_log
@@ -135,13 +135,12 @@ def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
         found = list(llava_records(path))
         chosen = _places([len(record.conversations) for record in found], wanted)
         return [found[place] for place in chosen]
-    try:
-        table = pq.read_table(path, columns=["id", "image", "conversations"])
-    except OSError as error:
-        raise DataError(f"{path}: {error}; name a dataset in LLaVA's format") from error
-    sizes = pc.list_value_length(table["conversations"]).to_pylist()
-    rows = table.take(_places(sizes, wanted)).to_pylist()
-    return [msgspec.convert(row, LlavaRecord) for row in rows]
+    mend = "name a dataset in LLaVA's format"
+    table = read_table(path, columns=["id", "image", "conversations"], mend=mend)
+    with reading(path, mend=mend):
+        sizes = pc.list_value_length(table["conversations"]).fill_null(0).to_pylist()
+        chosen = table.take(_places(sizes, wanted))
+        return msgspec.convert(chosen.to_pylist(), list[LlavaRecord])
 
 
 def _places(messages: Sequence[int], wanted: int) -> list[int]:
@@ -190,10 +189,7 @@ def source_answers(turns: Path, *, per_source: int = 2_000) -> pd.DataFrame:
 
     Columns: source, image (the COCO id), answer.  Raises `DataError` when the set is not there.
     """
-    try:
-        table = pq.read_table(turns, columns=["source", "image_id", "answer"]).to_pandas()
-    except OSError as error:
-        raise DataError(f"{turns}: {error}; run notebook 02_merge first") from error
+    table = read_table(turns, KEPT_SCHEMA, columns=["source", "image_id", "answer"]).to_pandas()
     parts = [own.iloc[places(len(own), per_source)] for _, own in table.groupby("source")]
     found = pd.concat(parts, ignore_index=True).rename(columns={"image_id": "image"})
     return found.assign(image=found.image.astype(str))

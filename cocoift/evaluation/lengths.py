@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cocoift.core.bootstrap import image_draws, interval, ratio_interval
+from cocoift.core.files import DataError
+from cocoift.core.tables import RUN_MERGE, read_table
 from cocoift.core.text import PROMPT_PATTERN
+from cocoift.merge.formats import RECORD_SCHEMA
 from cocoift.sources.dialogs import llava_records, rounds
 
 # An answer of at most this many words is short; to a free question it counts as collapsed.
@@ -52,13 +54,17 @@ def record_rounds(path: Path) -> pd.DataFrame:
     Columns: `record` (number of the conversation), `round` (0-based), `rounds` (of the record),
     `source` (empty in another dataset), `has_prompt` (the instruction states a form), `words` of
     the answer, `previous_words` of the answer before (0 in the first round).  Conversations that
-    cannot be read are passed over.
+    cannot be read are passed over.  Raises `DataError` for a file that is missing or damaged.
     """
     if path.suffix == ".parquet":
-        table = pq.read_table(path, columns=["conversations", "sources"])
+        table = read_table(path, RECORD_SCHEMA, columns=["conversations", "sources"])
         values = pc.struct_field(pc.list_flatten(table["conversations"]), "value").combine_chunks()
         instructions, answers = values[::2], values[1::2]
-        sizes = pc.list_value_length(table["sources"]).to_numpy()
+        messages, sizes = (
+            pc.list_value_length(table[name]).fill_null(0).to_numpy() for name in table.column_names
+        )
+        if values.null_count or (messages != 2 * sizes).any():
+            raise DataError(f"{path}: a record's rounds and sources do not match; {RUN_MERGE}")
         sources = pc.list_flatten(table["sources"]).to_pandas()
     else:
         dialogs = [pairs for one in llava_records(path) if (pairs := rounds(one.conversations))]

@@ -1,7 +1,7 @@
 """One image and everything about it, read without loading the set: what the inspector shows."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cocoift.core.files import DataError
+from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA
+from cocoift.core.tables import read_batches, read_table, reading
+from cocoift.sources.instances import INSTANCE_SCHEMA
 
 
 class ByImage:
     """Rows of a Parquet file sorted by `image_id`, read one image at a time.
 
-    Row groups that were read last are kept, so that neighbours cost nothing.
+    Row groups that were read last are kept, so that neighbours cost nothing.  Raises `DataError`
+    for a file that is missing, damaged or not of this schema.
     """
 
-    def __init__(self, path: Path, *, kept: int = 2) -> None:
-        try:
+    def __init__(self, path: Path, schema: pa.Schema, *, kept: int = 2) -> None:
+        self.path, self.schema = path, schema
+        ids = read_table(path, schema, columns=["image_id"])["image_id"].to_numpy()
+        with reading(path):
             self.file = pq.ParquetFile(path)
-            ids = pq.read_table(path, columns=["image_id"])["image_id"].to_numpy()
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise DataError(f"{path}: {error}; run notebook 02_merge") from error
         starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
         self.ids = ids[starts]
         self.bounds = np.append(starts, len(ids))
@@ -54,14 +57,18 @@ class ByImage:
         if number not in self.cache:
             while len(self.cache) >= self.kept:
                 self.cache.pop(next(iter(self.cache)))
-            self.cache[number] = self.file.read_row_group(number)
+            batches = self._batches(row_groups=[number])
+            self.cache[number] = pa.Table.from_batches(batches, self.file.schema_arrow)
         return self.cache[number]
+
+    def _batches(self, **options: Any) -> Iterator[pa.RecordBatch]:
+        return read_batches(self.path, self.schema, file=self.file, **options)
 
     def matching(self, columns: Sequence[str], text: str) -> np.ndarray:
         """Return the ids of images with a row whose text holds `text`, case aside, sorted."""
         found = []
         wanted = ["image_id", *columns]
-        for batch in self.file.iter_batches(batch_size=20_000, columns=wanted):
+        for batch in self._batches(batch_size=20_000, columns=wanted):
             hits = [
                 pc.match_substring(batch.column(name), text, ignore_case=True) for name in columns
             ]
@@ -162,17 +169,17 @@ def open_inspection(merged: Path, *, image_root: Path, instances: Path | None = 
 
     `instances` is a file of `sources.instances`.  Raises `DataError` when the set is not there.
     """
-    turns = ByImage(merged / "turns.parquet")
-    columns = pq.read_table(
-        merged / "turns.parquet", columns=["source", "form"], read_dictionary=["source", "form"]
-    )
+    turns, named = ByImage(merged / "turns.parquet", KEPT_SCHEMA), ["source", "form"]
+    columns = read_table(turns.path, KEPT_SCHEMA, columns=named, read_dictionary=named)
     sources, source_bits = _bits(columns["source"], turns.bounds)
     forms, form_bits = _bits(columns["form"], turns.bounds)
     dropped = merged / "dropped.parquet"
     return Inspection(
         turns=turns,
-        dropped=ByImage(dropped) if dropped.is_file() else None,
-        instances=ByImage(instances) if instances and instances.is_file() else None,
+        dropped=ByImage(dropped, DROPPED_SCHEMA) if dropped.is_file() else None,
+        instances=ByImage(instances, INSTANCE_SCHEMA)
+        if instances and instances.is_file()
+        else None,
         image_root=image_root,
         sources=sources,
         forms=forms,
@@ -197,7 +204,8 @@ def _bits(column: pa.ChunkedArray, bounds: np.ndarray) -> tuple[list[str], np.nd
 def _conflicts(dropped: Path) -> frozenset[int]:
     if not dropped.is_file():
         return frozenset()
-    table = pq.read_table(dropped, columns=["image_id"], filters=[("reason", "=", "conflict")])
+    conflict = [("reason", "=", "conflict")]
+    table = read_table(dropped, DROPPED_SCHEMA, columns=["image_id"], filters=conflict)
     return frozenset(table["image_id"].to_pylist())
 
 

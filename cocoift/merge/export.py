@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from cocoift.core.files import replacing, write_text
 from cocoift.core.parallel import ordered
-from cocoift.core.schema import Record, kept_by_image
+from cocoift.core.schema import KEPT_SCHEMA, Record, kept_by_image
+from cocoift.core.tables import read_table, reading
 from cocoift.merge import layouts as mixtures
 from cocoift.merge.formats import MESSAGES_SCHEMA, RECORD_SCHEMA, Encoded, encode_records
 from cocoift.merge.layouts import Layout
@@ -62,7 +63,8 @@ def export_mixture(
     Row groups are laid out and encoded on all cores of this machine; the files do not depend on
     how many there are.
     """
-    groups = range(pq.read_metadata(turns).num_row_groups)
+    with reading(turns):
+        groups = range(pq.read_metadata(turns).num_row_groups)
     tasks = [
         Task(turns=turns, group=group, layout=layout, budget=budget, image_dir=image_dir)
         for group in groups
@@ -151,7 +153,11 @@ def image_licences(turns: Path, scope: Scope) -> pd.DataFrame:
     `licence` is COCO's number; images without one, or with one that no image list names, are in a
     row without.
     """
-    table = pq.read_table(turns, columns=["image_id", "licence"]).to_pandas().drop_duplicates()
+    table = (
+        read_table(turns, KEPT_SCHEMA, columns=["image_id", "licence"])
+        .to_pandas()
+        .drop_duplicates()
+    )
     known = table.licence.where(table.licence.isin(list(scope.licences)))
     counted = known.value_counts(dropna=False).sort_index()
     rows = []

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, inside, refuse_filled, replacing_folder, write_text
 from cocoift.core.images import BadImage, bad_images
+from cocoift.core.tables import read_batches, read_table
 from cocoift.merge.export import NO_IMAGES, markdown_table
 from cocoift.merge.formats import PICTURE, RECORD_SCHEMA, for_datasets
 
@@ -100,7 +101,10 @@ def write_hub_dataset(dataset: HubDataset, out: Path) -> HubFolder:
     for a folder that holds something already; nothing is written then.
     """
     refuse_filled(out)
-    files = {name: _opened(dataset.merged / f"{name}.parquet") for name in dataset.mixtures}
+    files = {name: dataset.merged / f"{name}.parquet" for name in dataset.mixtures}
+    for path in files.values():
+        if not path.is_file():
+            raise DataError(f"no mixture {path}; run notebook 02_merge")
     bad = _damaged_pictures(files.values(), dataset.image_root) if dataset.image_root else []
     names = {one.name for one in bad}
     with replacing_folder(out) as unfinished:
@@ -113,20 +117,15 @@ def write_hub_dataset(dataset: HubDataset, out: Path) -> HubFolder:
     return folder
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    if not path.is_file():
-        raise DataError(f"no mixture {path}; run notebook 02_merge")
-    file = pq.ParquetFile(path)
-    if file.schema_arrow.names != RECORD_SCHEMA.names:
-        raise DataError(f"{path}: not the columns of this version; run notebook 02_merge again")
-    return file
+def _images(path: Path) -> list[str]:
+    return read_table(path, RECORD_SCHEMA, columns=["image"])["image"].to_pylist()
 
 
-def _damaged_pictures(files: Iterable[pq.ParquetFile], root: Path) -> list[BadImage]:
+def _damaged_pictures(files: Iterable[Path], root: Path) -> list[BadImage]:
     """Return the pictures that cannot be decoded; raises `DataError` for one that is missing."""
     names: dict[str, None] = {}
     for file in files:
-        names |= dict.fromkeys(file.read(columns=["image"])["image"].to_pylist())
+        names |= dict.fromkeys(_images(file))
     for name in names:
         if not inside(root, name).is_file():
             raise DataError(
@@ -138,13 +137,11 @@ def _damaged_pictures(files: Iterable[pq.ParquetFile], root: Path) -> list[BadIm
     return bad
 
 
-def _write_shards(
-    dataset: HubDataset, file: pq.ParquetFile, folder: Path, bad: Collection[str]
-) -> Written:
+def _write_shards(dataset: HubDataset, file: Path, folder: Path, bad: Collection[str]) -> Written:
     """Write the records of a mixture whose pictures are not `bad`."""
     folder.mkdir(parents=True)
     root, size, written = dataset.image_root, dataset.shard_records, Written()
-    names = file.read(columns=["image"])["image"].to_pylist()
+    names = _images(file)
     written.left_out = sum(name in bad for name in names)
     shards = max(1, -(-(len(names) - written.left_out) // size))
     parts = tqdm(_parts(file, bad, size), desc=folder.name, total=shards, unit=" shards")
@@ -160,11 +157,11 @@ def _write_shards(
     return written
 
 
-def _parts(file: pq.ParquetFile, bad: Collection[str], size: int) -> Iterator[pa.Table]:
+def _parts(file: Path, bad: Collection[str], size: int) -> Iterator[pa.Table]:
     """Yield tables of `size` records whose pictures are not `bad`, the last one what is left."""
-    waiting = file.schema_arrow.empty_table()
+    waiting = RECORD_SCHEMA.empty_table()
     left_out, whole = pa.array(list(bad), pa.string()), True
-    for batch in file.iter_batches(batch_size=size):
+    for batch in read_batches(file, RECORD_SCHEMA, batch_size=size):
         rows = pa.Table.from_batches([batch])
         rows = rows.filter(pc.invert(pc.is_in(rows["image"], left_out)))
         waiting = pa.concat_tables([waiting, rows])

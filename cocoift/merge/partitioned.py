@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from cocoift.core.files import DataError, replacing
 from cocoift.core.parallel import Runner, ordered
 from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA, TURN_SCHEMA, Turn, row_table
+from cocoift.core.tables import RUN_SETUP, count_rows, read_table, reading
 from cocoift.core.text import token_counter
 from cocoift.merge.rules import Conflict, MergedImage, Rules, TurnKey, merge_image
 from cocoift.sources.base import paused_collector
@@ -99,13 +100,13 @@ def merge_tables(
     """Merge turn tables into `out`, a Parquet file of `KEPT_SCHEMA` sorted by image and record.
 
     One row group per part, so an image never lies in two.  `dropped.parquet` beside it holds the
-    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  Asserts that, per
-    source, turns in equal turns kept plus drops.  Raises `DataError` when there is nothing to merge
-    or the output cannot be written; `out` is then left as it was.
+    dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  Raises `DataError`
+    when there is nothing to merge, a table is damaged or the output cannot be written (`out` is
+    then left as it was), and unless, per source, turns in equal turns kept plus drops.
     """
     if not tables:
         raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")
-    sizes = {path.stem: pq.read_metadata(path).num_rows for path in tables}
+    sizes = {path.stem: count_rows(path, mend=RUN_SETUP) for path in tables}
     turns_in = {source: turns for source, turns in sizes.items() if turns}
     parts = list(_parts(tables, inputs, turns=part_turns))
     merged = ordered(merge_part, parts, runner=runner)
@@ -113,7 +114,11 @@ def merge_tables(
     for source, count in turns_in.items():
         lost = sum(turns for (name, _), turns in report.drops.items() if name == source)
         kept = report.kept.get(source, 0)
-        assert count == kept + lost, f"{source}: {count} turns in, {kept} kept, {lost} dropped"
+        if count != kept + lost:
+            raise DataError(
+                f"{source}: {count} turns in, {kept} kept, {lost} dropped: "
+                f"its turn table contradicts itself; {RUN_SETUP}"
+            )
     return report
 
 
@@ -125,7 +130,9 @@ def _parts(tables: Sequence[Path], inputs: MergeInputs, *, turns: int) -> Iterat
     """
     scope = inputs.scope
     train, licences = sorted(scope.train or ()), sorted(scope.licence_of.items())
-    ids = [pq.read_table(path, columns=["image_id"])["image_id"].to_numpy() for path in tables]
+    only = ["image_id"]
+    read = (read_table(path, TURN_SCHEMA, columns=only, mend=RUN_SETUP) for path in tables)
+    ids = [table["image_id"].to_numpy() for table in read]
     for first, last in id_ranges(ids, rows=turns):
         ours = train[bisect_left(train, first) : bisect_left(train, last + 1)]
         here = licences[bisect_left(licences, (first,)) : bisect_left(licences, (last + 1,))]
@@ -178,9 +185,12 @@ def merge_part(part: Part) -> MergedPart:
 
 def _turns_by_image(part: Part) -> Iterator[tuple[int, list[Turn]]]:
     image = ds.field("image_id")
-    turns = ds.dataset([str(path) for path in part.tables], schema=TURN_SCHEMA).to_table(
-        filter=(image >= part.first) & (image <= part.last)
-    )
+    ours, tables = (image >= part.first) & (image <= part.last), []
+    for path in part.tables:
+        with reading(path, mend=RUN_SETUP):
+            tables.append(ds.dataset(path, schema=TURN_SCHEMA).to_table(filter=ours))
+            tables[-1].validate(full=True)
+    turns = pa.concat_tables(tables)
     found: dict[int, list[Turn]] = defaultdict(list)
     rows = zip(*(column.to_pylist() for column in turns.columns), strict=True)
     for turn in map(Turn._make, rows):

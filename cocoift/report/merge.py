@@ -7,12 +7,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from cocoift.core.schema import Record, Turn
+from cocoift.core.schema import KEPT_SCHEMA, TURN_SCHEMA, Record, Turn
 from cocoift.core.spread import spread
+from cocoift.core.tables import RUN_SETUP, read_table, reading
 from cocoift.core.text import counted
 from cocoift.evaluation.lengths import SHORT_WORDS, record_rounds
+from cocoift.merge.formats import RECORD_SCHEMA
 from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules
 from cocoift.report.analysis import drop_summary
 from cocoift.sources import saved_counts
@@ -30,13 +31,18 @@ def reading_drops(folder: Path) -> pd.DataFrame:
 
 
 def busiest_image(tables: Sequence[Path], scope: Scope) -> tuple[int, list[Turn]]:
-    """Return the image that most sources annotate, of those that may train, and all its turns."""
-    ids = [pq.read_table(path, columns=["image_id"])["image_id"].unique() for path in tables]
+    """Return the image that most sources annotate, of those that may train, and all its turns.
+
+    Raises `DataError` for a table that is missing or damaged.
+    """
+    ids = [read_table(path, TURN_SCHEMA, columns=["image_id"], mend=RUN_SETUP)["image_id"].unique()
+           for path in tables]  # fmt: skip
     images, counts = np.unique(np.concatenate(ids), return_counts=True)
     ranked = images[np.argsort(-counts, kind="stable")].tolist()
     best = next(image_id for image_id in ranked if scope.refusal(image_id) is None)
-    rows = (pq.read_table(path, filters=[("image_id", "=", best)]).to_pylist() for path in tables)
-    return best, [Turn(**row) for own in rows for row in own]
+    ours = [("image_id", "=", best)]
+    found = (read_table(path, TURN_SCHEMA, filters=ours, mend=RUN_SETUP) for path in tables)
+    return best, [Turn(**row) for table in found for row in table.to_pylist()]
 
 
 def before_table(turns: Sequence[Turn], names: Mapping[str, str]) -> pd.DataFrame:
@@ -89,7 +95,7 @@ def prompted_table(path: Path, *, words: int) -> pd.DataFrame:
 
     Columns: source, turns (of conversations), prompted (answered in at most `words` words), share.
     """
-    turns = pq.read_table(path, columns=["source", "answer", "form"]).to_pandas()
+    turns = read_table(path, KEPT_SCHEMA, columns=["source", "answer", "form"]).to_pandas()
     free = turns[turns.form == "free"]
     short = free.answer.str.split().str.len() <= words
     table = short.groupby(free.source).agg(turns="size", prompted="sum").reset_index()
@@ -149,7 +155,7 @@ def conflict_table(conflicts: Sequence[Conflict], names: Mapping[str, str]) -> p
 def kept_table(path: Path, *, rules: Rules) -> pd.DataFrame:
     """Return one row per merged record: image, number, rounds, sources, tokens with image."""
     columns = ["image_id", "record", "source", "tokens"]
-    turns = pq.read_table(path, columns=columns)
+    turns = read_table(path, KEPT_SCHEMA, columns=columns)
     table = turns.group_by(["image_id", "record"]).aggregate(
         [("source", "count"), ("source", "count_distinct"), ("tokens", "sum")]
     )
@@ -169,15 +175,19 @@ def example_records(path: Path, *, count: int, image_root: Path) -> list[Record]
 
     Of the records whose picture is below `image_root`, if any are.
     """
-    table = pq.read_table(path, columns=["sources", "image"])
-    held = [(-len(set(names)), -len(names)) for names in table["sources"].to_pylist()]
-    here = [n for n, name in enumerate(table["image"].to_pylist())
+    table = read_table(path, RECORD_SCHEMA, columns=["sources", "image"])
+    with reading(path):
+        sources = msgspec.convert(table["sources"].to_pylist(), list[list[str]])
+        images = msgspec.convert(table["image"].to_pylist(), list[str])
+    held = [(-len(set(names)), -len(names)) for names in sources]
+    here = [n for n, name in enumerate(images)
             if (image_root / name).is_file()] or range(len(held))  # fmt: skip
     ranked = sorted(held[n] for n in here)
     least = ranked[min(max(count, len(ranked) // 4), len(ranked)) - 1]
     rich = [n for n in here if held[n] <= least]
-    table = pq.read_table(path).take(spread(rich, count))
-    return [msgspec.convert(row, Record) for row in table.to_pylist()]
+    table = read_table(path, RECORD_SCHEMA).take(spread(rich, count))
+    with reading(path):
+        return msgspec.convert(table.to_pylist(), list[Record])
 
 
 def mixtures_rounds(folder: Path, names: Iterable[str]) -> pd.DataFrame:

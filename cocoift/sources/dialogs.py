@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import IMAGE_MARKER, Message, coco_id
+from cocoift.core.schema import IMAGE_MARKER, Message, coco_id, whole_number
 from cocoift.sources.base import (
     QA,
     Dialog,
@@ -189,7 +189,8 @@ def lrv(*, instructions: Path, images: Path) -> Iterator[Dialog | Drop]:
     """
     coco = coco_ids(images)
     for row in decode_array(instructions, _Lrv):
-        image = coco.get(int(row.image_id)) if row.image_id.isdigit() else None
+        number = whole_number(row.image_id)
+        image = None if number is None else coco.get(number)
         if image is None:
             yield Drop("no_coco_id")
             continue

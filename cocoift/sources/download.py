@@ -15,6 +15,7 @@ import requests
 from tqdm.auto import tqdm
 
 from cocoift.core.files import DataError, inside, replacing, write_text
+from cocoift.core.schema import whole_number
 from cocoift.sources import Entry, availability, read_catalogue
 
 _BLOCK = 1 << 16
@@ -56,11 +57,11 @@ def _fetch(url: str, part: Path, tag: Path) -> None:
         reply.raise_for_status()
         resumed = reply.status_code == requests.codes.partial_content
         have = have if resumed else 0
-        left = reply.headers.get("Content-Length")
-        total = have + int(left) if left else None
+        left = whole_number(reply.headers.get("Content-Length", ""))
+        total = None if left is None else have + left
         free = shutil.disk_usage(part.parent).free
-        if left and int(left) > free:
-            raise OSError(f"{int(left) / 1e9:.1f} GB to come, {free / 1e9:.1f} GB are free on disk")
+        if left is not None and left > free:
+            raise OSError(f"{left / 1e9:.1f} GB to come, {free / 1e9:.1f} GB are free on disk")
         version = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
         if version and not version.startswith("W/"):
             write_text(tag, version)

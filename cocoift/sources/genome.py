@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from cocoift.core.schema import coco_id
+from cocoift.core.schema import coco_id, whole_number
 from cocoift.sources.base import (
     QA,
     Dialog,
@@ -114,7 +114,8 @@ def gqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
     """
     coco = coco_ids(images)
     for question_id, row in decode_object(questions, _GqaQuestion):
-        image = coco.get(int(row.image_id)) if row.image_id.isdigit() else None
+        number = whole_number(row.image_id)
+        image = None if number is None else coco.get(number)
         if image is None:
             yield Drop("no_coco_id")
         else:
@@ -136,10 +137,10 @@ def tallyqa(*, questions: Path, images: Path) -> Iterator[Dialog | Drop]:
         if not folder.startswith("VG_100K"):
             image = coco_id(name)
         else:
-            stem = name.removesuffix(".jpg")
-            if not stem.isdigit():
+            number = whole_number(name.removesuffix(".jpg"))
+            if number is None:
                 raise damaged(questions, f"question {row.question_id}: image {row.image!r}")
-            image = coco.get(int(stem))
+            image = coco.get(number)
         if image is None:
             yield Drop("no_coco_id")
             continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import NamedTuple
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from cocoift.core.files import DataError, replacing
 from cocoift.core.parallel import ordered
 from cocoift.core.schema import FORMS, TURN_SCHEMA, Turn
+from cocoift.core.tables import RUN_SETUP, read_table, reading
 from cocoift.sources.base import QA, Dialog, Drop, paused_collector
 from cocoift.sources.catalogue import Entry, parts_on_disk
 from cocoift.sources.sorting import SortedTurns
@@ -193,21 +195,21 @@ def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
     """
     found = {}
     for path in sorted(folder.glob("*.parquet")):
-        try:
+        with reading(path, mend=RUN_SETUP):
             metadata = pq.read_metadata(path)
-            found[path.stem] = metadata.num_rows, json.loads(metadata.metadata[_DROPS_KEY])
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise DataError(f"{path}: {error}; run notebook 00_setup again") from error
+            found[path.stem] = metadata.num_rows, _drops(metadata.metadata)
     return found
+
+
+def _drops(metadata: Mapping[bytes, bytes] | None) -> dict[str, int]:
+    return msgspec.json.decode((metadata or {})[_DROPS_KEY], type=dict[str, int])
 
 
 def load_reading(path: Path) -> Reading:
     """Read back a table that `read_all` wrote; raises `DataError` when the file is damaged."""
-    try:
-        table = pq.read_table(path)
-        drops = json.loads((table.schema.metadata or {})[_DROPS_KEY])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise DataError(f"{path}: {error}; run notebook 00_setup again") from error
+    table = read_table(path, TURN_SCHEMA, mend=RUN_SETUP)
+    with reading(path, mend=RUN_SETUP):
+        drops = _drops(table.schema.metadata)
     return Reading(table.replace_schema_metadata(None), drops)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from cocoift.core.schema import coco_id
+from cocoift.core.schema import coco_id, whole_number
 from cocoift.sources.base import (
     QA,
     Dialog,
@@ -194,10 +194,11 @@ def coco_qa(*, questions: Path, answers: Path, image_ids: Path) -> Iterator[Dial
         lengths = ", ".join(f"{p.name} {len(c)}" for p, c in zip(files, columns, strict=True))
         raise damaged(questions.parent, f"files are not parallel ({lengths} lines)")
     for line, (question, answer, image) in enumerate(zip(*columns, strict=True), start=1):
-        if not image.strip().isdigit():
+        image_id = whole_number(image.strip())
+        if image_id is None:
             raise damaged(image_ids, f"{image!r} is not an image id", line=line)
         dialog_id = content_id(image.strip(), question, answer)
-        yield Dialog(int(image), dialog_id, (QA(with_question_mark(question), answer),))
+        yield Dialog(image_id, dialog_id, (QA(with_question_mark(question), answer),))
 
 
 def vsr(*, statements: Path) -> Iterator[Dialog | Drop]:

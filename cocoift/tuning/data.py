@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from cocoift.core.files import DataError, digest, replacing, sha256
 from cocoift.core.images import bad_images
 from cocoift.core.parallel import ordered
 from cocoift.core.schema import Record, read_records
+from cocoift.core.tables import read_table, reading
 from cocoift.tuning.chat import Sample
 from cocoift.tuning.chat_formats import ChatFormat
 from cocoift.tuning.samples import TooLong, samples
@@ -85,10 +87,10 @@ def count_records(mixture: Path, images: Collection[str]) -> int:
 
 
 def _column(mixture: Path, name: str) -> list[str]:
-    try:
-        return pq.read_table(mixture.with_suffix(".parquet"), columns=[name])[name].to_pylist()
-    except (OSError, KeyError) as error:
-        raise DataError(f"{mixture}: {error}; run notebook 02_merge first") from error
+    path = mixture.with_suffix(".parquet")
+    values = read_table(path, columns=[name])[name].to_pylist()
+    with reading(path):
+        return msgspec.convert(values, list[str])
 
 
 def read_training_set(
@@ -176,13 +178,17 @@ def write_encoded(
 def read_encoded(path: Path, key: str) -> tuple[list[Sample], list[TooLong]] | None:
     """Return the samples written under this digest; `None` where there are none or others."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException):
+        with reading(path):
+            metadata = pq.read_schema(path).metadata or {}
+            return _decoded(path, metadata) if metadata.get(b"key") == key.encode() else None
+    except (DataError, ValueError, TypeError):  # a damaged file is written again
         return None
-    if metadata.get(b"key") != key.encode():
-        return None
+
+
+def _decoded(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[list[Sample], list[TooLong]]:
     made = []
     for batch in pq.ParquetFile(path).iter_batches():
+        batch.validate(full=True)
         ids = batch["input_ids"]
         rows = batch.drop_columns(["input_ids"]).to_pylist()
         for row, tokens in zip(rows, ids, strict=True):

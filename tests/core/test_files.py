@@ -32,10 +32,11 @@ def test_what_a_killed_process_left_of_a_write_is_removed_by_the_next(tmp_path):
     abandoned = tmp_path / f".a[1].txt.{died.pid}.tmp"
     at_work = tmp_path / f".a[1].txt.{os.getppid()}.tmp"
     others = tmp_path / f".b.txt.{died.pid}.tmp"
-    for path in (abandoned, at_work, others):
+    nobodys = tmp_path / ".a[1].txt.\u00b2.tmp"
+    for path in (abandoned, at_work, others, nobodys):
         path.write_text("half")
     written = write_text(tmp_path / "a[1].txt", "whole")
-    assert set(tmp_path.iterdir()) == {written, at_work, others}
+    assert set(tmp_path.iterdir()) == {written, at_work, others, nobodys}
 
 
 def test_an_unwritable_place_is_one_clear_error(tmp_path):

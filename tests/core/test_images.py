@@ -1,8 +1,10 @@
+import io
 import random
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from transformers import CLIPImageProcessorPil
 
 from cocoift.core.files import DataError
@@ -13,6 +15,7 @@ from cocoift.core.images import (
     pad_to_square,
     pixel_values,
     place_labels,
+    read_image,
 )
 from cocoift.tuning.data import check_pictures
 
@@ -77,6 +80,26 @@ def test_a_link_to_itself_is_no_picture(tmp_path):
     for link in (tmp_path / "loop", tmp_path / "deep/loop"):
         link.symlink_to(link)
     assert len(bad_images(["loop/1.jpg", "deep/loop/1.jpg"], tmp_path)) == 2
+
+
+def png(size=(4, 4), **chunks):
+    """A picture as PNG, with text chunks of its own."""
+    buffer, told = io.BytesIO(), PngInfo()
+    for name, text in chunks.items():
+        told.add_text(name, text, zip=True)
+    Image.new("RGB", size).save(buffer, "png", pnginfo=told)
+    return buffer.getvalue()
+
+
+def test_a_picture_with_a_huge_text_in_it_is_refused_in_one_line(tmp_path):
+    # 3 kB in the file, 3 MB unpacked: Pillow raises a plain ValueError.
+    path = tmp_path / "mine.png"
+    path.write_bytes(png(Comment="x" * 3_000_000))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(DataError, match=r"^mine\.png: not a whole picture \(Decompressed data"):
+        open_image(path)
+    with pytest.raises(DataError, match=r"^mine\.png: not a whole picture \(Decompressed data"):
+        read_image(io.BytesIO(path.read_bytes()), "mine.png")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])

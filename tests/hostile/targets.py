@@ -6,6 +6,7 @@ asserts what must hold for what it accepts.
 
 import re
 import shutil
+import tempfile
 from contextlib import suppress
 from functools import partial
 from html.parser import HTMLParser
@@ -56,11 +57,59 @@ def seeds(raw):
         "catalogue": (ROOT / "data/sources.yaml").read_bytes()[:3000],
         "synonyms": (ROOT / "data/coco_synonyms.txt").read_bytes()[:2000],
         "picture": next((raw / "images/train2017").iterdir()).read_bytes(),
+        "png": png_seed(),
         "archive": archive_seed(),
+        "lmms_eval": lmms_eval_seed(),
+        "vlmevalkit": b"index\tquestion\tprediction\n"
+        b"q\t['<ImageHere>Is it?', 'Why?']\t['no', 'x']\n",
         "coco_name": b"COCO_train2014_000000000009.jpg",
         "path": b"train2017/000000000009.jpg",
     }
-    return found | texts
+    return found | texts | tables(raw)
+
+
+def tables(raw):
+    """Return the bytes of a whole file of every kind that a run leaves in Parquet."""
+    from cocoift.merge.export import export_mixture
+    from cocoift.merge.layouts import MERGED
+    from cocoift.merge.partitioned import MergeInputs, merge_tables
+    from cocoift.merge.rules import Rules
+    from cocoift.sources import read_all
+    from cocoift.sources.instances import read_listed, write_instances
+    from cocoift.tuning.chat import Sample
+    from cocoift.tuning.data import write_encoded
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        read = read_all({"vqav2": CATALOGUE["vqav2"]}, raw, folder)
+        merged = folder / "turns.parquet"
+        merge_tables([*read.values()], out=merged, inputs=MergeInputs(rules=Rules()))
+        export_mixture(merged, folder, name="merged", layout=MERGED, budget=900)
+        coco = read_listed([raw / "annotations/instances_train2017.json"])
+        write_instances(coco, folder / "instances.parquet")
+        sample = Sample("r", "1.jpg", [1, 2, 3], [(1, 3)], ["vqav2"])
+        write_encoded(folder / "encoded.parquet", "key", [sample] * 20, [])
+        files = {"turn_table": read["vqav2"], "kept_turns": merged}
+        names = ("merged", "dropped", "instances", "encoded")
+        files |= {f"{name}_table": folder / f"{name}.parquet" for name in names}
+        return {name: path.read_bytes() for name, path in files.items()}
+
+
+def png_seed():
+    import io
+
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    made, texts = io.BytesIO(), PngInfo()
+    texts.add_text("Comment", "x" * 99, zip=True)
+    Image.new("RGB", (5, 4), "red").save(made, "png", pnginfo=texts)
+    return made.getvalue()
+
+
+def lmms_eval_seed():
+    rounds = [{"question": text, "answer": "no"} for text in ("Is it?", "Why?")]
+    return msgspec.json.encode({"collapse": {"question_id": "q", "rounds": rounds}}) + b"\n"
 
 
 def archive_seed():
@@ -92,8 +141,12 @@ def targets(raw, scratch):
         found[f"source/{name}/{role}"] = partial(read_altered, raw, scratch, name, part, role)
     for name in ("mixture", "dataset", "answers", "upstream", "records", "chat", "html", "grade",
                  "prompt", "evaluation", "instances", "rollout", "curation", "catalogue",
-                 "synonyms", "picture", "archive", "coco_name", "path"):  # fmt: skip
+                 "synonyms", "picture", "png", "archive", "coco_name", "path", "lmms_eval",
+                 "vlmevalkit", "turn_table", "kept_turns", "merged_table",
+                 "encoded_table"):  # fmt: skip
         found[name] = partial(globals()[name], scratch)
+    for name in ("dropped", "instances"):
+        found[f"{name}_table"] = partial(beside_turns, raw, f"{name}.parquet", scratch)
     for kind in ("mm_vet", "infimm_eval", "llava_bench"):
         found[kind] = partial(benchmark, scratch, kind)
     return found
@@ -337,6 +390,9 @@ def picture(scratch, content):
     assert opened.mode == "RGB" and opened.width * opened.height <= LARGEST_PIXELS
 
 
+png = picture
+
+
 def archive(scratch, content):
     """Nothing is written outside the folder, and no link inside it."""
     from cocoift.sources.download import unpack
@@ -359,7 +415,116 @@ def coco_name(scratch, content):
 
 
 def path(scratch, content):
+    """No name leads out of the root, but through a link at its top; nor do links further down."""
     from cocoift.core.files import inside
 
-    found = inside(scratch, content.decode(errors="replace"))
-    assert found.is_relative_to(scratch.resolve())
+    root, disk = scratch / "root", scratch / "disk/shared"
+    if not root.exists():
+        disk.mkdir(parents=True)
+        (root / "val2017").mkdir(parents=True)
+        (root / "train2017").symlink_to(disk)
+        (root / "val2017/out").symlink_to(scratch)
+        (disk / "out").symlink_to(scratch)
+    found = inside(root, content.decode(errors="replace"))
+    assert any(found.is_relative_to(place.resolve()) for place in (root, disk))
+
+
+def logged(scratch, name, content):
+    from cocoift.evaluation.answers import LoggedAnswers
+    from cocoift.evaluation.benchmarks import Benchmark, Question
+    from cocoift.evaluation.harness.logs import logged_run
+    from cocoift.evaluation.protocols import Protocol
+
+    asked = Benchmark("b", "mm_vet", [Question(id="q", images=(), text="Why?", answer="x")],
+                      scratch, "digest")  # fmt: skip
+    protocol = Protocol(name="multi_round", opening=("Is it?",))
+    log = LoggedAnswers(name="m", benchmark="b", protocol=protocol.name, file=name)
+    written(scratch, name, content)
+    run = logged_run(log, asked, protocol, raw=scratch, folder=scratch)
+    assert [one.question_id for one in run.rollouts] == ["q"]
+
+
+def lmms_eval(scratch, content):
+    logged(scratch, "log.jsonl", content)
+
+
+def vlmevalkit(scratch, content):
+    logged(scratch, "log.tsv", content)
+
+
+def turn_table(scratch, content):
+    """A damaged turn table is refused by all that read it, or none of its turns is lost."""
+    from cocoift.core.schema import TURN_SCHEMA
+    from cocoift.merge.partitioned import MergeInputs, merge_tables
+    from cocoift.merge.rules import Rules
+    from cocoift.report.merge import busiest_image
+    from cocoift.sources.coco import Scope
+    from cocoift.sources.reading import load_reading
+
+    path = written(scratch, "vqav2.parquet", content)
+    tried(partial(busiest_image, scope=Scope()), [path])
+    turns = load_reading(path).turns
+    merged = merge_tables([path], out=scratch / "out.parquet", inputs=MergeInputs(rules=Rules()))
+    assert turns.schema.equals(TURN_SCHEMA)
+    assert sum(merged.kept.values()) + sum(merged.drops.values()) == len(turns)
+
+
+def kept_turns(scratch, content):
+    from cocoift.core.schema import kept_by_image
+    from cocoift.evaluation.answers import source_answers
+    from cocoift.merge.export import image_licences
+    from cocoift.merge.rules import Rules
+    from cocoift.report.merge import kept_table, prompted_table
+    from cocoift.sources.coco import Scope
+
+    path = written(scratch, "turns.parquet", content)
+    for read in (
+        lambda path: list(kept_by_image(path)),
+        source_answers,
+        partial(prompted_table, words=3),
+        partial(kept_table, rules=Rules()),
+        partial(image_licences, scope=Scope()),
+        lambda path: inspected(path.parent),
+    ):
+        tried(read, path)
+
+
+def inspected(folder):
+    from cocoift.inspector.data import Filter, open_inspection
+
+    opened = open_inspection(folder, image_root=folder, instances=folder / "instances.parquet")
+    opened.images(Filter(text="a", conflicts=True))
+    for image_id in opened.turns.ids[:3]:
+        opened.view(int(image_id))
+
+
+def merged_table(scratch, content):
+    from cocoift.evaluation.answers import dataset_answers
+    from cocoift.evaluation.lengths import record_rounds
+    from cocoift.report.merge import example_records
+    from cocoift.tuning.data import split_images
+
+    path = written(scratch, "merged.parquet", content)
+    for read in (
+        record_rounds,
+        partial(dataset_answers, name="m"),
+        partial(example_records, count=2, image_root=scratch),
+        partial(split_images, held_out=1),
+    ):
+        tried(read, path)
+
+
+def beside_turns(raw, name, scratch, content):
+    """Inspect the merged set with one of its other files altered."""
+    folder = scratch / f"beside_{name}"
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "turns.parquet").write_bytes(tables(raw)["kept_turns"])
+    written(folder, name, content)
+    inspected(folder)
+
+
+def encoded_table(scratch, content):
+    from cocoift.tuning.data import read_encoded
+
+    read_encoded(written(scratch, "m.encoded.parquet", content), "key")

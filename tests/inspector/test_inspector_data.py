@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from cocoift.core.files import DataError
+from cocoift.core.schema import KEPT_SCHEMA
 from cocoift.inspector.data import ByImage, Filter, open_inspection
 from cocoift.inspector.raw_annotations import raw_annotations
 from cocoift.merge.export import image_licences, write_extras
@@ -18,7 +20,7 @@ from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
 from cocoift.sources.coco import read_scope
-from cocoift.sources.instances import read_listed, write_instances
+from cocoift.sources.instances import INSTANCE_SCHEMA, read_listed, write_instances
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,9 @@ def test_an_image_is_read_as_the_whole_table_has_it(opened, turns):
 def test_an_image_that_spans_row_groups_is_read_whole(group, turns, tmp_path_factory):
     path = tmp_path_factory.mktemp("groups") / "turns.parquet"
     some = turns[turns.image_id.isin(turns.image_id.unique()[:6])]
-    some.to_parquet(path, row_group_size=group, index=False)
-    reader = ByImage(path, kept=1)
+    table = pa.Table.from_pandas(some, KEPT_SCHEMA, preserve_index=False)
+    pq.write_table(table, path, row_group_size=group)
+    reader = ByImage(path, KEPT_SCHEMA, kept=1)
     for image_id, own in some.groupby("image_id"):
         assert [r["dialog_id"] for r in reader.rows(image_id)] == list(own.dialog_id)
 
@@ -147,7 +150,7 @@ def test_real_instances_of_all_lists_are_filed_by_image(real, tmp_path):
     theirs = [COCO(str(path)) for path in lists]
     expected = {image: (coco, rows) for coco in theirs for image, rows in coco.imgToAnns.items()}
     assert write_instances(listed, tmp_path / "x.parquet") == 939 + 739
-    reader = ByImage(tmp_path / "x.parquet")
+    reader = ByImage(tmp_path / "x.parquet", INSTANCE_SCHEMA)
     assert set(reader.ids) == {image for image, (_, rows) in expected.items() if rows}
     for image, (coco, rows) in expected.items():
         names = [coco.cats[row["category_id"]]["name"] for row in rows]
@@ -178,7 +181,7 @@ def test_a_list_of_images_without_boxes_gives_none_and_stops_nothing(content, tm
     (tmp_path / "list.json").write_text(json.dumps(content))
     listed = read_listed([tmp_path / "list.json"])
     assert write_instances(listed, tmp_path / "x.parquet") == 0
-    assert ByImage(tmp_path / "x.parquet").rows(1) == []
+    assert ByImage(tmp_path / "x.parquet", INSTANCE_SCHEMA).rows(1) == []
 
 
 def test_a_damaged_box_of_a_list_is_named(tmp_path):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import nbformat
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.protocols import Failure
@@ -211,7 +212,15 @@ def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
     assert chat.chat.name == "b.jpg" and chat.exchanges == []
     buffer = io.BytesIO()
     Image.new("RGB", (5, 7)).save(buffer, "png")
-    for content, told in ((buffer.getvalue(), ""), (b"no picture", "not a whole picture")):
+    large, huge = PngInfo(), io.BytesIO()
+    large.add_text("Comment", "x" * 3_000_000, zip=True)
+    Image.new("RGB", (5, 7)).save(huge, "png", pnginfo=large)
+    fault = "not a whole picture"
+    for content, told in (
+        (buffer.getvalue(), ""),
+        (b"no picture", fault),
+        (huge.getvalue(), fault),
+    ):
         before = set(threading.enumerate())
         chat.controls["own"].value = (
             {"name": "mine.png", "type": "image/png", "size": len(content), "content": content,

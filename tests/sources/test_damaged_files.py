@@ -8,9 +8,12 @@ from test_readers import NAMES
 
 from cocoift.core.files import DataError
 from cocoift.sources import Entry, read_source
-from cocoift.sources.base import QA, Dialog
+from cocoift.sources.base import QA, Dialog, Drop
 from cocoift.sources.catalogue import parts_on_disk
 from cocoift.sources.coco import evaluation_image_ids
+from cocoift.sources.dialogs import lrv
+from cocoift.sources.genome import gqa, tallyqa
+from cocoift.sources.vqa import coco_qa
 
 
 def files_of(catalogue):
@@ -239,3 +242,36 @@ def test_what_a_users_reader_stumbles_over_is_named_with_its_file(tmp_path, chan
 
 def test_the_catalogue_ends_with_a_line_end_so_that_an_entry_can_be_appended(root):
     assert (root / "data/sources.yaml").read_bytes().endswith(b"\n")
+
+
+# What `str.isdigit` takes for a number and `int` does not, or what is too long for `int`.
+NO_NUMBERS = ("\u00b2", "1\u00b2", "9" * 5_000)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write JSON, or lines of text, to a file and return its path."""
+
+    def write(name, content):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS, ids=["square", "after a digit", "long"])
+def test_an_id_that_is_no_number_is_counted_or_named(written, text):
+    images = written("image_data.json", [{"image_id": 1, "coco_id": 9}])
+    asked = {"question": "What is it?", "answer": "a cup"}
+    found = gqa(questions=written("q.json", {"7": asked | {"imageId": text}}), images=images)
+    assert list(found) == [Drop("no_coco_id")]
+    found = lrv(instructions=written("l.json", [asked | {"image_id": text}]), images=images)
+    assert list(found) == [Drop("no_coco_id")]
+    count = {"image": f"VG_100K/{text}.jpg", "image_id": 1, "question_id": 5, "answer": 2,
+             "question": "How many?"}  # fmt: skip
+    with pytest.raises(DataError, match=r"t\.json: question 5: image 'VG_100K/"):
+        list(tallyqa(questions=written("t.json", [count]), images=images))
+    files = {"questions": "what is it\n", "answers": "cup\n", "image_ids": f"{text}\n"}
+    with pytest.raises(DataError, match=r"image_ids, line 1: .* is not an image id"):
+        list(coco_qa(**{role: written(role, content) for role, content in files.items()}))

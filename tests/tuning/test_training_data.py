@@ -63,7 +63,7 @@ def test_more_training_images_leave_the_held_out_ones_as_they_were(mixture):
 def test_too_few_images_and_an_absent_mixture_are_told(mixture):
     with pytest.raises(DataError, match=r"40 images, of which 40 would be held out"):
         split_images(mixture / "merged.json", held_out=40)
-    with pytest.raises(DataError, match=r"absent\.json: .*; run notebook 02_merge first"):
+    with pytest.raises(DataError, match=r"absent\.parquet: no such file; run notebook 02_merge"):
         split_images(mixture / "absent.json", held_out=1)
 
 

@@ -17,11 +17,22 @@ from cocoift.sources.base import decode_lines
 
 # What VLMEvalKit writes where a model gave no answer (`vlmeval/smp/misc.py`).
 _FAILED = "Failed to obtain answer"
+# What `ast.literal_eval` raises beside `ValueError`.
+_NO_LITERAL = (SyntaxError, TypeError, MemoryError, RecursionError)
+
+
+# What VLMEvalKit puts before the first of several questions.
+_PICTURE = "<ImageHere>"
+
+
+class _Asked(msgspec.Struct):
+    question: str
+    answer: str
 
 
 class _Told(msgspec.Struct):
     question_id: str
-    rounds: list[dict[str, str]]
+    rounds: list[_Asked]
 
 
 class _Sample(msgspec.Struct):
@@ -70,7 +81,7 @@ def logged_run(
 def _lmms_eval(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for row in decode_lines(path, _Sample):
         dialog = row.collapse
-        yield dialog.question_id, [(one["question"], one["answer"]) for one in dialog.rounds]
+        yield dialog.question_id, [(one.question, one.answer) for one in dialog.rounds]
 
 
 def _vlmevalkit(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -78,11 +89,13 @@ def _vlmevalkit(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         rows = table[["index", "question", "prediction"]].itertuples(index=False)
         for name, question, prediction in rows:
-            several = question.startswith("['<ImageHere>") or question.startswith('["<ImageHere>')
-            texts = ast.literal_eval(question) if several else [question]
-            answers = ast.literal_eval(prediction) if several else [prediction]
-            texts[0] = texts[0].removeprefix("<ImageHere>")
-            yield name, [(text, str(answer).strip()) for text, answer in
-                         zip(texts, answers, strict=True)]  # fmt: skip
-    except (OSError, ValueError, KeyError, SyntaxError, UnicodeDecodeError) as error:
+            several = str(question).startswith((f"['{_PICTURE}", f'["{_PICTURE}'))
+            texts, answers = (
+                ast.literal_eval(text) if several else [text] for text in (question, prediction)
+            )
+            first, *more = msgspec.convert(texts, list[str])
+            asked = [first.removeprefix(_PICTURE), *more]
+            said = [str(one).strip() for one in msgspec.convert(answers, list[str | int | float])]
+            yield name, list(zip(asked, said, strict=True))
+    except (OSError, ValueError, KeyError, msgspec.ValidationError, *_NO_LITERAL) as error:
         raise DataError(f"{path}: {error}; name VLMEvalKit's predictions as TSV") from error

@@ -1,0 +1,172 @@
+"""Parquet that an earlier run or a user left, damaged: every reader names it in one line."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cocoift.core.files import DataError
+from cocoift.core.schema import kept_by_image
+from cocoift.evaluation.answers import dataset_answers, source_answers
+from cocoift.evaluation.lengths import record_rounds
+from cocoift.inspector.data import Filter, open_inspection
+from cocoift.merge.export import dataset_card, export_mixture, image_licences, write_extras
+from cocoift.merge.hub import HubDataset, write_hub_dataset
+from cocoift.merge.layouts import MERGED
+from cocoift.merge.partitioned import MergeInputs, merge_tables
+from cocoift.merge.rules import Rules
+from cocoift.report import merge as report
+from cocoift.sources import read_all
+from cocoift.sources.coco import Scope
+from cocoift.sources.instances import read_listed, write_instances
+from cocoift.sources.reading import load_reading, load_readings, saved_counts
+from cocoift.tuning.data import count_records, read_encoded, split_images, write_encoded
+from minicoco.annotate import write_mini_coco
+
+SOURCES = ("coco_captions", "vqav2")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, catalogue):
+    """The files of a small study: turn tables, the merged set, a mixture, COCO's instances."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_mini_coco(folder / "raw", train=6, held_out=3, seed=1)
+    read_all({name: catalogue[name] for name in SOURCES}, folder / "raw", folder / "turns")
+    merge(folder, folder)
+    turns = folder / "turns.parquet"
+    counts = {"merged": export_mixture(turns, folder, name="merged", layout=MERGED, budget=900)}
+    drops = pd.DataFrame({"source": SOURCES, "reason": "kept", "turns": 1})
+    licences = image_licences(turns, Scope())
+    given = {"counts": counts, "licences": licences, "rules": Rules(), "tokens": "estimate"}
+    card = dataset_card(catalogue, drops, **given)
+    write_extras(folder, names=counts, card=card, licences=licences)
+    coco = folder / "raw/annotations/instances_train2017.json"
+    write_instances(read_listed([coco]), folder / "instances.parquet")
+    return folder
+
+
+def merge(folder, out):
+    tables = sorted((folder / "turns").glob("*.parquet"))
+    merge_tables(tables, out=out / "turns.parquet", inputs=MergeInputs(rules=Rules()))
+
+
+def inspect(folder):
+    opened = open_inspection(folder, image_root=folder, instances=folder / "instances.parquet")
+    opened.images(Filter(text="a", conflicts=True))
+    for image_id in opened.turns.ids:
+        opened.view(int(image_id))
+
+
+def hub(folder, tmp_path):
+    write_hub_dataset(HubDataset(merged=folder), tmp_path / "hub")
+
+
+READERS = {
+    "turns/vqav2.parquet": {
+        "merge": merge,
+        "load_reading": lambda f, _: load_reading(f / "turns/vqav2.parquet"),
+        "load_readings": lambda f, _: load_readings(f / "turns"),
+        "busiest_image": lambda f, _: report.busiest_image([*(f / "turns").iterdir()], Scope()),
+    },
+    "turns.parquet": {
+        "kept_by_image": lambda f, _: list(kept_by_image(f / "turns.parquet")),
+        "export_mixture": lambda f, out: export_mixture(
+            f / "turns.parquet", out, name="m", layout=MERGED, budget=900
+        ),
+        "source_answers": lambda f, _: source_answers(f / "turns.parquet"),
+        "image_licences": lambda f, _: image_licences(f / "turns.parquet", Scope()),
+        "prompted_table": lambda f, _: report.prompted_table(f / "turns.parquet", words=3),
+        "kept_table": lambda f, _: report.kept_table(f / "turns.parquet", rules=Rules()),
+        "inspect": lambda f, _: inspect(f),
+    },
+    "dropped.parquet": {"inspect": lambda f, _: inspect(f)},
+    "instances.parquet": {"inspect": lambda f, _: inspect(f)},
+    "merged.parquet": {
+        "dataset_answers": lambda f, _: dataset_answers(f / "merged.parquet", name="m"),
+        "record_rounds": lambda f, _: record_rounds(f / "merged.parquet"),
+        "split_images": lambda f, _: split_images(f / "merged.json", held_out=1),
+        "count_records": lambda f, _: count_records(f / "merged.json", []),
+        "example_records": lambda f, _: report.example_records(
+            f / "merged.parquet", count=2, image_root=f
+        ),
+        "hub": hub,
+    },
+}
+CALLS = [(file, name) for file, readers in READERS.items() for name in readers]
+
+
+def damaged(content):
+    """Return a Parquet file cut short, without its pages, emptied, of zeros, of other columns."""
+    footer = 8 + int.from_bytes(content[-8:-4], "little")
+    pages = len(content) - footer - 4
+    other = pa.BufferOutputStream()
+    pq.write_table(pa.table({"conversations": [1, 2], "image": [None, 3]}), other)
+    return {"cut": content[: len(content) // 2], "empty": b"", "zeros": bytes(len(content)),
+            "pages": content[:4] + b"\xff" * pages + content[-footer:],
+            "columns": other.getvalue().to_pybytes()}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "name"), CALLS)
+def test_a_damaged_table_is_named_by_every_reader(whole, tmp_path, file, name):
+    content = (whole / file).read_bytes()
+    read = READERS[file][name]
+    try:
+        for kind, altered in damaged(content).items():
+            (whole / file).write_bytes(altered)
+            with pytest.raises(DataError) as raised:
+                read(whole, tmp_path)
+            told = str(raised.value)
+            assert str(whole / file) in told and "\n" not in told, (kind, told)
+            assert "run notebook" in told or "name a dataset" in told, (kind, told)
+        (whole / file).unlink()
+        if file != "dropped.parquet" and (file, name) not in OPTIONAL:
+            with pytest.raises(DataError, match=r"no such file|not on disk|no mixture"):
+                read(whole, tmp_path)
+    finally:
+        (whole / file).write_bytes(content)
+    read(whole, tmp_path)
+
+
+# What may be absent: these readers read the other files then.
+OPTIONAL = {
+    ("turns/vqav2.parquet", "merge"),
+    ("turns/vqav2.parquet", "load_readings"),
+    ("turns/vqav2.parquet", "busiest_image"),
+    ("instances.parquet", "inspect"),
+}
+
+
+def test_a_turn_table_without_its_counts_is_named(whole):
+    path = whole / "turns/vqav2.parquet"
+    content = path.read_bytes()
+    for altered in (damaged(content)["cut"], damaged(content)["columns"]):
+        path.write_bytes(altered)
+        with pytest.raises(DataError, match=r"vqav2\.parquet: .*; run notebook 00_setup again"):
+            saved_counts(whole / "turns")
+    path.write_bytes(content)
+    assert saved_counts(whole / "turns").keys() == set(SOURCES)
+
+
+def test_a_users_parquet_whose_rows_are_no_conversations_is_named(tmp_path):
+    path = tmp_path / "mine.parquet"
+    chat = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "a cup"}]
+    rows = {"id": ["a", "b"], "image": ["1.jpg", "2.jpg"]}
+    for chats in (["text", "text"], [chat, None], [chat, [{"from": "human", "value": None}] * 2]):
+        pq.write_table(pa.table(rows | {"conversations": chats}), path)
+        with pytest.raises(DataError, match=r"mine\.parquet: .*; name a dataset in LLaVA's format"):
+            dataset_answers(path, name="mine")
+
+
+def test_kept_samples_that_are_damaged_are_encoded_again(tmp_path):
+    path = tmp_path / "m.encoded.parquet"
+    sample = SimpleNamespace(
+        record_id="a", image="1.jpg", input_ids=[1, 2], spans=[(0, 1)], sources=["s"]
+    )
+    write_encoded(path, "key", [sample] * 50, [])
+    content = path.read_bytes()
+    assert len(read_encoded(path, "key")[0]) == 50
+    for kind, altered in damaged(content).items():
+        path.write_bytes(altered)
+        assert read_encoded(path, "key") is None, kind
