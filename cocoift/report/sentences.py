@@ -252,6 +252,7 @@ def _price(lengths: pd.DataFrame, faithful: pd.DataFrame, labels: Mapping[str, s
         text += f" In single round it is {alone[0]:.0f} and {alone[1]:.0f} %."
     if len(faithful):
         shares = _cells(faithful, "absent_share")
-        named = [f"{labels[n]} {shares[n, AFTER]:.0f} %" for n in both if (n, AFTER) in shares]
-        text += f" Categories named in multi-round that are not in the image: {', '.join(named)}."
+        shown = [n for n in both if pd.notna(shares.get((n, AFTER)))]
+        named = ", ".join(f"{labels[n]} {shares[n, AFTER]:.0f} %" for n in shown)
+        text += f" Mentions in multi-round of what the image does not show: {named or 'none'}."
     return text + f" (Collapse: an answer of {SHORT_WORDS} words or fewer.)"

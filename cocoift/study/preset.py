@@ -63,7 +63,11 @@ class ProbeQuestions(Settings, frozen=True):
 
 
 class Bias(Settings, frozen=True):
-    """What notebook 06 reads besides the rollouts; `datasets` are below `work_dir`."""
+    """What notebook 06 reads besides the rollouts; `datasets` are below `work_dir`.
+
+    `synonyms` names COCO's categories; what `captions` mention is in the picture, as its instances
+    are.
+    """
 
     datasets: dict[str, str] = msgspec.field(
         default_factory=lambda: {name: f"merged/{name}.parquet" for name in MIXTURES}
@@ -71,6 +75,12 @@ class Bias(Settings, frozen=True):
     answer_files: list[AnswerFile] = []
     probe: ProbeQuestions | None = None
     synonyms: str = "data/coco_synonyms.txt"
+    captions: list[str] = msgspec.field(
+        default_factory=lambda: [
+            "annotations/captions_train2017.json",
+            "annotations/captions_val2017.json",
+        ]
+    )
 
 
 class Ablations(Settings, frozen=True):

@@ -380,7 +380,7 @@ def catalogue(scratch, content):
 def synonyms(scratch, content):
     from cocoift.evaluation.faithfulness import read_lexicon
 
-    read_lexicon(written(scratch, "synonyms.txt", content)).mentioned("a cat and two dogs")
+    read_lexicon(written(scratch, "synonyms.txt", content)).mentions("a cat and two dogs")
 
 
 def picture(scratch, content):
