@@ -38,10 +38,18 @@ def check_scored(verdicts: pd.DataFrame, *, most_unscored: float) -> pd.DataFram
     for name, own in verdicts[~verdicts.reason.isin(BY_DESIGN)].groupby("benchmark"):
         share = own.score.isna().mean()
         if share > most_unscored:
-            reasons = own.reason[own.score.isna()].value_counts()
+            unscored = own[own.score.isna()]
+            reason = unscored.reason.value_counts().index[0]
+            # A dialog that broke off has no answer: nothing was given to the judge.
+            unanswered = unscored[unscored.reason == reason].answer.isna().all()
+            mend = (
+                "see to the model and run again: only these questions are asked"
+                if unanswered
+                else "see to the judge and run again: only these answers are judged"
+            )
             raise DataError(
                 f"{name}: {share:.0%} of the verdicts are missing (at most {most_unscored:.0%}), "
-                f"most often: {reasons.index[0]}; mend the judge or raise most_unscored"
+                f"most often: {reason}; {mend} (or raise evaluation.most_unscored)"
             )
     missing = verdicts[verdicts.score.isna()].groupby(["benchmark", "reason"])
     counted = missing.agg(questions=("question_id", "nunique"), answers=("question_id", "size"))

@@ -72,8 +72,11 @@ def test_too_many_unscored_answers_stop_and_few_are_listed(tmp_path):
     assert report.check_scored(table, most_unscored=0.5).values.tolist() == [
         ["mm_vet", "HTTP 500", 1, 1]
     ]
-    with pytest.raises(DataError, match=r"mm_vet: 33% .* most often: HTTP 500"):
+    with pytest.raises(DataError, match=r"mm_vet: 33% .* most often: HTTP 500; see to the model"):
         report.check_scored(table, most_unscored=0.1)
+    unjudged = table.assign(answer="red", reason="HTTP 401 (3 attempts)", score=None)
+    with pytest.raises(DataError, match=r"100% .* HTTP 401 \(3 attempts\); see to the judge"):
+        report.check_scored(unjudged, most_unscored=0.1)
 
 
 def test_questions_that_nobody_can_score_are_listed_and_stop_nothing(tmp_path):
