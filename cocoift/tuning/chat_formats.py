@@ -60,12 +60,12 @@ _TEMPLATE = """\
 {{{{- {question[1]!r} -}}}}
 {{%- else -%}}
 {{{{- {reply!r} -}}}}
-{{%- for part in parts -%}}
-{{%- generation -%}}{{{{- part.text + {end!r} -}}}}{{%- endgeneration -%}}
-{{%- endfor -%}}{{{{- {gap!r} -}}}}
+{{%- generation -%}}{{{{- {blank!r} -}}}}
+{{%- for part in parts -%}}{{{{- part.text -}}}}{{%- endfor -%}}
+{{{{- {end!r} -}}}}{{%- endgeneration -%}}{{{{- {gap!r} -}}}}
 {{%- endif -%}}
 {{%- endfor -%}}
-{{%- if add_generation_prompt -%}}{{{{- {prompt!r} -}}}}{{%- endif -%}}
+{{%- if add_generation_prompt -%}}{{{{- {reply!r} -}}}}{{%- endif -%}}
 """
 
 
@@ -90,7 +90,8 @@ class ChatFormat:
 def chat_template(chat: ChatFormat) -> str:
     """Return the Jinja template of a format, for a checkpoint's tokenizer and processor.
 
-    A chat that begins with a system message has that one, any other the format's.
+    A chat that begins with a system message has that one, any other the format's.  Its generation
+    block holds what training supervises (`tuning.chat.pieces`): the blank, the answer, its end.
     """
     marks = chat.markers
     before, after = marks.system
@@ -99,8 +100,8 @@ def chat_template(chat: ChatFormat) -> str:
         after=after,
         opening=chat.system.join(chat.around_system),
         question=marks.question,
-        reply=marks.reply + marks.blank,
+        reply=marks.reply,
+        blank=marks.blank,
         end=marks.end,
         gap=marks.gap,
-        prompt=marks.reply,
     )

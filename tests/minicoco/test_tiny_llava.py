@@ -15,6 +15,7 @@ from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import has_format_prompt
 from cocoift.tuning.chat import encode
+from cocoift.tuning.chat_formats import chat_template
 from cocoift.tuning.model import load_model, load_processor
 from minicoco import CHAT, VERSION, Recipe, llava, pretrain
 from minicoco.corpus import conversation
@@ -83,6 +84,27 @@ def test_its_processor_and_our_chat_give_the_same_ids(loaded):
     ours = encode(record, tokenizer=processor.tokenizer, image_tokens=16, chat=CHAT)
     assert ours.input_ids == theirs["input_ids"][0].tolist()
     assert np.allclose(theirs["pixel_values"][0], normalised([scene], processor.image_processor)[0])
+
+
+def test_the_shipped_template_marks_the_tokens_that_training_supervises(root):
+    processor = load_processor(root / "data/mini_llava")
+    pairs = [("What is it?", "A cup."), ("Is it red?", "no"), ("How many?", "2")]
+    messages, spoken = [], []
+    for question, answer in pairs:
+        image = [] if messages else [{"type": "image", "image": draw(sample_scenes(1, seed=4)[0])}]
+        text = [{"type": "text", "text": question}]
+        messages.append({"role": "user", "content": [*image, *text]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        marker = "" if spoken else "<image>\n"
+        spoken += [Message("human", marker + question), Message("gpt", answer)]
+    theirs = processor.apply_chat_template(
+        messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    record = Record("r", "x.jpg", spoken, ["s"] * len(pairs))
+    ours = encode(record, tokenizer=processor.tokenizer, image_tokens=16, chat=CHAT)
+    assert ours.input_ids == list(theirs["input_ids"][0])
+    assert [int(label >= 0) for label in ours.labels] == list(theirs["assistant_masks"][0])
+    assert (root / "data/mini_llava/chat_template.jinja").read_text() == chat_template(CHAT)
 
 
 def test_scenes_are_normalised_as_the_processor_does(loaded):

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers_like import tokenizer_of
 
@@ -79,6 +79,40 @@ def test_the_generation_prompt_ends_where_supervision_starts():
     messages = exported(*PAIRS)[:3]
     text = BYTES.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert asked == BYTES(text.replace("<image>", "<image>" * 4))["input_ids"]
+
+
+CONTEXTS = st.integers(60, 250)
+ENCODINGS = [(BYTES, ChatFormat()), (SMOL, CHATML), (LLAMA, CHAT)]
+plain = st.text(alphabet="What is it? Red, 7.\n", min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize(("tokenizer", "chat"), ENCODINGS)
+@settings(max_examples=40)
+@given(pairs=st.lists(st.tuples(plain, plain), min_size=1, max_size=4))
+@example(pairs=[*PAIRS, ("And now?", "yes"), ("How many?", " 7"), ("Who?", "W")])
+def test_the_exported_template_marks_the_tokens_that_training_supervises(tokenizer, chat, pairs):
+    sample = made(record(*pairs), tokenizer, image_tokens=1, chat=chat)
+    messages = []
+    for number, (question, answer) in enumerate(pairs):
+        image = [{"type": "image"}] if number == 0 else []
+        messages.append({"role": "user", "content": [*image, {"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    theirs = tokenizer.apply_chat_template(
+        messages, chat_template=chat_template(chat), tokenize=True, return_dict=True,
+        return_assistant_tokens_mask=True,
+    )  # fmt: skip
+    start = len(sample.input_ids) - len(theirs["input_ids"])  # a <s> that the template leaves out
+    assert sample.input_ids[start:] == theirs["input_ids"]
+    assert [int(label >= 0) for label in sample.labels[start:]] == theirs["assistant_masks"]
+
+
+def test_an_answer_in_several_parts_ends_once():
+    parts = [{"type": "text", "text": text} for text in ("A red ", "cat.")]
+    messages = [*exported(*PAIRS)[:1], {"role": "assistant", "content": parts}]
+    text = BYTES.apply_chat_template(
+        messages, chat_template=chat_template(ChatFormat()), tokenize=False
+    )
+    assert text.endswith(" ASSISTANT: A red cat.</s>")
 
 
 def plain_messages(messages, system):
@@ -170,16 +204,16 @@ def test_a_long_record_is_split_between_rounds_with_the_image_in_every_part(roun
 
 
 def rounds_per_part(pairs, tokenizer, chat, context):
-    """Fill parts round by round, encoding each try; rounds that do not fit alone go."""
+    """Fill parts round by round, encoding each try; a round that does not fit alone ends a part."""
 
     def size(rounds):
         return len(made(record(*rounds), tokenizer, chat=chat).input_ids)
 
     parts = [[]]
     for pair in pairs:
+        if size([*parts[-1], pair]) > context:
+            parts.append([])
         if size([pair]) <= context:
-            if size([*parts[-1], pair]) > context:
-                parts.append([])
             parts[-1].append(pair)
     return [len(part) for part in parts if part]
 
@@ -194,11 +228,6 @@ def test_the_first_part_of_a_long_record_is_as_full_as_the_others():
     assert [len(sample.sources) for sample in kept] == [26, 26, 8]
     assert all(1024 - 17 < length <= 1024 for length in lengths[:2])
     assert report.rounds_dropped == 0
-
-
-ENCODINGS = [(BYTES, ChatFormat()), (SMOL, CHATML), (LLAMA, CHAT)]
-CONTEXTS = st.integers(60, 250)
-plain = st.text(alphabet="What is it? Red, 7.\n", min_size=1, max_size=40)
 
 
 @pytest.mark.parametrize(("tokenizer", "chat"), ENCODINGS)
