@@ -97,14 +97,17 @@ def test_questions_that_nobody_can_score_are_listed_and_stop_nothing(tmp_path):
     assert shown.n.tolist() == [1] * 4 and shown.unscored.tolist() == [2] * 4
 
 
-def test_the_dialogs_that_fell_most_come_first_one_a_picture(tmp_path):
+def test_the_dialogs_that_fell_most_come_first_and_those_that_did_not_are_left_out(tmp_path):
     bench = benchmark(tmp_path)
     runs = [run(bench, "single_round", "red", "red", "blue"),
             run(bench, "multi_round", "red", "a", "red")]  # fmt: skip
     verdicts = verdict_table(runs, OfflineJudge())
-    found = report.changed_most(runs, verdicts, model="mix", count=2)
+    ((name, dialogs),) = report.changed_most(runs, verdicts, model="mix", count=3)
+    assert name == "q1" and dialogs["multi-round"].answer == "a"
+    halved = verdicts.assign(score=verdicts.score.where(verdicts.question_id != "q0", 0.5))
+    halved.loc[halved.protocol == "single_round", "score"] = 1.0
+    found = report.changed_most(runs, halved, model="mix", count=3)
     assert [name for name, _ in found] == ["q1", "q0"]
-    assert found[0][1]["multi-round"].answer == "a"
 
 
 def test_the_papers_tables_are_as_printed(root):
