@@ -149,7 +149,8 @@ def verdict_table(runs: Sequence[Run], judge: Judge) -> pd.DataFrame:
         for one in run.rollouts:
             for verdict in judged.get(one.question_id, [Verdict(None, one.failure)]):
                 rows.append(_row(run, one, by_id[one.question_id], verdict))
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.astype({"score": float}) if rows else table  # also where none has a score
 
 
 def _row(run: Run, one: Rollout, question: Question, verdict: Verdict) -> dict[str, Any]:

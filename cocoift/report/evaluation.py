@@ -121,10 +121,13 @@ def all_effects(
 
 
 def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    """Return what the short round changes in each model's scores, for `intervals.interval_plot`."""
+    """Return what the short round changes in each model's scores, for `intervals.interval_plot`.
+
+    Without rows where no question has a score.
+    """
     named = {change(name).name: name for name in models}
     own = effects[effects.contrast.isin(named) & (effects.seed == "all")]
-    own = own[own.metric != COLLAPSE]
+    own = own[(own.metric != COLLAPSE) & own.difference.notna()]
     shown = own.assign(model=own.contrast.map(named), setting=own.metric, value=own.difference)
     return shown.assign(metric="change")
 

@@ -32,6 +32,10 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
     layout, alone = (rows_of(effects, one.name, metric) for one in (LAYOUT, ASKED_ALONE))
     if layout.empty:
         return ""
+    if layout.difference.isna().all():
+        return (
+            "No question has a score under both protocols: what the short round costs is unknown."
+        )
     effect = describe(layout)
     text = {
         -1: "One short round costs the model tuned on the baseline mixture more than the one tuned "
@@ -87,7 +91,8 @@ def changes_sentence(
                 by.setdefault(sign(part), []).append(metric)
             verbs = {-1: "loses", 1: "gains"}
             shown = [f"{verb} in {', '.join(by[key])}" for key, verb in verbs.items() if key in by]
-            lines.append(f"- {benchmark}, {labels[model]}: {' and '.join(shown) or 'no change'}")
+            none = "not measured" if rows.difference.isna().all() else "no change"
+            lines.append(f"- {benchmark}, {labels[model]}: {' and '.join(shown) or none}")
     return "Shown by interval and by every seed:\n\n" + "\n".join(lines)
 
 
@@ -109,8 +114,9 @@ def evaluation_answer(
             [value[name, one, protocol] for protocol in (ALONE, AFTER)]
             for one in (metric, COLLAPSE)
         )
+        scored = f"score {score[0]:.0f} → {score[1]:.0f} ({describe(changes)})"
         parts.append(
-            f"{labels[name]}: score {score[0]:.0f} → {score[1]:.0f} ({describe(changes)}), "
+            f"{labels[name]}: {'no score' if any(map(pd.isna, score)) else scored}, "
             f"collapsed answers {collapse[0]:.0f} → {collapse[1]:.0f} %"
         )
     return f"{'; '.join(parts)}. {conclusion(effects, metric)}"
@@ -140,7 +146,7 @@ def finding(
             f"{what}, {when}": f"{value[name, one, protocol]:.0f}{unit}"
             for one, what, unit in shown
             for protocol, when in ((ALONE, "alone"), (AFTER, "after"))
-            if (name, one, protocol) in value
+            if pd.notna(value.get((name, one, protocol)))
         }
         effect = describe(changes, unit="")
         rows.append({"tuned on": labels[name], **cells, "change of the score": effect})

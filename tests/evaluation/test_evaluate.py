@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cocoift.core.files import DataError
-from cocoift.evaluation import score
+from cocoift.evaluation import effects, score
 from cocoift.evaluation.benchmarks import (
     Benchmark,
     BenchmarkFiles,
@@ -28,6 +28,7 @@ from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.report import evaluation as report
 from cocoift.report import sentences, trust
+from cocoift.report.tables import LABELS
 from minicoco.benchmark import graded_scenes
 from minicoco.sight import claims_by_image
 
@@ -95,6 +96,34 @@ def test_questions_that_nobody_can_score_are_listed_and_stop_nothing(tmp_path):
     shown = score.score_table(table, [total], resamples=10)
     assert shown.value.tolist() == [100.0] * 4
     assert shown.n.tolist() == [1] * 4 and shown.unscored.tolist() == [2] * 4
+
+
+def test_a_benchmark_without_any_score_is_called_unmeasured(tmp_path):
+    questions = [replace(q, answer="") for q in QUESTIONS]
+    bench = Benchmark("mm_vet", "mm_vet", questions, tmp_path, "d")
+    runs = [
+        run(bench, name, "red", "red car here now", "a", model=model)
+        for model in ("mix", "merged") for name in ("single_round", "multi_round")
+    ]  # fmt: skip
+    table = verdict_table(runs, OfflineJudge())
+    metrics = {"mm_vet": score.metrics_of("mm_vet", questions)}
+    scores = report.all_scores(table, metrics, judge="reference", resamples=10)
+    models = ["mix", "merged"]
+    found = report.all_effects(table, metrics, effects.headline(models), resamples=10)
+    assert scores[scores.metric == "total"].value.isna().all()
+    assert scores[scores.metric == "collapse"].value.tolist() == pytest.approx([200 / 3] * 8)
+    assert report.changes_of(found, models).empty
+    said = [
+        sentences.changes_sentence(found, models, LABELS),
+        sentences.conclusion(found, "total"),
+        sentences.evaluation_answer(
+            scores[scores.seed == "all"], found, metric="total", labels=LABELS
+        ),
+    ]
+    assert "baseline mixture: not measured" in said[0] and "no change" not in said[0]
+    assert said[1].startswith("No question has a score")
+    assert "no score, collapsed answers 67 → 67 %" in said[2]
+    assert not any("nan" in text for text in said)
 
 
 def test_the_dialogs_that_fell_most_come_first_and_those_that_did_not_are_left_out(tmp_path):
