@@ -164,8 +164,12 @@ def read_llava_bench(path: Path) -> list[Question]:
 
 
 def read_mm_vet_grades(path: Path) -> dict[str, list[float]]:
-    """Read a grade file of MM-Vet's evaluator (`*-grade-*.json`): each question's score per run."""
-    return {name: row.score for name, row in _decoded(path, dict[str, _Grades]).items()}
+    """Read a grade file of MM-Vet's evaluator (`*-grade-*.json`): each question's scores, by run.
+
+    A score outside 0 to 1 stands for a reply without a grade, and is left out.
+    """
+    rows = _decoded(path, dict[str, _Grades]).items()
+    return {name: [one for one in row.score if 0.0 <= one <= 1.0] for name, row in rows}
 
 
 FORMATS: Mapping[str, Callable[[Path], list[Question]]] = {

@@ -88,7 +88,7 @@ def grades_table(
     for one, asked in product(graded, mm_vet[:1]):
         replies = decode(raw / one.answers, dict[str, str])
         grades = read_mm_vet_grades(raw / one.grades)
-        questions = [q for q in asked.questions if q.id in replies and q.id in grades]
+        questions = [q for q in asked.questions if q.id in replies and grades.get(q.id)]
         answers = [replies[question.id] for question in questions]
         found = judge.verdicts(asked.kind, questions, answers, ALONE)
         scores = [pd.Series([v.score for v in repeats], dtype=float).mean() for repeats in found]

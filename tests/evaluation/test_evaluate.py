@@ -166,14 +166,29 @@ def test_agreement_with_gpt4s_grades_is_the_rank_correlation_of_both(tmp_path):
     ids = [question.id for question in bench.questions]
     wanted = [question.answer for question in bench.questions]
     answers = dict(zip(ids, [wanted[0], "no idea", wanted[2]], strict=True))
-    grades = dict(zip(ids, [{"score": [1.0]}, {"score": [0.0]}, {"score": [0.9]}], strict=True))
+    scored = [{"score": [1.0, -1.0]}, {"score": [0.0]}, {"score": [0.9]}]  # -1: no grade in it
+    grades = dict(zip(ids, scored, strict=True)) | {"q9": {"score": [-1.0]}}
     for name, content in (("a.json", answers), ("g.json", grades)):
         (tmp_path / name).write_text(json.dumps(content))
     files = [GradedAnswers(answers="a.json", grades="g.json")]
     (row,) = trust.grades_table(files, [bench], OfflineJudge(), raw=tmp_path).to_dict("records")
-    assert row["n"] == 3 and row["mean absolute error"] == pytest.approx(0.1 / 3)
+    assert row["n"] == 3 and row["unscored"] == 0
+    assert row["mean absolute error"] == pytest.approx(0.1 / 3)
+    # All have one or two words: two of one word, of which one gets 0.1 more than GPT-4 gives.
+    assert row["more on short"] == pytest.approx(0.05) and row["more on long"] == 0
     # Ours rank 2.5, 1, 2.5, GPT-4's 3, 1, 2: covariance 0.75, deviations sqrt(0.75) and 1.
     assert row["rank correlation"] == pytest.approx(0.75 / 0.75**0.5)
+
+
+def test_answers_that_the_judge_leaves_unscored_are_counted_and_compared_with_nothing(tmp_path):
+    sentence = "the man irons his shirt on the roof of a taxi"
+    questions = [QUESTIONS[0], QUESTIONS[1], replace(QUESTIONS[2], answer=sentence)]
+    bench = Benchmark("mm_vet", "mm_vet", questions, tmp_path, "d")
+    (tmp_path / "a.json").write_text(json.dumps({q.id: "red" for q in questions}))
+    (tmp_path / "g.json").write_text(json.dumps({q.id: {"score": [1.0]} for q in questions}))
+    files = [GradedAnswers(answers="a.json", grades="g.json")]
+    (row,) = trust.grades_table(files, [bench], OfflineJudge(), raw=tmp_path).to_dict("records")
+    assert (row["n"], row["unscored"], row["mean absolute error"]) == (2, 1, 0.0)
 
 
 def test_models_without_any_benchmark_are_told_before_anything_is_trained(tmp_path):

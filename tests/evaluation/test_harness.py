@@ -107,6 +107,9 @@ def test_a_dialog_goes_on_with_the_models_own_short_answer(out):
     assert heard[1][0]["content"][0]["url"].getpixel((0, 0)) == (255, 0, 0)
     assert logged["collapse"]["words"] == 1 and len(logged["collapse"]["rounds"]) == 2
     assert lmms_eval_task.share_collapsed([logged["collapse"]]) == 1
+    empty = {"words": 0}  # no reply, so no short one either
+    assert lmms_eval_task.share_collapsed([{"words": 9}, empty]) == 0
+    assert lmms_eval_task.mean_words([{"words": 9}, empty]) == 9
 
 
 def test_a_references_replies_stand_in_the_chat(out):
@@ -183,6 +186,9 @@ def test_questions_that_a_log_leaves_out_or_that_failed_have_no_answer(benchmark
     assert [(one.answer, one.failure[:16]) for one in run.rollouts] == [
         (None, "Failed to obtain"), (None, "not in the log")
     ]  # fmt: skip
+    pd.DataFrame([failed | {"prediction": " "}]).to_csv(path, sep="\t", index=False)
+    run = logged_run(logged, benchmark, ALONE, raw=tmp_path, folder=tmp_path)
+    assert run.rollouts[0].answer is None and run.rollouts[0].failure == "empty reply"
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(benchmark, tmp_path):

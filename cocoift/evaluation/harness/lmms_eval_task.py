@@ -60,13 +60,15 @@ def process_results(doc, results):
 
 
 def mean_words(rows):
-    """Return the mean number of words of the last answers."""
-    return sum(row["words"] for row in rows) / len(rows)
+    """Return the mean number of words of the last answers; empty replies are none."""
+    counts = [row["words"] for row in rows if row["words"]]
+    return sum(counts) / max(1, len(counts))
 
 
 def share_collapsed(rows):
-    """Return the share of last answers that are short."""
-    return sum(row["words"] <= SHORT_WORDS for row in rows) / len(rows)
+    """Return the share of last answers that are short; empty replies are none."""
+    counts = [row["words"] for row in rows if row["words"]]
+    return sum(words <= SHORT_WORDS for words in counts) / max(1, len(counts))
 
 
 def _questions(doc):

@@ -17,6 +17,7 @@ from cocoift.sources.base import decode_lines
 
 # What VLMEvalKit writes where a model gave no answer (`vlmeval/smp/misc.py`).
 _FAILED = "Failed to obtain answer"
+_EMPTY = "empty reply"
 # What `ast.literal_eval` raises beside `ValueError`.
 _NO_LITERAL = (SyntaxError, TypeError, MemoryError, RecursionError)
 
@@ -44,9 +45,9 @@ def logged_run(
 ) -> Run:
     """Return a log's dialogs as a run, and write them as a rollout file below `folder`.
 
-    Questions missing from the log count as failed.  Raises `DataError` naming file and question for
-    a damaged log, for a question that is not in the benchmark, and for one whose rounds differ
-    from the protocol's.
+    Questions missing from the log, and dialogs with an empty reply, count as failed.  Raises
+    `DataError` naming file and question for a damaged log, for a question that is not in the
+    benchmark, and for one whose rounds differ from the protocol's.
     """
     path = raw / logged.file
     answered = dict(_lmms_eval(path) if path.suffix == ".jsonl" else _vlmevalkit(path))
@@ -70,7 +71,8 @@ def logged_run(
             Round(text, answer, who)
             for (text, answer), who in zip(answers, [*by, "model"], strict=True)
         ]
-        failed = next((answer for _, answer in answers if answer.startswith(_FAILED)), "")
+        said = [answer.strip() or _EMPTY for _, answer in answers]
+        failed = next((one for one in said if one.startswith((_FAILED, _EMPTY))), "")
         rollouts.append(Rollout(name, list(question.images), rounds, failed))
     file = folder / benchmark.name / f"{logged.name}-0-{protocol.name}.jsonl"
     head = Head(digest([sha256(path), benchmark.digest]), f"{logged.name}-0", protocol.name)
