@@ -106,7 +106,7 @@ def _names_a_checkpoint(own: argparse.ArgumentParser) -> None:
 
 def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
     own.add_argument("preset", help=PRESET)
-    own.add_argument("--mixture", default="merged", help="merged or mix")
+    own.add_argument("--mixture", default="merged", help="mix, merged or instructed")
     own.add_argument("--seed", type=int, default=0)
     return own
 

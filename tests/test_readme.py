@@ -160,7 +160,7 @@ def test_its_yaml_is_accepted(readme, tmp_path):
             path.write_text(f"extends: llava-1.5-7b\n{block}")
             evaluation = read_preset(path).evaluation
             names += [one.name for one in evaluation.endpoints]
-            assert evaluation.judge.repeats == 5 and evaluation.judge.max_cost == 250.0
+            assert evaluation.judge.repeats == 5 and evaluation.judge.max_cost == 450.0
     assert sorted(names) == ["merged", "mine"]
 
 

@@ -130,7 +130,7 @@ def test_a_judge_of_another_kind_replaces_the_one_before(preset):
     judge = {"evaluation": {"judge": {"kind": "reference"}}}
     assert study.read_preset("llava-1.5-7b", judge).evaluation.judge == ReferenceJudge()
     cheaper = {"evaluation": {"judge": {"repeats": 1}}}
-    assert study.read_preset("llava-1.5-7b", cheaper).evaluation.judge.max_cost == 250
+    assert study.read_preset("llava-1.5-7b", cheaper).evaluation.judge.max_cost == 450
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,14 @@ def test_the_command_line_checks_a_preset_as_make_does(preset):
     for command in ("train", "study"):
         with pytest.raises(SystemExit, match=r"error: preset .*`sedes`; did you mean `seeds`"):
             main([command, str(path)])
+
+
+def test_a_mixture_that_there_is_not_ends_a_command_with_one_line():
+    for command in (["train", "mini"], ["export", "mini", "out"]):
+        with pytest.raises(
+            SystemExit, match="error: there is no mixture 'nonsense'; there are mix"
+        ):
+            main([*command, "--mixture", "nonsense"])
 
 
 def test_a_preset_of_another_folder_is_found_by_the_notebooks_too(preset, monkeypatch, tmp_path):
@@ -236,6 +244,24 @@ def test_a_failure_names_notebook_cell_and_cause_and_keeps_the_earlier_result(tm
     study.run_notebook(notebook(path, "print(3)"), preset="mini", reports=reports)
     names = sorted(p.name for p in reports.iterdir())
     assert names == ["00_a.html", "00_a.ipynb"]
+
+
+def test_a_whole_run_removes_the_tables_and_figures_that_no_notebook_writes(tmp_path):
+    reports, tables = tmp_path / "r", tmp_path / "r/tables"
+    write = "from pathlib import Path\nfor name in {}: Path('r/tables', name).write_text('x')"
+    first = notebook(tmp_path / "00_a.ipynb", write.format(["a.csv", "old.csv"]))
+    second = notebook(tmp_path / "01_b.ipynb", write.format(["b.csv.gz"]))
+    tables.mkdir(parents=True)
+    for path in (first, second):
+        study.run_notebook(path, preset="p", reports=reports)
+    (tables / "notes.txt").write_text("mine")
+    (tables / "older.csv").write_text("x")
+    left = study.runner.remove_leftovers
+    assert left(reports, [first, second, tmp_path / "02_c.ipynb"]) == []  # one has not run
+    assert left(reports, [first, second]) == ["tables/older.csv"]
+    study.run_notebook(notebook(first, write.format(["a.csv"])), preset="p", reports=reports)
+    assert left(reports, [first, second]) == ["tables/old.csv"]
+    assert sorted(path.name for path in tables.iterdir()) == ["a.csv", "b.csv.gz", "notes.txt"]
 
 
 def test_a_folder_for_reports_that_cannot_be_written_is_told(tmp_path):

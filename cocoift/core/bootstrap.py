@@ -15,6 +15,8 @@ def image_draws(
     differences between numbers are paired.
     """
     names = sorted(set(images))
+    if not names:
+        return names, np.zeros((resamples, 0), int)
     rng = np.random.default_rng(seed)
     return names, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
 

@@ -74,7 +74,7 @@ def effect_table(
     Differences are in points.  A question counts only where it has a value in every part of the
     contrast, so an answer that is unscored on one side is left out of all; `n` counts the rest,
     per part.  Intervals resample images, the same draws for every part.  Contrasts of models or
-    protocols that are not there are left out.
+    protocols that are not there are left out, and those in which no question counts.
     """
     answers = per_answer(verdicts)
     answers = answers.assign(seed=answers.seed.astype(str))
@@ -85,8 +85,9 @@ def effect_table(
             parts = _paired([groups[key] for key in contrast.weights], metric)
             for seed in [*sorted(set(parts[0].seed)), "all"]:
                 own = [part if seed == "all" else part[part.seed == seed] for part in parts]
-                found = _difference(own, list(contrast.weights.values()), metric, resamples)
-                rows.append((metric.name, contrast.name, seed, *found, len(own[0])))
+                if len(own[0]):
+                    found = _difference(own, list(contrast.weights.values()), metric, resamples)
+                    rows.append((metric.name, contrast.name, seed, *found, len(own[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -104,8 +105,6 @@ def _paired(parts: Sequence[pd.DataFrame], metric: Metric) -> list[pd.DataFrame]
 def _difference(
     parts: Sequence[pd.DataFrame], weights: Sequence[float], metric: Metric, resamples: int
 ) -> tuple[float, float, float]:
-    if not len(parts[0]):
-        return float("nan"), float("nan"), float("nan")
     bootstrap = Bootstrap(parts[0].image, resamples=resamples)
     pairs = list(zip(weights, parts, strict=True))
     drawn = np.sum([weight * bootstrap.values(part, metric) for weight, part in pairs], axis=0)

@@ -1,6 +1,6 @@
 """Judging: who gives the verdicts of a run, what that costs, and one table of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,10 @@ import pandas as pd
 
 from cocoift.core.files import DataError
 from cocoift.evaluation import judge_api
-from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.judge_api import JudgeSettings, OpenAiJudge
-from cocoift.evaluation.judges import Claims, Verdict, reference_verdict
+from cocoift.evaluation.judges import Claims, ToJudge, Verdict, reference_verdict
 from cocoift.evaluation.rollout import Rollout
 
 BILL_COLUMNS = ("benchmark", "model", "protocol", "calls", "tokens", "cost")
@@ -31,15 +31,17 @@ class Judge:
         """
         raise NotImplementedError
 
+    def can_score(self, question: Question) -> bool:
+        """Tell whether an answer to a question can get a score, whatever it says."""
+        return bool(question.answer)
+
     def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
         """Return what judging each run will take at most, in `BILL_COLUMNS`; no rows: nothing."""
         return pd.DataFrame(columns=list(BILL_COLUMNS))
 
-    def whole_cost(
-        self, benchmarks: Sequence[Benchmark], protocols: Sequence[str], *, models: int
-    ) -> float:
-        """Estimate what judging everything costs, before anything is trained or answered."""
-        return 0.0
+    def whole_cost(self, asked: Iterable[ToJudge]) -> tuple[int, float]:
+        """Estimate the calls and the cost of judging all this, before anything is answered."""
+        return 0, 0.0
 
 
 class OfflineJudge(Judge):
@@ -62,6 +64,10 @@ class OfflineJudge(Judge):
                 claims = self.claims(question.images[0], answer)
             found.append([reference_verdict(question, answer, claims=claims)])
         return found
+
+    def can_score(self, question: Question) -> bool:
+        """Tell whether the right answer itself gets a score."""
+        return reference_verdict(question, question.answer).score is not None
 
 
 class EndpointJudge(Judge):
@@ -101,25 +107,25 @@ class EndpointJudge(Judge):
             rows.append((*names, due.calls, due.tokens_in + due.tokens_out, due.cost))
         return pd.DataFrame(rows, columns=list(BILL_COLUMNS))
 
-    def whole_cost(
-        self, benchmarks: Sequence[Benchmark], protocols: Sequence[str], *, models: int
-    ) -> float:
-        """Estimate the cost of a whole run; `models` counts models and seeds.
+    def whole_cost(self, asked: Iterable[ToJudge]) -> tuple[int, float]:
+        """Estimate the calls and the cost of judging all this.
 
         Answers are taken to be as long as the right ones, at least 100 tokens.  Raises
-        `DataError` when that exceeds what the judge may cost.
+        `DataError` when that exceeds what the judge may cost, and for a format without a prompt.
         """
-        cost = 0.0
-        for benchmark in (one for one in benchmarks if one.kind in self.settings):
-            judge = self.settings[benchmark.kind]
-            repeats = sum(judge.under(name).repeats for name in protocols)
-            cost += models * repeats * judge_api.cost_of_a_run(judge, benchmark.questions)
+        calls, cost = 0, 0.0
+        for one in asked:
+            judge = self._under(one.kind, one.protocol)
+            times = one.times * judge.repeats
+            calls += times * sum(bool(question.answer) for question in one.questions)
+            cost += times * judge_api.cost_of_a_run(judge, one.questions)
         if cost > self.limit:
             raise DataError(
-                f"judging the whole run costs about {cost:.0f}, max_cost is {self.limit:.0f}; "
-                "raise it, or lower judge.repeats, or ask fewer models or protocols"
+                f"judging the whole run takes about {calls:,} calls for {cost:.0f}, max_cost is "
+                f"{self.limit:.0f}; raise it, or lower judge.repeats, or ask fewer models, "
+                "protocols or ablations"
             )
-        return cost
+        return calls, cost
 
 
 def read_prompt(path: Path) -> str:

@@ -96,20 +96,16 @@ def per_answer(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 def value(answers: pd.DataFrame, metric: Metric) -> float:
     """Return a metric, 100 times a weighted mean over the answers that have a value."""
-    sums, counts = _clusters(answers, metric, sorted(set(answers.image)))
-    return float(100 * sums.sum() / counts.sum()) if counts.sum() else float("nan")
+    products, weights = _weighted(answers, metric)
+    return float(100 * products.sum() / weights.sum()) if weights.sum() else float("nan")
 
 
-def _clusters(
-    answers: pd.DataFrame, metric: Metric, images: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return weighted sums and weights of a metric per image, in the order of `images`."""
-    weights = answers.question_id.map(metric.weights).fillna(0.0)
-    weights = weights.where(answers[metric.of].notna(), 0.0)
-    products = weights * answers[metric.of].fillna(0.0)
-    table = pd.DataFrame({"image": answers.image, "sum": products, "weight": weights})
-    summed = table.groupby("image")[["sum", "weight"]].sum().reindex(images, fill_value=0.0)
-    return summed["sum"].to_numpy(), summed["weight"].to_numpy()
+def _weighted(answers: pd.DataFrame, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
+    """Return each answer's weighted value and its weight, 0 where it has no value."""
+    values = answers[metric.of].to_numpy(float)
+    weights = np.array([metric.weights.get(name, 0.0) for name in answers.question_id], float)
+    weights[np.isnan(values)] = 0.0
+    return weights * np.nan_to_num(values), weights
 
 
 class Bootstrap:
@@ -117,10 +113,15 @@ class Bootstrap:
 
     def __init__(self, images: Iterable[str], *, resamples: int = 2_000, seed: int = 0):
         self.images, self.draws = image_draws(images, resamples=resamples, seed=seed)
+        self.places = {name: place for place, name in enumerate(self.images)}
 
     def values(self, answers: pd.DataFrame, metric: Metric) -> np.ndarray:
         """Return the metric on every resample; answers of several seeds are taken together."""
-        sums, counts = _clusters(answers, metric, self.images)
+        places = np.array([self.places[name] for name in answers.image], int)
+        sums, counts = (
+            np.bincount(places, one, minlength=len(self.images))
+            for one in _weighted(answers, metric)
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             return 100 * (self.draws @ sums) / (self.draws @ counts)
 
@@ -131,7 +132,8 @@ def score_table(
     """Return every metric per model, seed and protocol, and over all seeds together (`all`).
 
     Columns: model, seed, protocol, metric, value (0 to 100), low, high, n (answers that count),
-    unscored.  Intervals resample images.
+    unscored.  Intervals resample images.  Where no answer counts there is no row: a benchmark that
+    withholds its answers has a collapse rate and no score.
     """
     answers = per_answer(verdicts)
     bootstrap = Bootstrap(answers.image, resamples=resamples)
@@ -142,6 +144,8 @@ def score_table(
             for metric in metrics:
                 counted = part[part.question_id.isin(metric.weights)]
                 missing = int(counted[metric.of].isna().sum())
+                if missing == len(counted):
+                    continue
                 low, high = interval(bootstrap.values(part, metric))
                 rows.append((model, seed, protocol, metric.name, value(part, metric), low, high,
                              len(counted) - missing, missing))  # fmt: skip

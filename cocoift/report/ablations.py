@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from cocoift.core.frames import stacked
 from cocoift.evaluation.ablations import BASELINE, Arm
+from cocoift.evaluation.effects import COLUMNS as EFFECTS
 from cocoift.evaluation.effects import Contrast, change, effect_table, versus
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.score import Metric, score_table
 
 COLUMNS = ("ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high")
+EFFECT_COLUMNS = ("ablation", *EFFECTS)
 CHANGE = "difference"
 # The share of opening rounds answered in three words or fewer, as they ask: a model that has not
 # learnt that cannot collapse.
@@ -23,7 +26,7 @@ def arm_table(
     """Return every arm's metrics per seed and over all (`all`), in `COLUMNS`.
 
     `protocol` is `single_round`, `multi_round`, or `difference`: multi-round minus single round,
-    paired over questions.
+    paired over questions.  Without arms, no rows.
     """
     own, obeyed = of_arms(arms, verdicts), _obedience(verdicts, resamples)
     models = list(dict.fromkeys(arm.model for arm in arms))
@@ -38,7 +41,7 @@ def arm_table(
         replies = obeyed[obeyed.model == arm.variant.name].assign(model=arm.model)
         rows = pd.concat([both[both.model == arm.model], replies])
         parts.append(rows.assign(ablation=arm.ablation, setting=arm.setting))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return stacked(parts, COLUMNS)
 
 
 def of_arms(arms: Sequence[Arm], verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +54,7 @@ def of_arms(arms: Sequence[Arm], verdicts: pd.DataFrame) -> pd.DataFrame:
         own = verdicts[verdicts.model == arm.variant.name]
         for asked, named in ((arm.alone, ALONE), (arm.after, AFTER)):
             parts.append(own[own.protocol == asked].assign(model=arm.model, protocol=named))
-    return pd.concat(parts, ignore_index=True)
+    return stacked(parts, list(verdicts))
 
 
 def _obedience(verdicts: pd.DataFrame, resamples: int) -> pd.DataFrame:
@@ -123,7 +126,7 @@ def compared(
         effect_table(own, metrics, contrasts, resamples=resamples).assign(ablation=name)
         for name, contrasts in wanted.items()
     ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return stacked(parts, EFFECT_COLUMNS)
 
 
 def _versus(name: str, one: str, other: str, protocol: str = AFTER) -> Contrast:
@@ -170,7 +173,7 @@ def position_effects(
     them.
     """
     if not protocols:
-        return pd.DataFrame()
+        return pd.DataFrame(columns=list(EFFECT_COLUMNS))
     first, *_, last = [protocol.name for protocol in protocols.values()]
     models = list(dict.fromkeys(verdicts.model[verdicts.protocol == first]))
     contrasts = [Contrast(name, {(name, last): 1.0, (name, first): -1.0}) for name in models]

@@ -39,6 +39,7 @@ REASONS = {
     "alternative": "other wording of an answer",
     "longer_than_context": "longer than the context",
 }
+PLACEMENTS = ("every turn", "first turn only", "no prompt", "some turns")
 # Which collection a record of LLaVA-mix-665k comes from, by the folder of its image.
 _FOLDERS = {"gqa": "GQA", "ocr_vqa": "OCR-VQA", "textvqa": "TextCaps", "vg": "Visual Genome"}
 
@@ -192,17 +193,17 @@ def image_folder(record: LlavaRecord) -> str:
 
 
 def prompt_placement(instructions: Iterable[str]) -> str:
-    """Return where format prompts stand in one conversation.
+    """Return where format prompts stand in one conversation, one of `PLACEMENTS`.
 
-    `no prompt`, `every turn`, `first turn only`, or `some turns`; a conversation of one round
-    counts as `every turn` when it has a prompt.
+    A conversation of one round counts as `every turn` when it has a prompt.
     """
     stated = [has_format_prompt(instruction) for instruction in instructions]
+    every, first, none, some = PLACEMENTS
     if not any(stated):
-        return "no prompt"
+        return none
     if all(stated):
-        return "every turn"
-    return "first turn only" if stated[0] and sum(stated) == 1 else "some turns"
+        return every
+    return first if stated[0] and sum(stated) == 1 else some
 
 
 def mixture_turns(path: Path) -> tuple[pd.DataFrame, str]:
@@ -241,9 +242,10 @@ def mixture_turns(path: Path) -> tuple[pd.DataFrame, str]:
 
 
 def placement_table(turns: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of multi-round conversations per placement (columns) by group (rows)."""
+    """Return the share of multi-round conversations per `PLACEMENTS` (columns) by group (rows)."""
     several = turns[(turns["round"] == 0) & (turns.rounds > 1)]
-    return pd.crosstab(several.group, several.placement, normalize="index")
+    shares = pd.crosstab(several.group, several.placement, normalize="index")
+    return shares.reindex(columns=list(PLACEMENTS), fill_value=0.0)
 
 
 def placement_sentence(turns: pd.DataFrame, name: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cocoift.core.frames import stacked
 from cocoift.evaluation.answers import (
     AnswerFile,
     answer_table,
@@ -106,7 +107,7 @@ def wide_kinds(kinds: pd.DataFrame, protocols: Sequence[str]) -> pd.DataFrame:
     """Return `by_kind` with the collapse rates of the protocols side by side."""
     index = ["kind", "value", "model"]
     wide = kinds.pivot_table(index=index, columns="protocol", values="collapse_rate", sort=False)
-    return wide.reset_index()[[*index, *protocols]]
+    return wide.reset_index().reindex(columns=[*index, *protocols])
 
 
 def evaluated(answers: pd.DataFrame) -> pd.DataFrame:
@@ -115,21 +116,23 @@ def evaluated(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_kind(answers: pd.DataFrame, benchmark: Benchmark, *, resamples: int) -> pd.DataFrame:
-    """Return length and collapse by capability and by wording of a benchmark's questions.
+    """Return length and collapse by what a benchmark says of its questions.
 
-    Columns: kind (`capability`, `wording`), value, model, protocol, then as `collapse_intervals`.
-    A question counts under every capability it lists.
+    Columns: kind (`capability`, `category`, `wording`), value, model, protocol, then as
+    `collapse_intervals`.  A question counts under every capability it lists.  No rows where the
+    benchmark says nothing of them.
     """
     asked = {question.id: question for question in benchmark.questions}
     own = answers[(answers.origin == benchmark.name) & answers.question_id.isin(asked)]
     parts = []
     for kind, values in (
         ("capability", {name: asked[name].capabilities for name in asked}),
+        ("category", {name: (asked[name].category,) for name in asked if asked[name].category}),
         ("wording", {name: (asked[name].wording,) for name in asked if asked[name].wording}),
     ):
         spread = own.assign(kind=kind, value=own.question_id.map(values)).explode("value")
         parts.append(spread.dropna(subset="value"))
-    table = pd.concat(parts, ignore_index=True)
+    table = stacked(parts, [*answers, "kind", "value"])
     by = ["kind", "value", "model", "protocol"]
     return collapse_intervals(table, by, resamples=resamples)
 

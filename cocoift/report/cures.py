@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cocoift.core.bootstrap import ratio_interval
+from cocoift.core.frames import stacked
 from cocoift.evaluation.ablations import BASELINE, DROPPED, Arm
 from cocoift.evaluation.effects import describe, sign
 from cocoift.evaluation.evaluate import Run
@@ -33,7 +34,7 @@ def obedience_rows(arms: Sequence[Arm], runs: Sequence[Run], *, resamples: int) 
         after = own[own.protocol == (ALONE if arm.after == ALONE else AFTER)]
         parts.append(own[own.protocol == ALONE].assign(**named))
         parts.append(after.assign(**named, protocol=AFTER))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return stacked(parts, COLUMNS)
 
 
 def cost_table(

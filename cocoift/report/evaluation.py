@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 
 from cocoift.core.files import DataError
+from cocoift.core.frames import stacked
 from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.judges import BY_DESIGN
@@ -77,9 +78,9 @@ def all_scores(
     for name, own in metrics.items():
         table = score_table(verdicts[verdicts.benchmark == name], own, resamples=resamples)
         parts.append(table.assign(benchmark=name, judge=judge))
-    table = pd.concat(parts, ignore_index=True)
     first = ["benchmark", "model", "seed", "protocol", "metric"]
-    return table[[*first, *(name for name in table if name not in first)]]
+    rest = [name for name in (*SCORE_COLUMNS, "judge") if name not in first]
+    return stacked(parts, [*first, *rest])
 
 
 def obedience_scores(runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:
@@ -117,7 +118,7 @@ def all_effects(
         judged = verdicts[verdicts.benchmark == name]
         table = effect_table(judged, own, contrasts, resamples=resamples)
         parts.append(table.assign(benchmark=name))
-    return pd.concat(parts, ignore_index=True)[["benchmark", *COLUMNS]]
+    return stacked(parts, ["benchmark", *COLUMNS])
 
 
 def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
@@ -127,7 +128,7 @@ def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """
     named = {change(name).name: name for name in models}
     own = effects[effects.contrast.isin(named) & (effects.seed == "all")]
-    own = own[(own.metric != COLLAPSE) & own.difference.notna()]
+    own = own[own.metric != COLLAPSE]
     shown = own.assign(model=own.contrast.map(named), setting=own.metric, value=own.difference)
     return shown.assign(metric="change")
 

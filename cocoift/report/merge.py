@@ -199,14 +199,33 @@ def mixtures_rounds(folder: Path, names: Iterable[str]) -> pd.DataFrame:
 def after_short_table(rounds: pd.DataFrame) -> pd.DataFrame:
     """Return, per mixture and context, how many answers are short and how many state a format.
 
-    Contexts: all answers; and those after a short answer in the same record.
+    Contexts: all answers; and those after a short answer in the same record, if there are any.
     """
     after = rounds[rounds.previous_words.between(1, SHORT_WORDS)]
     rows = []
     for mixture in rounds.mixture.unique():
         for context, frame in (("all answers", rounds), ("after a short answer", after)):
             own = frame[frame.mixture == mixture]
+            if own.empty:
+                continue
             short, prompt = (own.words <= SHORT_WORDS).mean(), own.has_prompt.mean()
             rows.append((mixture, context, len(own), short, prompt))
     columns = ["mixture", "context", "answers", "short_share", "prompt_share"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def sequence_sentence(after: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Say what follows a short answer in each mixture, by `after_short_table`."""
+    then = after[after.context == "after a short answer"]
+    if then.empty:
+        return "No conversation goes on after a short answer, so nothing can be learnt from it."
+    parts = "; ".join(
+        f"{labels[row.mixture]} {row.short_share:.0%}, and {row.prompt_share:.0%} of these turns "
+        "state a format"
+        for row in then.itertuples()
+    )
+    return (
+        f"What a layout changes is the sequence: after a short answer, the next one is short in "
+        f"{parts}. The smaller the first share and the larger the second, the less a model can "
+        "learn that one short answer calls for another."
+    )

@@ -43,23 +43,35 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     }
 
 
+class AbsentTableError(LookupError):
+    """A table that the run did not write."""
+
+
 def answered(tables: Tables, answer: Callable[[Tables], str]) -> str:
     """Return what `answer` makes of the tables, or that this run did not measure it."""
     try:
         return answer(tables) or NOT_MEASURED
-    except (KeyError, IndexError):
+    except AbsentTableError:
         return NOT_MEASURED
+
+
+def _table(tables: Tables, name: str) -> pd.DataFrame:
+    if name not in tables:
+        raise AbsentTableError(name)
+    return tables[name]
 
 
 def why_coco(tables: Tables) -> str:
     """Say how much of what one source annotates others annotate too."""
-    counts = tables["overlap"].set_index("source")
+    counts = _table(tables, "overlap").set_index("source")
     shares = [
         counts.loc[one, other] / counts.loc[one, one]
         for one in counts.index
         for other in counts.columns
         if one != other and counts.loc[one, one]
     ]
+    if not shares:
+        return ""
     return (
         f"{len(counts)} sources annotate the same images: of the images of one source, another "
         f"one annotates {pd.Series(shares).median():.0%} too (median over pairs)."
@@ -68,8 +80,10 @@ def why_coco(tables: Tables) -> str:
 
 def full_sentences(tables: Tables) -> str:
     """Say what sentences instead of phrases do to collapse after the short round."""
-    effects = tables["ablation_effects"]
+    effects = _table(tables, "ablation_effects")
     rows = effects[(effects.ablation == "answers") & (effects.metric == COLLAPSE)]
+    if rows.empty:
+        return ""
     return (
         f"Collapse after the short round, answers in sentences minus in phrases: {describe(rows)}."
     )
@@ -77,8 +91,8 @@ def full_sentences(tables: Tables) -> str:
 
 def diversity(tables: Tables) -> str:
     """Say how varied the instructions are, and which forms are rare."""
-    distinct = tables["instruction_diversity"].distinct_share.median()
-    forms = tables["forms"].set_index("form").turns
+    distinct = _table(tables, "instruction_diversity").distinct_share.median()
+    forms = _table(tables, "forms").set_index("form").turns
     rare = (forms / forms.sum()).sort_values().head(2)
     named = ", ".join(f"{FORM_NAMES.get(name, name)} {share:.1%}" for name, share in rare.items())
     return (
@@ -89,7 +103,7 @@ def diversity(tables: Tables) -> str:
 
 def architecture(tables: Tables) -> str:
     """Say that nothing but the data differs, and by how much the data's size does."""
-    sets = tables["training_sets"]
+    sets = _table(tables, "training_sets")
     tokens = sets["supervised tokens"]
     same = "the same" if sets.steps.nunique() == 1 else "different numbers of"
     return (
@@ -105,6 +119,8 @@ def opening(tables: Tables) -> str:
              AFTER_LONG: "a long round"}  # fmt: skip
     shares = [f"{label} {value['mix', one, COLLAPSE]}" for one, label in kinds.items()
               if ("mix", one, COLLAPSE) in value]  # fmt: skip
+    if not shares:
+        return ""
     return (
         f"Collapse of the baseline mixture by what stands before the question: {', '.join(shares)}."
     )
@@ -132,9 +148,9 @@ def measures(tables: Tables) -> str:
             f"Dialled by the share of images laid out as in the baseline, collapse: {shown}"
         )
     if "probe" in tables:
-        means = tables["probe"].groupby(["model", "protocol"], sort=False).margin.mean()
-        moved = ", ".join(f"{m} {means[m, AFTER] - means[m, ALONE]:+.1f}"
-                          for m in means.index.unique("model"))  # fmt: skip
+        means = _table(tables, "probe").groupby(["model", "protocol"], sort=False).margin.mean()
+        shift = means.unstack("protocol").reindex(columns=[ALONE, AFTER]).diff(axis=1)[AFTER]
+        moved = ", ".join(f"{model} {nats:+.1f}" for model, nats in shift.dropna().items())
         parts.append(f"the probe's margin moves towards the short answer by (nats): {moved}")
     obeys = [f"{model} {value[model, AFTER, OBEDIENCE]}" for model in MIXTURES
              if (model, AFTER, OBEDIENCE) in value]  # fmt: skip
@@ -145,7 +161,7 @@ def measures(tables: Tables) -> str:
 
 def ratio(tables: Tables) -> str:
     """Say what leaving out each group of sources does to score and collapse."""
-    effects = tables["ablation_effects"]
+    effects = _table(tables, "ablation_effects")
     own = effects[(effects.ablation == "sources") & (effects.metric == COLLAPSE)]
     parts = [f"{name} {describe(rows)}" for name, rows in own.groupby("contrast", sort=False)]
     if not parts:
@@ -155,22 +171,24 @@ def ratio(tables: Tables) -> str:
 
 def benchmark(tables: Tables) -> str:
     """Say what the pair of protocols, the wordings and the controls show."""
-    words = tables["wordings"]
+    words, value, parts = _table(tables, "wordings"), _scores(tables), []
     rows = words[words.model == "mix"]
-    by = ", ".join(
-        f"{row.wording} {row['collapse, multi_round']:.0%}" for _, row in rows.iterrows()
-    )
-    value = _scores(tables)
-    metric = next((name for _, _, name in value if name in ("total", "overall")), "")
-    blind = value.get(("merged", "other_picture", metric), "not measured")
-    return (
-        f"Collapse of the baseline after the short round by wording: {by}. With another image the "
-        f"merged mixture still scores {blind}, which a benchmark must subtract."
-    )
+    if len(rows):
+        by = ", ".join(
+            f"{row.wording} {row['collapse, multi_round']:.0%}" for _, row in rows.iterrows()
+        )
+        parts.append(f"Collapse of the baseline after the short round by wording: {by}.")
+    for model, protocol, metric in value:
+        if (model, protocol) == ("merged", "other_picture") and metric in ("total", "overall"):
+            parts.append(
+                f"With another image the merged mixture still scores "
+                f"{value[model, protocol, metric]}, which a benchmark must subtract."
+            )
+    return " ".join(parts)
 
 
 def _changes(tables: Tables, benchmark: str, metrics: tuple[str, ...]) -> str:
-    effects = tables["effects"]
+    effects = _table(tables, "effects")
     own = effects[effects.benchmark == benchmark]
     parts = []
     for model in MIXTURES:
@@ -183,9 +201,9 @@ def _changes(tables: Tables, benchmark: str, metrics: tuple[str, ...]) -> str:
 
 def _scores(tables: Tables) -> dict[tuple[str, str, str], str]:
     """Return `value [low, high] %` by model, protocol and metric, of the first benchmark."""
-    scores = tables["scores"]
+    scores = _table(tables, "scores")
     whole = scores[scores.seed == "all"]
-    own = whole[(whole.benchmark == whole.benchmark.iloc[0]) | (whole.metric == OBEDIENCE)]
+    own = whole[whole.benchmark.isin(whole.benchmark.head(1)) | (whole.metric == OBEDIENCE)]
     return {
         (r.model, r.protocol, r.metric): f"{r.value:.0f} [{r.low:.0f}, {r.high:.0f}] %"
         for r in own.itertuples()

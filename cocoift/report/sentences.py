@@ -31,11 +31,11 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
     """
     layout, alone = (rows_of(effects, one.name, metric) for one in (LAYOUT, ASKED_ALONE))
     if layout.empty:
-        return ""
-    if layout.difference.isna().all():
-        return (
+        both = len(rows_of(effects, LAYOUT.name, COLLAPSE))
+        none = (
             "No question has a score under both protocols: what the short round costs is unknown."
         )
+        return none if both else ""
     effect = describe(layout)
     text = {
         -1: "One short round costs the model tuned on the baseline mixture more than the one tuned "
@@ -91,7 +91,7 @@ def changes_sentence(
                 by.setdefault(sign(part), []).append(metric)
             verbs = {-1: "loses", 1: "gains"}
             shown = [f"{verb} in {', '.join(by[key])}" for key, verb in verbs.items() if key in by]
-            none = "not measured" if rows.difference.isna().all() else "no change"
+            none = "not measured" if rows.empty else "no change"
             lines.append(f"- {benchmark}, {labels[model]}: {' and '.join(shown) or none}")
     return "Shown by interval and by every seed:\n\n" + "\n".join(lines)
 
@@ -102,24 +102,23 @@ def evaluation_answer(
     """Return what each model scored and lost on one benchmark, and what follows from it.
 
     `scores` are of that benchmark, all seeds together, `effects` is `effect_table` of it;
-    `metric` is its headline.
+    `metric` is its headline.  Answers without a score have a collapse rate all the same.
     """
     value = scores.set_index(["model", "metric", "protocol"]).value
     parts = []
     for name in labels:
-        changes = rows_of(effects, change(name).name, metric)
-        if changes.empty:
-            continue
-        score, collapse = (
-            [value[name, one, protocol] for protocol in (ALONE, AFTER)]
-            for one in (metric, COLLAPSE)
-        )
-        scored = f"score {score[0]:.0f} → {score[1]:.0f} ({describe(changes)})"
-        parts.append(
-            f"{labels[name]}: {'no score' if any(map(pd.isna, score)) else scored}, "
-            f"collapsed answers {collapse[0]:.0f} → {collapse[1]:.0f} %"
-        )
-    return f"{'; '.join(parts)}. {conclusion(effects, metric)}"
+        told = [
+            f"{what} {value[name, one, ALONE]:.0f} → {value[name, one, AFTER]:.0f}{unit} "
+            f"({describe(rows)})"
+            for one, what, unit in ((metric, "score", ""), (COLLAPSE, "collapsed answers", " %"))
+            if len(rows := rows_of(effects, change(name).name, one))
+        ]
+        if told:
+            scored = len(rows_of(effects, change(name).name, metric))
+            parts.append(f"{labels[name]}: {'' if scored else 'no score, '}{', '.join(told)}")
+    if not parts:
+        return "no model answered both alone and after the short round."
+    return f"{'; '.join(parts)}. {conclusion(effects, metric)}".strip()
 
 
 def finding(
@@ -132,13 +131,13 @@ def finding(
     """
     first = scores.benchmark.iloc[0]
     own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
-    metric = [name for name in own.metric.unique() if name != COLLAPSE][-1]
+    metric = next((name for name in own.metric.unique()[::-1] if name != COLLAPSE), "")
     held = scores[(scores.metric == OBEDIENCE) & (scores.seed.astype(str) == "all")]
     value = pd.concat([own, held]).set_index(["model", "metric", "protocol"]).value
     effects = effects[effects.benchmark == first]
     rows = []
     for name in labels:
-        changes = rows_of(effects, change(name).name, metric)
+        changes = rows_of(effects, change(name).name, metric or COLLAPSE)
         if changes.empty:
             continue
         shown = ((metric, "score", ""), (COLLAPSE, "collapsed", " %"), (OBEDIENCE, "obeys", " %"))
@@ -146,10 +145,11 @@ def finding(
             f"{what}, {when}": f"{value[name, one, protocol]:.0f}{unit}"
             for one, what, unit in shown
             for protocol, when in ((ALONE, "alone"), (AFTER, "after"))
-            if pd.notna(value.get((name, one, protocol)))
+            if (name, one, protocol) in value
         }
         effect = describe(changes, unit="")
-        rows.append({"tuned on": labels[name], **cells, "change of the score": effect})
+        changed = f"change of {'the score' if metric else 'collapse'}"
+        rows.append({"tuned on": labels[name], **cells, changed: effect})
     if not rows:
         return None
     sentence = (

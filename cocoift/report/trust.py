@@ -32,17 +32,25 @@ class _Graded(msgspec.Struct):
     kind: str = ""
 
 
+def graded_by_hand(path: Path) -> tuple[list[_Graded], list[Question]]:
+    """Return the hand-graded answers of a file, and the question of each.
+
+    Raises `DataError` when it is damaged.
+    """
+    rows = decode(path, list[_Graded])
+    return rows, [
+        Question(id=str(number), images=(row.image,), text=row.question, answer=row.answer)
+        for number, row in enumerate(rows)
+    ]
+
+
 def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
     """Return each hand-graded answer with its grade and the judge's scores.
 
     Columns: part, kind, question, answer, hand, judge (mean over repeats), spread (their
     deviation).  Raises `DataError` when the file is damaged.
     """
-    rows = decode(path, list[_Graded])
-    questions = [
-        Question(id=str(number), images=(row.image,), text=row.question, answer=row.answer)
-        for number, row in enumerate(rows)
-    ]
+    rows, questions = graded_by_hand(path)
     verdicts = judge.verdicts(benchmark.kind, questions, [row.reply for row in rows], ALONE)
     scores = [pd.Series([one.score for one in found], dtype=float) for found in verdicts]
     return pd.DataFrame(
@@ -63,8 +71,10 @@ def trust_sentence(trust: pd.DataFrame) -> str:
     parts = []
     for part, own in trust.groupby("part", sort=False):
         found = agreement(own["judge"], own["hand"])
+        ranks = found["rank_correlation"]
+        ranked = f"rank correlation {ranks:.2f}" if pd.notna(ranks) else "all scores the same"
         parts.append(
-            f"over {len(own)} {_PARTS[part]}, rank correlation {found['rank_correlation']:.2f} and "
+            f"over {len(own)} {_PARTS[part]}, {ranked} and "
             f"mean absolute error {found['mean_absolute_error']:.2f}"
         )
     text = "; ".join(parts)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from cocoift.evaluation.effects import describe, effect_table, rows_of, sign, versus
+from cocoift.core.frames import stacked
+from cocoift.evaluation.effects import COLUMNS, describe, effect_table, rows_of, sign, versus
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import Metric, collapsed
 
@@ -40,7 +41,7 @@ def wording_effects(
         effect_table(own, [metric], contrasts, resamples=resamples).assign(wording=wording)
         for wording, own in verdicts[verdicts.wording != ""].groupby("wording")
     ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return stacked(parts, [*COLUMNS, "wording"])
 
 
 def wording_sentence(effects: pd.DataFrame, metric: Metric, labels: Mapping[str, str]) -> str:

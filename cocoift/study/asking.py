@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cocoift.core.files import DataError, write_manifest
+from cocoift.core.frames import stacked
 from cocoift.evaluation.benchmarks import Benchmark
-from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
+from cocoift.evaluation.protocols import AFTER, Protocol
 from cocoift.study.opened import Study
+from cocoift.study.planned import asked_of
 from cocoift.study.preset import Preset
 
 # Modules that load torch are imported by the functions that need them.
@@ -42,7 +44,7 @@ def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
     `mini.language.base_gates`.  Empty without local models or rounds.
     """
     from cocoift.evaluation.candidates import local_candidates
-    from cocoift.evaluation.gates import gate_table
+    from cocoift.evaluation.gates import COLUMNS, gate_table
     from minicoco.sight import base_gates
 
     models, mini = study.preset.evaluation.models, study.preset.mini_coco
@@ -59,7 +61,7 @@ def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
             else:
                 continue
             parts.append(table.assign(model=one.name, seed=one.seed))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return stacked(parts, [*COLUMNS, "model", "seed"])
 
 
 def obedience_benchmark(study: Study, rounds: "Sequence[HeldOutRound]") -> Benchmark | None:
@@ -192,12 +194,10 @@ def roll_out_variants(
     """
     from cocoift.evaluation.evaluate import LocalRun, evaluate_local
 
-    protocols = study.protocols()
     names, asked = list(dict.fromkeys(name for name, _ in adapters)), []
+    by_model = asked_of(names, further, study.protocols())
     for seed in study.preset.seeds:
         local = study.local_models(seed, {name: adapters[name, seed] for name in names})
-        for name in ("base", *names):
-            own = [protocols[ALONE], protocols[AFTER], *further.get(name, ())]
-            asked.append(LocalRun(local, name, list({one.name: one for one in own}.values())))
+        asked += [LocalRun(local, name, own) for name, own in by_model.items()]
     folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
     return evaluate_local(asked, [benchmark], folder=folder, processes=processes)

@@ -16,7 +16,7 @@ from cocoift.report.html import index_page
 from cocoift.report.tables import LABELS
 from cocoift.study.opened import Study
 from cocoift.study.preset import Preset
-from cocoift.study.runner import notebooks, run_facts
+from cocoift.study.runner import notebooks, remove_leftovers, run_facts
 
 # The first figure is the finding's.
 FIGURES = ("finding", "rounds", "ablation_dose", "ablation_factors", "length_grid",
@@ -55,10 +55,13 @@ TUNED_ON = LABELS | {"base": "nothing (base)"}
 def write_index(study: Study) -> None:
     """Write `run.json` and `index.html` from what the notebooks left in the report folder."""
     reports, preset = study.tables.parent, study.preset
+    listed = notebooks(study.root, preset.notebooks)
+    if left := remove_leftovers(reports, listed):
+        print(f"removed, since no notebook writes it any more: {', '.join(left)}")
     facts = run_facts(preset, reports=reports, root=study.root)
     page = index_page(
         run=facts,
-        notebooks=notebooks(study.root, preset.notebooks),
+        notebooks=listed,
         figures=list(_figures(study)),
         finding=_finding(reports),
         others=list(_others(reports, facts)),

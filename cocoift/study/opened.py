@@ -13,6 +13,7 @@ from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import Benchmark, benchmarks_for, read_benchmarks
 from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.evaluation.protocols import Protocol, read_protocols
+from cocoift.merge.layouts import MIXTURES
 from cocoift.report.tables import LABELS, save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.coco import Scope, read_scope
@@ -104,7 +105,15 @@ class Study(Folders):
         return read_benchmarks(self.preset.evaluation.benchmarks, self.raw)
 
     def benchmarks_to_ask(self) -> list[Benchmark]:
-        """Return the benchmarks on disk; raises `DataError` if models have none to answer."""
+        """Return the benchmarks on disk.
+
+        Raises `DataError` if there is none, or no model to answer them.
+        """
+        if not self.models:
+            raise DataError(
+                f"preset {self.preset.name} names no model to ask: name some in evaluation.models "
+                "or evaluation.endpoints, or leave this notebook out of `notebooks`"
+            )
         return benchmarks_for(self.models, self.preset.evaluation.benchmarks, self.raw)
 
     def protocols(self) -> dict[str, Protocol]:
@@ -116,7 +125,12 @@ class Study(Folders):
         return base_of(self.preset.checkpoint, seed, self.root)
 
     def adapter(self, mixture: str, seed: int) -> Path:
-        """Return the folder of the adapter trained on a mixture with a seed."""
+        """Return the folder of the adapter trained on a mixture with a seed.
+
+        Raises `DataError` for a mixture that no preset has.
+        """
+        if mixture not in MIXTURES:
+            raise DataError(f"there is no mixture {mixture!r}; there are {', '.join(MIXTURES)}")
         return self.work / "adapters" / f"{mixture}-{seed}"
 
     def forms(self) -> dict[str, str]:
@@ -128,8 +142,9 @@ class Study(Folders):
 
         Images and steps come from the merged mixture, so that all mixtures train on the same
         images for the same number of steps; `images` trains on fewer than the preset says.
-        Raises `DataError` when a mixture is absent.
+        Raises `DataError` when a mixture is absent, and as `adapter` does.
         """
+        adapter = self.adapter(mixture, seed)
         preset, merged = self.preset, self.merged / "merged.json"
         count = images or preset.train_images
         split = split_images(merged, held_out=preset.held_out_images, train=count)
@@ -138,7 +153,7 @@ class Study(Folders):
             images=split.train,
             image_root=self.images,
             checkpoint=self.base(seed),
-            adapter=self.adapter(mixture, seed),
+            adapter=adapter,
             steps=preset.tuning.steps(count_records(merged, split.train)),
             seed=seed,
             recipe=preset.tuning,

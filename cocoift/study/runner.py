@@ -31,6 +31,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
+# Tables and figures of a report; where an executed notebook notes which of them it wrote.
+RESULTS = ("tables/*.csv", "tables/*.csv.gz", "figures/*.png")
+_NOTE = "cocoift_wrote"
+
+
 class NotebookFailed(RuntimeError):
     """A notebook stopped at an error; the message names notebook, cell and cause."""
 
@@ -64,6 +69,7 @@ def run_notebook(
     parameters = {"preset": preset} | ({"changes": dict(changes)} if changes else {})
     failed = reports / f"{notebook.stem}.failed.ipynb"
     unfinished = reports / f".{notebook.stem}.running.ipynb"
+    before = _results(reports)
     try:
         reports.mkdir(parents=True, exist_ok=True)
         with this_interpreter():
@@ -88,10 +94,43 @@ def run_notebook(
     executed = without_widgets(executed)
     # Do not publish this machine's paths.
     executed.metadata.papermill.update(input_path=notebook.name, output_path=notebook.name)
+    executed.metadata[_NOTE] = sorted(
+        name for name, state in _results(reports).items() if state != before.get(name)
+    )
     write_text(reports / f"{notebook.stem}.html", notebook_page(executed, title=notebook.stem))
     write_text(reports / notebook.name, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     failed.unlink(missing_ok=True)
     return float(executed.metadata.papermill.duration)
+
+
+def _results(reports: Path) -> dict[str, tuple[int, int]]:
+    """Return the tables and figures of a report by name, each with what changes when written."""
+    found = {path: path.stat() for kind in RESULTS for path in reports.glob(kind)}
+    return {
+        path.relative_to(reports).as_posix(): (stat.st_mtime_ns, stat.st_ino)
+        for path, stat in found.items()
+    }
+
+
+def remove_leftovers(reports: Path, notebooks: Sequence[Path]) -> list[str]:
+    """Remove tables and figures that no notebook of a run wrote when it ran last.
+
+    Returns their names.  Nothing is removed where a notebook has not run, or has not noted what it
+    wrote.
+    """
+    written: set[str] = set()
+    for notebook in notebooks:
+        path = reports / notebook.name
+        note = (
+            json.loads(path.read_text("utf-8"))["metadata"].get(_NOTE) if path.is_file() else None
+        )
+        if note is None:
+            return []
+        written.update(note)
+    left = sorted(_results(reports).keys() - written)
+    for name in left:
+        (reports / name).unlink()
+    return left
 
 
 def describe_failure(notebook: Path, error: "PapermillExecutionError", failed: Path) -> str:

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from cocoift.core.files import DataError, finish_replacing
-from cocoift.core.parallel import stop
+from cocoift.core.parallel import cores, stop
 from cocoift.tuning.adapters import NOTES, add_adapter, notes_of, save_adapter
 from cocoift.tuning.batches import Collator, Plan, PlannedBatches, plan_batches
 from cocoift.tuning.data import TrainingSet, check_pictures, read_training_set
@@ -224,7 +224,7 @@ def _arguments(training: Training, run: Path) -> TrainingArguments:
         save_total_limit=2,
         seed=training.seed,
         data_seed=training.seed,
-        dataloader_num_workers=recipe.workers,
+        dataloader_num_workers=min(recipe.workers, cores()),
         dataloader_pin_memory=training.device == "cuda",
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,

@@ -10,20 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_parts import write_language_model, write_tower
 from tokenizers_like import tokenizer_of
 from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
     CLIPVisionModel,
-    LlamaConfig,
     LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    SiglipImageProcessorPil,
-    SiglipVisionConfig,
-    SiglipVisionModel,
 )
 
 from cocoift.core.files import DataError
@@ -123,44 +114,13 @@ def test_parts_that_do_not_fit_or_are_missing_are_told(parts, tmp_path):
 CHATML = ChatFormat("chatml", system="Be brief.")
 
 
-def a_tower(kind, folder):
-    side, sizes = 32, {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
-    sizes |= {"num_attention_heads": 2, "image_size": side, "patch_size": 16}
-    square = {"height": side, "width": side}
-    if kind == "clip":
-        tower = CLIPVisionModel(CLIPVisionConfig(**sizes))
-        pictures = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=square)
-    else:
-        tower = SiglipVisionModel(SiglipVisionConfig(**sizes))
-        pictures = SiglipImageProcessorPil(size=square)
-    tower.save_pretrained(folder)
-    pictures.save_pretrained(folder)
-    return tower.eval()
-
-
-def a_language_model(kind, folder):
-    tokenizer = tokenizer_of("chatml")
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
-    kinds = {
-        "llama": (LlamaForCausalLM, LlamaConfig),
-        "qwen2": (Qwen2ForCausalLM, Qwen2Config),
-        "mistral": (MistralForCausalLM, MistralConfig),
-    }
-    model, config = kinds[kind]
-    text = model(config(**sizes, tie_word_embeddings=True, eos_token_id=2))
-    text.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return text.eval()
-
-
 @pytest.fixture
 def families(tmp_path, request):
     """A language model and a tower of two architectures, and the base assembled of them."""
     language, vision = request.param
     torch.manual_seed(0)
-    text = a_language_model(language, tmp_path / "language")
-    tower = a_tower(vision, tmp_path / "vision")
+    text = write_language_model(language, tmp_path / "language")
+    tower = write_tower(vision, tmp_path / "vision")
     parts = Parts(language=tmp_path / "language", vision=tmp_path / "vision", seed=3)
     base = assemble(tmp_path / "base", parts, chat=CHATML, dtype=torch.float32)
     return text, tower, parts, base
@@ -220,7 +180,7 @@ def test_a_fresh_projector_is_drawn_from_its_seed(families, tmp_path):
 @pytest.mark.parametrize("families", [("llama", "clip")], indirect=True, ids="-".join)
 def test_what_does_not_fit_is_named(families, tmp_path):
     *_, parts, _ = families
-    a_language_model("mistral", tmp_path / "mistral")
+    write_language_model("mistral", tmp_path / "mistral")
     cases = [
         (replace(parts, language=tmp_path / "mistral"), "mistral; a language model"),
         (replace(parts, vision=parts.language), "llama; a vision tower here is one of clip"),

@@ -1,0 +1,133 @@
+"""What a run will train, ask and have judged, known before it begins."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cocoift.core.files import DataError
+from cocoift.evaluation import ablations
+from cocoift.evaluation.ablations import Arm
+from cocoift.evaluation.benchmarks import Benchmark
+from cocoift.evaluation.judges import ToJudge
+from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
+from cocoift.evaluation.variants import Variant
+from cocoift.study.opened import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationPlan:
+    """What notebook 07 trains and asks.
+
+    `arms` are all settings that have a model of their own, `cures` those of them; `variants` is
+    what trains, by name; `openings` and `positions` are protocols by how they are called;
+    `further` are the protocols of a model beside the headline's two; `left_out` are the ablations
+    whose data is absent.
+    """
+
+    arms: Sequence[Arm]
+    cures: Sequence[Arm]
+    variants: Mapping[str, Variant]
+    openings: Mapping[str, Protocol]
+    positions: Mapping[str, Protocol]
+    further: Mapping[str, Sequence[Protocol]]
+    left_out: Sequence[str]
+
+
+def ablation_plan(study: Study) -> AblationPlan:
+    """Return what the ablations of a preset train and ask, without those whose data is absent."""
+    chosen, mixtures = study.preset.ablations, study.preset.mixtures
+    present = (study.raw / chosen.gqa_questions).is_file()
+    left_out = [name for name in chosen.run if name == "answers" and not present]
+    wanted = [name for name in chosen.run if name not in left_out]
+    arms = ablations.arms(
+        wanted, doses=chosen.doses, image_counts=chosen.image_counts, groups=chosen.groups
+    )
+    cures = ablations.cure_arms(mixtures) if "cures" in wanted else []
+    kinds = chosen.openings if "openings" in wanted else {}
+    opened, placed = ablations.opening_protocols(kinds), ablations.position_protocols(kinds)
+    further: dict[str, list[Protocol]] = {
+        name: [*opened.values(), *placed.values()] for name in mixtures
+    }
+    if cures:
+        full = ablations.cure_protocols(study.protocols())
+        further["mix"] = [*further.get("mix", ()), *full]
+    return AblationPlan(
+        arms=[*arms, *cures],
+        cures=cures,
+        variants=ablations.trained([*arms, *cures], mixtures),
+        openings=opened,
+        positions=placed,
+        further=further,
+        left_out=left_out,
+    )
+
+
+def ablation_benchmark(study: Study) -> Benchmark:
+    """Return the first benchmark that the preset's judge can score: the ablations ask that one.
+
+    Raises `DataError` where there is none, and as `Study.benchmarks_to_ask` does.
+    """
+    found, judge = study.benchmarks_to_ask(), study.judge()
+    for one in found:
+        if any(map(judge.can_score, one.questions)):
+            return one
+    raise DataError(
+        f"the ablations compare scores, and no answer to {', '.join(one.name for one in found)} "
+        "can be scored; name a benchmark with answers first, or leave 07 out of `notebooks`"
+    )
+
+
+def asked_of(
+    variants: Iterable[str],
+    further: Mapping[str, Sequence[Protocol]],
+    protocols: Mapping[str, Protocol],
+) -> dict[str, list[Protocol]]:
+    """Return the protocols under which notebook 07 asks each model, the untuned one first."""
+    both = [protocols[ALONE], protocols[AFTER]]
+    return {
+        name: list({one.name: one for one in [*both, *further.get(name, ())]}.values())
+        for name in ("base", *variants)
+    }
+
+
+def to_judge(study: Study, benchmarks: Sequence[Benchmark]) -> list[ToJudge]:
+    """Return everything that the judge of a run is asked: by notebook 05, and by 07 beside it.
+
+    Answers that both ask of the same models are judged once.  Raises `DataError` as
+    `ablation_benchmark` does where ablations run.
+    """
+    runs = study.preset.notebooks or ["05", "07"]
+    found: list[ToJudge] = []
+    if benchmarks and "05" in runs:
+        found += _of_notebook_05(study, benchmarks)
+    if benchmarks and "07" in runs and study.preset.ablations.run:
+        found += _of_notebook_07(study)
+    return found
+
+
+def _of_notebook_07(study: Study) -> Iterator[ToJudge]:
+    asked, protocols = ablation_benchmark(study), study.protocols()
+    known = {(name, one) for name in study.preset.evaluation.models for one in protocols}
+    plan = ablation_plan(study)
+    for name, own in asked_of(plan.variants, plan.further, protocols).items():
+        for one in own:
+            if (name, one.name) not in known:
+                times = len(study.preset.seeds)
+                yield ToJudge(asked.kind, asked.questions, one.name, times)
+
+
+def _of_notebook_05(study: Study, benchmarks: Sequence[Benchmark]) -> Iterator[ToJudge]:
+    from cocoift.report.trust import graded_by_hand  # it loads torch
+
+    evaluation = study.preset.evaluation
+    models = len(evaluation.models) * len(study.preset.seeds) + len(evaluation.endpoints)
+    for benchmark in benchmarks:
+        for protocol in study.protocols().values():
+            logged = [(one.benchmark, one.protocol) for one in evaluation.logged]
+            times = logged.count((benchmark.name, protocol.name))
+            times += models if protocol.fits(benchmark) else 0
+            yield ToJudge(benchmark.kind, benchmark.questions, protocol.name, times)
+    mm_vet = [one for one in benchmarks if one.kind == "mm_vet"]
+    by_hand = graded_by_hand(study.root / "data/judge_trust.json")[1]
+    yield ToJudge((mm_vet or benchmarks)[0].kind, by_hand, ALONE, 1)
+    for one in mm_vet[:1]:
+        yield ToJudge(one.kind, one.questions, ALONE, len(evaluation.graded))

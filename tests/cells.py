@@ -1,0 +1,86 @@
+"""A notebook's cells run in this process: no kernel, so a preset's whole way takes seconds."""
+
+import ast
+import contextlib
+import io
+import re
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from IPython.core.formatters import DisplayFormatter
+
+# What Python does not show outside of a test either.
+UNSHOWN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+UNREAD = r"<style.*?</style>|data:image/[^\"]*|<[^>]*>"
+NO_NUMBER = re.compile(r"\b(?:nan|NaN|NaT|[+-]?inf)\b", re.ASCII)
+NO_ROWS = re.compile(r"</thead>\s*(?:<tbody>\s*</tbody>\s*)?</table>")
+
+
+@dataclass
+class Outputs:
+    """What a notebook's cells showed, and the warnings they raised: (cell, text) in order."""
+
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    warned: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def text(self):
+        """All that a reader sees."""
+        return "\n".join(_read(page) for _, page in self.shown)
+
+    def faults(self):
+        """Return what no page should show: warnings, numbers that are none, tables without rows."""
+        found = [f"{cell} warns: {text}" for cell, text in self.warned]
+        for cell, page in self.shown:
+            for match in NO_NUMBER.finditer(text := _read(page)):
+                found.append(f"{cell} no number: {text[max(0, match.start() - 60) :][:100]}")
+            if NO_ROWS.search(page):
+                found.append(f"{cell} bare head: {_read(page)}")
+        return found
+
+
+def _read(page):
+    plain = re.sub(UNREAD, " ", page, flags=re.DOTALL) if "<" in page else page
+    return re.sub(r"\s+", " ", plain)
+
+
+def run_cells(notebook: Path, *, preset, changes=None) -> Outputs:
+    """Run a notebook's cells as the runner would, with these parameters, and return its outputs."""
+    outputs, form = Outputs(), DisplayFormatter().format
+    cells = [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
+    names = {"__name__": "__main__"}
+    with contextlib.chdir(notebook.parent):
+        for cell in cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= {"preset": preset, "changes": changes or {}}
+                continue
+            printed, shown = io.StringIO(), []
+
+            def display(*objects, shown=shown):
+                for one in objects:
+                    kinds = form(one)[0]
+                    told = (kinds.get(f"text/{kind}") for kind in ("html", "markdown", "plain"))
+                    shown.append(next(text for text in told if text is not None))
+
+            names["display"] = display
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for kind in UNSHOWN:
+                    warnings.simplefilter("ignore", kind)
+                with contextlib.redirect_stdout(printed):
+                    _run(cell, names)
+            outputs.shown += [(cell.id, text) for text in (printed.getvalue(), *shown)]
+            outputs.warned += [(cell.id, f"{w.category.__name__}: {w.message}") for w in caught]
+    return outputs
+
+
+def _run(cell, names):
+    tree = ast.parse(cell.source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, f"<{cell.id}>", "exec"), names)
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), f"<{cell.id}>", "eval"), names)
+        if value is not None:
+            names["display"](value)
