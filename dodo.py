@@ -1,8 +1,8 @@
 """The study as a graph of notebooks, for doit: `python -m cocoift study` runs it.
 
 A notebook runs again when its own text, the package, a file that it reads, its part of the preset
-or what an earlier notebook left changed (by content, sizes for raw files), or when a result is
-gone.
+or what an earlier notebook left changed, or when a result is gone.  Contents are compared; a file
+is read for that only where its size or a time of it changed.
 """
 
 import os
@@ -16,7 +16,7 @@ from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
 from cocoift import study
-from cocoift.core.files import DataError
+from cocoift.core.files import DataError, content_digests, files_below
 from cocoift.sources.catalogue import parts_on_disk
 from cocoift.study.index import write_index
 from minicoco.annotate import STAMP, drawn_files
@@ -67,13 +67,15 @@ class OneLine(ConsoleReporter):
 
 
 def raw_files(opened):
-    """Return names and sizes of the raw files that the study does not draw itself."""
+    """Return names and digests of the raw files that the study does not draw itself."""
     raw = opened.raw.resolve()
     drawn = {STAMP, *drawn_files(raw)}
-    found = [path for path in raw.rglob("*.*") if path.is_file()]
-    own = [path for path in found if path.relative_to(raw).as_posix() not in drawn]
-    elsewhere = [path for path in source_files(opened) if not path.is_relative_to(raw)]
-    return sorted((os.path.relpath(path, raw), path.stat().st_size) for path in {*own, *elsewhere})
+    own = [path for path in files_below(raw) if path.relative_to(raw).as_posix() not in drawn]
+    there = {path.resolve() for path in own}
+    elsewhere = [path for path in source_files(opened)
+                 if not path.is_relative_to(raw) and path not in there]  # fmt: skip
+    digests = content_digests([*own, *elsewhere], kept=opened.work / "raw_files.json")
+    return sorted((os.path.relpath(path, raw), found) for path, found in digests.items())
 
 
 def source_files(opened):

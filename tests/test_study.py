@@ -436,6 +436,23 @@ def test_only_what_changed_runs_again(project):
     assert (folder / "reports/p/index.html").is_file()
 
 
+def test_a_raw_file_counts_as_changed_by_what_is_in_it(project):
+    folder, run = project
+    raw, elsewhere = folder / "data/raw", folder / "disk"
+    for path in (raw / "own.json", elsewhere / "labels.jsonl"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1 1 1")
+    (raw / "vsr").symlink_to(elsewhere)
+    both, none = (dict.fromkeys(("00_setup", "07_next"), state) for state in ("ran", "unchanged"))
+    values = {"raw_dir": "data/raw"}
+    assert states(run(**values)) == both
+    for path in (raw / "own.json", elsewhere / "labels.jsonl"):
+        path.touch()
+        assert states(run(**values)) == none
+        path.write_text("0 0 0")  # in place, of the same size
+        assert states(run(**values)) == both
+
+
 def test_a_mistyped_parameter_ends_with_one_line(project):
     _, run = project
     done = run(contxt_tokens=1)

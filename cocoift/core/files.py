@@ -7,10 +7,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import psutil
+
+from cocoift.core.progress import Progress
 
 
 class DataError(ValueError):
@@ -177,6 +181,61 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder whose names have an ending, through links too, each once."""
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above it, or a second one to the same
+            below.clear()
+            continue
+        seen.add(real)
+        yield from (
+            path for name in names if "." in name and (path := Path(folder, name)).is_file()
+        )
+
+
+def content_digests(files: Iterable[Path], *, kept: Path) -> dict[Path, str]:
+    """Return the SHA-256 of files; only those whose size or times differ from last time are read.
+
+    `kept` is the JSON file that remembers sizes, times and digests from call to call.  Raises
+    `DataError` for a file that cannot be read.
+    """
+    before, now = _kept_digests(kept), {path: _marks(path) for path in files}
+    changed = [path for path, marks in now.items() if before.get(str(path), ())[:3] != marks]
+    found: dict[Path, str] = {}
+    try:
+        # Hashing releases the interpreter lock.
+        with ThreadPoolExecutor() as threads, Progress("raw files", len(changed)) as progress:
+            for path, own in zip(changed, threads.map(sha256, changed), strict=True):
+                found[path] = own
+                progress.advance()
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        raise DataError(f"{reason}; make it readable or move it away") from error
+    digests = {path: found.get(path) or before[str(path)][3] for path in now}
+    rows = {str(path): (*now[path], digests[path]) for path in sorted(now)}
+    if rows != before:
+        write_text(kept, json.dumps(rows, indent=0))
+    return digests
+
+
+def _marks(path: Path) -> tuple[int, int, int]:
+    """Return what tells that a file may have changed.
+
+    Whoever sets the time of its content back changes the other time.
+    """
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _kept_digests(kept: Path) -> dict[str, tuple[int, int, int, str]]:
+    try:
+        return msgspec.json.decode(kept.read_bytes(), type=dict[str, tuple[int, int, int, str]])
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):  # then every file is read
+        return {}
 
 
 def digest(value: object) -> str:

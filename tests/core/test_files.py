@@ -9,10 +9,13 @@ import pytest
 
 from cocoift.core.files import (
     DataError,
+    content_digests,
+    files_below,
     finish_replacing,
     inside,
     replacing,
     replacing_folder,
+    sha256,
     write_text,
 )
 
@@ -221,3 +224,46 @@ def test_the_remains_of_an_old_folder_do_not_come_back(tmp_path):
     shutil.rmtree(tmp_path / "out")
     finish_replacing(tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The files whose content is read."""
+    names = []
+
+    def noting(path):
+        names.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr("cocoift.core.files.sha256", noting)
+    return names
+
+
+def test_only_files_that_look_changed_are_read_and_only_contents_count(tmp_path, read):
+    kept, (a, b) = tmp_path / "kept.json", (tmp_path / "a.json", tmp_path / "b.json")
+    a.write_text("1111"), b.write_text("2222")
+    first = content_digests([a, b], kept=kept)
+    assert first == {path: sha256(path) for path in (a, b)} and sorted(read) == [a.name, b.name]
+    del read[:]
+    assert content_digests([a, b], kept=kept) == first and not read
+    a.touch()
+    assert content_digests([a, b], kept=kept) == first and read == [a.name]
+    del read[:]
+    before = b.stat()
+    b.write_text("3333")  # of the same size, and the time of its content set back
+    os.utime(b, ns=(before.st_atime_ns, before.st_mtime_ns))
+    later = content_digests([a, b], kept=kept)
+    assert later[a] == first[a] and later[b] == sha256(b) != first[b] and read == [b.name]
+    for content in ("", "[]", '{"x": 1}'):
+        kept.write_text(content)
+        assert content_digests([a, b], kept=kept) == later
+    b.unlink()
+    assert content_digests([a], kept=kept) == {a: first[a]}
+    assert "b.json" not in kept.read_text()
+
+
+def test_files_below_a_folder_are_found_through_links_and_once(coco):
+    found = [path.relative_to(coco).as_posix() for path in files_below(coco)]
+    assert sorted(set(found)) == sorted(found)
+    assert "train2017/1.jpg" in found and "one.jpg" in found
+    assert not any("loop" in name or "gone" in name for name in found)
