@@ -58,5 +58,19 @@ else
 endif
 	touch $(INSTALLED)
 
-clean:
-	rm -rf .venv .mypy_cache data/mini data/smoke data/bench reports/mini reports/smoke
+# A person's work stays: decisions on turns, and files of their own beside those that were drawn.
+clean: ## remove what mini, smoke and bench made; curation.jsonl, your own raw files and .venv stay
+	rm -rf .mypy_cache data/bench reports/mini reports/smoke
+	for raw in data/mini/raw data/smoke/raw; do \
+		if grep -qs '^Drawn by' $$raw/MINI_COCO.txt; then \
+			(cd $$raw && tail -n +2 MINI_COCO.txt | tr '\n' '\0' | xargs -0 rm -f -- && \
+				if [ -z "$$(find . -type f ! -name MINI_COCO.txt)" ]; then rm MINI_COCO.txt; fi); \
+		fi; \
+	done
+	for folder in $(wildcard data/mini data/smoke); do \
+		find $$folder ! -type d ! -name curation.jsonl ! -path '*/raw/*' -delete; \
+		find $$folder -depth -type d -empty -delete; \
+	done
+
+distclean: clean ## clean, and remove .venv
+	rm -rf .venv
