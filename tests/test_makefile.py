@@ -56,7 +56,7 @@ def test_distclean_removes_the_environment_too(project):
 
 def test_clean_leaves_a_drawn_folder_of_an_older_version_as_it_is(project):
     stamp = project / "data/mini/raw/MINI_COCO.txt"
-    stamp.write_text("made by cocoift.mini; safe to delete\n")
+    stamp.write_text("made by minicoco; safe to delete\n")
     assert "data/mini/raw/MINI_COCO.txt" in make(project, "clean")
 
 
