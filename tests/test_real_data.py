@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -176,6 +178,22 @@ def test_setup_files_the_boxes_of_every_image_list_that_has_some(real, root, tmp
     assert set(filed.ids) == images and filed.bounds[-1] == 939 + 739
     assert f"1,678 COCO instances on {len(images)} images" in (
         tmp_path / "reports/00_setup.html").read_text()  # fmt: skip
+
+
+def test_no_page_of_the_sample_has_a_warning_a_nan_or_a_bare_table_head(run):
+    _, reports = run
+    for path in sorted(reports.glob("0*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                assert output.get("name") != "stderr", output.text
+                data = output.get("data", {})
+                text = output.get("text", "") + data.get("text/markdown", "")
+                text += re.sub(r"data:image[^\"]*", "", data.get("text/html", ""))
+                assert not re.search(r"\bnan\b|\b1 (round|source|turn|image|record)s\b", text), (
+                    cell.id
+                )
+                for table in re.findall(r"<table.*?</table>", text, re.DOTALL):
+                    assert "<td" in table, cell.id
 
 
 def test_the_sample_merges_through_the_notebook(run):

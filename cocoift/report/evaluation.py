@@ -185,7 +185,9 @@ def changed_most(
     return list(chosen.values())[:count]
 
 
-def unasked_table(folder: Path, mixtures: Sequence[str]) -> pd.DataFrame:
+def unasked_table(
+    folder: Path, mixtures: Sequence[str], *, titles: Mapping[str, str]
+) -> pd.DataFrame:
     """Return where a mixture teaches short answers without asking for them.
 
     Columns: mixture, rounds without a format prompt, of those short (three words or fewer), of
@@ -200,16 +202,15 @@ def unasked_table(folder: Path, mixtures: Sequence[str]) -> pd.DataFrame:
     for mixture, own in free.groupby("mixture", sort=False):
         short = own[own.words <= SHORT_WORDS]
         opening = own[own["round"] == 0]
+        first = short.source.mode().iloc[0] if len(short) else ""
         rows.append(
             {
                 "mixture": mixture,
                 "rounds without a format prompt": len(own),
                 "short among them": len(short) / max(1, len(own)),
                 "short among first rounds": (opening.words <= SHORT_WORDS).mean(),
-                "most of the short ones from": short.source.mode().iloc[0] if len(short) else "",
-                "their share": (short.source == short.source.mode().iloc[0]).mean()
-                if len(short)
-                else 0.0,
+                "most of the short ones from": titles.get(first, first),
+                "their share": float((short.source == first).mean()) if len(short) else 0.0,
             }
         )
     return pd.DataFrame(rows)

@@ -131,20 +131,22 @@ def colour_of(name: str, number: int) -> str:
 def length_panels(panels: Mapping[str, pd.DataFrame], *, title: str, columns: int) -> Figure:
     """Show answer lengths on a log scale: a histogram per panel, its median and short share noted.
 
-    A panel's table has the column words and may have tokens, drawn as a line.  An empty panel is
-    left out, and what follows moves up.
+    A panel's table has the column words and may have tokens, drawn as a line.  Empty panels stay
+    blank, but where they are more than a quarter they are left out and what follows moves up.
     """
-    whole = len(panels)
-    panels = {name: table for name, table in panels.items() if len(table)}
-    columns = columns if len(panels) == whole else max(1, min(PANELS, len(panels)))
+    filled = {name: table for name, table in panels.items() if len(table)}
+    if len(filled) < 0.75 * len(panels):
+        panels, columns = filled, max(1, min(PANELS, len(filled)))
     rows = max(1, -(-len(panels) // columns))
     figure, axes = new_axes(3 * columns, 2 * rows + 0.9, title=title, rows=rows, columns=columns)
-    tables = panels.values()
+    tables = filled.values()
     top = max([2, *(int(table[["words", *(_tokens(table))]].max().max()) for table in tables)])
     bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
     for ax in axes:
         ax.axis("off")
     for ax, (name, table) in zip(axes, panels.items(), strict=False):
+        if table.empty:
+            continue
         ax.axis("on")
         weights = np.full(len(table), 100 / len(table))
         look: Any = {"bins": bins, "weights": weights}

@@ -336,7 +336,7 @@ def test_the_gate_sentence_names_what_fails():
 
 
 def test_where_a_mixture_teaches_unasked_short_answers_is_told(mixture):
-    table = report.unasked_table(mixture, ["merged", "mix"]).set_index("mixture")
+    table = report.unasked_table(mixture, ["merged", "mix"], titles={}).set_index("mixture")
     assert table["most of the short ones from"].eq("vqav2").all()
     assert table["their share"].eq(1.0).all()
     assert table["short among them"]["merged"] == table["short among them"]["mix"]

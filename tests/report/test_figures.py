@@ -90,6 +90,17 @@ def test_models_asked_under_protocols_of_their_own_leave_no_empty_panels():
     assert len(figure.axes) == 8  # two rows of four, three places left over
 
 
+def test_one_panel_without_answers_leaves_a_row_to_each_model():
+    asked = [("base", "alone"), ("mix", "alone"), ("mix", "training"), ("merged", "alone"),
+             ("merged", "training")]  # fmt: skip
+    table = pd.concat([answers(*one) for one in asked])
+    names = {name: name for name in ("base", "mix", "merged")}
+    protocols = {name: name for name in ("training", "alone")}
+    figure = study_figures.lengths_by_protocol(table, models=names, protocols=protocols)
+    assert [ax.axison for ax in figure.axes] == [False, *[True] * 5]
+    assert figure.axes[1].get_title(loc="left") == "base: alone"
+
+
 @pytest.mark.parametrize(("count", "rows", "columns"), [(8, 2, 4), (5, 2, 4), (3, 1, 3)])
 def test_a_panel_a_model_makes_rows_of_four(count, rows, columns):
     names = {f"m{n}": f"model {n}" for n in range(count)}
