@@ -1,8 +1,5 @@
 # Each target is a few plain python lines; the README shows them for machines without make.
 
-# Threads that wait soon leave their core to other programs.
-export GOMP_SPINCOUNT ?= 2000
-
 PRESET ?= mini
 BASE_PYTHON ?= python3
 PYTHON := .venv/bin/python
@@ -16,7 +13,7 @@ help:
 install: $(INSTALLED) ## create .venv and install the locked requirements; every other target does it first
 
 study: $(INSTALLED) ## run all notebooks: PRESET=mini by default
-	$(PYTHON) -m doit preset=$(PRESET)
+	$(PYTHON) -m cocoift study $(PRESET)
 
 test: $(INSTALLED) ## style, types and all tests
 	$(PYTHON) -m ruff check .

@@ -6,6 +6,7 @@ is read for that only where its size or a time of it changed.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -109,6 +110,10 @@ def run(notebook):
         seconds = study.run_notebook(notebook, preset=PRESET, reports=REPORTS)
     except (study.NotebookFailed, DataError) as error:
         return TaskFailed(str(error))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted in {notebook.stem}; the same command goes on from there",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(128 + signal.SIGINT)
     print(f"{notebook.stem:28} {seconds:6.1f} s", flush=True)
 
 

@@ -5,6 +5,11 @@ files -> turns -> records -> training samples -> model -> dialogs -> verdicts ->
 """
 
 import logging
+import os
+
+# OpenMP reads it when torch is loaded: threads that wait soon leave their core to other programs
+# (at once: twice the time).
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 # Imported by peft on some processors, bitsandbytes advises to fetch kernels from a hub: noise in
 # every notebook, and there may be no hub.

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-import subprocess
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +12,22 @@ from cocoift.core.files import DataError
 from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat, FormatName
 
 Run = Callable[[argparse.Namespace], None]
+# What a shell expects of a program that Ctrl-C ended: 128 and the signal's number.
+INTERRUPTED = 128 + signal.SIGINT
 PRESET = "a name in notebooks/presets, or a path to a YAML file or a run.json"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; a `DataError` ends it with one line."""
+    """Run one command; a `DataError` or Ctrl-C ends it with one line."""
     chosen = _parser().parse_args(arguments)
     try:
         chosen.run(chosen)
     except (OSError, DataError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # no traceback if it is pressed again
+        print("\ninterrupted; the same command goes on from what is done", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,14 +118,16 @@ def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _study(chosen: argparse.Namespace) -> None:
+    from doit.doit_cmd import DoitMain
+
     from cocoift.study import project_root, read_preset
 
     root, preset = project_root(), chosen.preset
     read_preset(preset)
     if Path(preset).is_file():  # doit and the notebooks start in other folders
         preset = os.path.relpath(preset, root)
-    command = [sys.executable, "-m", "doit", f"preset={preset}"]
-    sys.exit(subprocess.run(command, cwd=root, check=False).returncode)
+    os.chdir(root)
+    sys.exit(DoitMain().run([f"preset={preset}"]))
 
 
 def _probe_server(chosen: argparse.Namespace) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, inside, write_bytes, write_text
 from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
 from minicoco.benchmark import benchmark_scenes

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import trange
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,6 +20,7 @@ from transformers import (
 )
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import replacing, replacing_folder
 from cocoift.tuning.assembly import published_projector
 from cocoift.tuning.model import load_model, load_processor
@@ -103,7 +103,7 @@ def _fit(projector: nn.Module, seen: Tensor, wanted: Tensor, *, steps: int) -> f
     """Fit a projector by least squares and return its mean squared error."""
     optimiser = torch.optim.AdamW(projector.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in trange(steps, desc="fitting the projector to words", leave=False):
+    for _ in tqdm(range(steps), desc="fitting the projector to words", leave=False):
         rows = torch.randint(0, len(seen), (2_048,))
         loss = (projector(seen[rows]) - wanted[rows]).pow(2).sum(1).mean()
         optimiser.zero_grad()

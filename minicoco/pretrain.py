@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import trange
 from transformers import LlavaForConditionalGeneration
 
+from cocoift.core.bars import tqdm
 from cocoift.tuning.chat import IGNORED, Sample
 from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, GRID, PLACES, Scene
 
@@ -101,7 +101,7 @@ def _optimise(
 ) -> float:
     """Minimise `loss` with a warm-up of 20 steps and linear decay; return its running mean."""
     optimisers, mean = _optimisers(parameters), 0.0
-    bar = trange(steps, desc=what, unit=" steps", leave=False)
+    bar = tqdm(range(steps), desc=what, unit=" steps", leave=False)
     for step in bar:
         rate = learning_rate * min(1, (step + 1) / 20) * (1 - step / steps)
         value = loss()

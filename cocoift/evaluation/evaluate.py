@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
+from cocoift.core.bars import tqdm
 from cocoift.core.files import digest
 from cocoift.core.parallel import ordered
 from cocoift.evaluation.benchmarks import Benchmark, Question

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, digest
 from cocoift.core.schema import Settings
 from cocoift.core.text import estimate_tokens

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 from PIL import Image
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, inside, write_bytes
 from cocoift.core.images import open_image
 from cocoift.core.log import append_lines, whole_lines

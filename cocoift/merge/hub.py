@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, inside, refuse_filled, replacing_folder, write_text
 from cocoift.core.images import BadImage, bad_images
 from cocoift.core.tables import read_batches, read_table

@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, replacing
 from cocoift.core.parallel import Runner, ordered
 from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA, TURN_SCHEMA, Turn, row_table

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 import requests
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, inside, replacing, write_text
 from cocoift.core.schema import whole_number
 from cocoift.sources import Entry, availability, read_catalogue

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, replacing
 from cocoift.core.parallel import ordered
 from cocoift.core.schema import FORMS, TURN_SCHEMA, Turn

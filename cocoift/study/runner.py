@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -21,6 +22,7 @@ from cocoift.core.files import DataError, write_text
 from cocoift.report.html import notebook_page, without_widgets
 from cocoift.study.machine import device, speed
 from cocoift.study.preset import Preset
+from cocoift.study.watch import watching
 
 if TYPE_CHECKING:
     from papermill.exceptions import PapermillExecutionError
@@ -29,6 +31,13 @@ PACKAGES = (
     "cocoift", "torch", "transformers", "peft", "bitsandbytes", "pycocotools", "openai", "ray",
     "pyarrow", "pandas", "numpy", "pillow", "msgspec", "papermill", "nbconvert", "seaborn",
 )  # fmt: skip
+
+# A kernel that is stopped on the way has nothing to say of its own unfinished tasks.
+_KERNEL = """
+import logging, runpy
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+runpy.run_module("ipykernel_launcher", run_name="__main__", alter_sys=True)
+"""
 
 
 # Tables and figures of a report; where an executed notebook notes which of them it wrote.
@@ -59,10 +68,11 @@ def run_notebook(
 ) -> float:
     """Execute a notebook of a preset into `reports`, as notebook and as page; return its seconds.
 
-    Raises `NotebookFailed`; what ran until then is left as `<name>.failed.ipynb` and an earlier
-    result under the notebook's own name stays as it was.  Raises `DataError` when `reports` cannot
-    be written.
+    A line says how far it is.  Raises `NotebookFailed`; what ran until then is left as
+    `<name>.failed.ipynb` and an earlier result under the notebook's own name stays as it was.
+    Raises `DataError` when `reports` cannot be written.
     """
+    import nbformat
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -72,7 +82,9 @@ def run_notebook(
     before = _results(reports)
     try:
         reports.mkdir(parents=True, exist_ok=True)
-        with this_interpreter():
+        cells = [one for one in nbformat.read(notebook, 4).cells if one.cell_type == "code"]
+        # papermill adds one, the parameters.
+        with this_interpreter(), watching(notebook.stem, cells=len(cells) + 1) as watch:
             executed = papermill.execute_notebook(
                 notebook,
                 unfinished,
@@ -80,10 +92,15 @@ def run_notebook(
                 kernel_name="python3",
                 cwd=notebook.parent,
                 progress_bar=False,
+                on_cell_start=watch.begin_cell,
             )
     except PapermillExecutionError as error:
         unfinished.replace(failed)
         raise NotebookFailed(describe_failure(notebook, error, failed)) from None
+    except KeyboardInterrupt:
+        # The kernel is gone; what it was about to reply is no error.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except OSError as error:
         raise DataError(
             f"{notebook.name}: cannot write {reports}: {error}; free space or name another folder"
@@ -150,8 +167,7 @@ def this_interpreter() -> Iterator[None]:
     Progress bars are silenced: in a page they would be noise.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        command.append("--log-level=ERROR")
+        command = [sys.executable, "-c", _KERNEL, "-f", "{connection_file}", "--log-level=ERROR"]
         spec = {"argv": command, "display_name": "Python 3 (ipykernel)", "language": "python"}
         write_text(Path(folder) / "kernels" / "python3" / "kernel.json", json.dumps(spec))
         paths = os.pathsep.join(filter(None, (folder, os.environ.get("JUPYTER_PATH"))))
@@ -159,8 +175,6 @@ def this_interpreter() -> Iterator[None]:
             JUPYTER_PATH=paths,
             TQDM_DISABLE="1",
             PYDEVD_DISABLE_FILE_VALIDATION="1",
-            # Waiting threads soon leave their core to other programs (at once: twice the time).
-            GOMP_SPINCOUNT="2000",
         ):
             yield
 

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm.auto import tqdm
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, digest, replacing, sha256
 from cocoift.core.images import bad_images
 from cocoift.core.parallel import ordered

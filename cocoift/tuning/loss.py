@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import LlavaProcessor, Trainer
 from transformers.trainer_callback import ProgressCallback
 
+from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError
 from cocoift.tuning.adapters import parameter_groups
 from cocoift.tuning.batches import LOSS_FORMS, Collator, plan_batches
@@ -133,7 +134,18 @@ class LossByForm(Trainer):
 
 
 class Progress(ProgressCallback):
-    """transformers' progress bar with the loss beside it instead of a line per step."""
+    """transformers' progress bar under a training's name, the loss beside it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar at the step from which the training resumes."""
+        self.current_step = state.global_step
+        if state.is_world_process_zero:
+            begun = {"total": state.max_steps, "initial": state.global_step}
+            self.training_bar = tqdm(**begun, desc=self.name, unit=" steps", leave=False)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show the loss of the step just logged."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import structs
-from tqdm.auto import tqdm
 from transformers import (
     LlavaProcessor,
     PrinterCallback,
@@ -24,6 +23,7 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
+from cocoift.core.bars import is_reported, tqdm
 from cocoift.core.files import DataError, finish_replacing
 from cocoift.core.parallel import cores, stop
 from cocoift.tuning.adapters import NOTES, add_adapter, notes_of, save_adapter
@@ -158,7 +158,11 @@ def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[
         try:
             waiting = {pool.submit(train, one, show_progress=False): k for k, one in todo.items()}
             for done in tqdm(
-                as_completed(waiting), total=len(waiting), unit=" trainings", leave=False
+                as_completed(waiting),
+                total=len(waiting),
+                desc="all",
+                unit=" trainings",
+                leave=False,
             ):
                 found[waiting[done]] = done.result()
         except BaseException:
@@ -242,4 +246,5 @@ def _callbacks(training: Training, show_progress: bool) -> list[TrainerCallback]
         board = TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror}; free space") from error
-    return [board, *([Progress(training.adapter.name)] if show_progress else [])]
+    shown = show_progress or is_reported()
+    return [board, *([Progress(training.adapter.name)] if shown else [])]

@@ -248,6 +248,20 @@ def test_a_killed_training_goes_on_to_the_same_adapter(make, tmp_path):
     assert same(weights(folder / "merged-0"), weights(tmp_path / "whole/work/adapters/merged-0"))
 
 
+def test_an_interrupted_training_ends_with_one_line_and_its_checkpoints(make, tmp_path):
+    preset_of(make(), tmp_path)
+    running, folder = command(tmp_path), tmp_path / "work/adapters"
+    while not list(folder.glob(".merged-0.run-*/checkpoint-2/whole")):
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.005)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in out + err
+    assert err.rstrip().endswith("\ninterrupted; the same command goes on from what is done")
+    assert list(folder.glob(".merged-0.run-*/checkpoint-*/whole"))
+    assert not (folder / "merged-0").exists()
+
+
 # accelerate shards on accelerators only.  This tells it that two CPU processes are two of them, so
 # that the sharding itself, torch's FSDP2 over gloo, and what is saved of it can be tried here.
 SHARDED = """
