@@ -7,10 +7,14 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cocoift.sources import read_catalogue
 from minicoco.annotate import write_mini_coco
 
+# A busy machine fails no test: by default Hypothesis asserts that an example takes 200 ms at most.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 ROOT = Path(__file__).resolve().parents[1]
 # Tests that use one of these train, run notebooks or start a browser.
 SLOW = {"checkpoint", "smoke", "published", "project", "make", "trainings", "local", "run"}
