@@ -21,7 +21,7 @@ from cocoift.inspector.data import ByImage, open_inspection
 from cocoift.inspector.overlay import LAYERS
 from cocoift.inspector.raw_annotations import raw_annotations
 from cocoift.sources import read_catalogue, read_source
-from cocoift.sources.instances import read_instances, read_listed, write_instances
+from cocoift.sources.instances import INSTANCE_SCHEMA, read_instances, read_listed, write_instances
 
 HERE = Path(__file__).parent / "real_mini"
 PYTHON_PATH = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
@@ -173,7 +173,7 @@ def test_setup_files_the_boxes_of_every_image_list_that_has_some(real, root, tmp
     options = {"preset": str(HERE / "preset.yaml"), "changes": changes}
     with study.environment(PYTHONPATH=PYTHON_PATH):
         study.run_notebook(study.notebooks(root)[0], **options, reports=tmp_path / "reports")
-    filed = ByImage(tmp_path / "work/interim/instances.parquet")
+    filed = ByImage(tmp_path / "work/interim/instances.parquet", INSTANCE_SCHEMA)
     images = {one["image_id"] for name in lists[1:] for one in load(real, name)["annotations"]}
     assert set(filed.ids) == images and filed.bounds[-1] == 939 + 739
     assert f"1,678 COCO instances on {len(images)} images" in (
