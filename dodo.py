@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 from doit import get_var
 from doit.exceptions import TaskFailed
-from doit.globals import Globals
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
@@ -42,24 +41,6 @@ READERS = {
 }
 
 
-def to_run(tasks):
-    """Return the notebooks that have to run, and those that may have to because of them."""
-    due, perhaps, renewed = [], [], set()
-    for name, task in tasks.items():
-        kind, _, notebook = name.partition(":")
-        if kind != "notebook" or not notebook:
-            continue
-        state = Globals.dep_manager.get_status(task, tasks).status
-        if state != "up-to-date":
-            due.append(notebook)
-        elif renewed & {*map(str, task.file_dep)}:
-            perhaps.append(notebook)
-        else:
-            continue
-        renewed.update(map(str, task.targets))
-    return due, perhaps
-
-
 class OneLine(ConsoleReporter):
     """Say how long a run will take, then one line per notebook.
 
@@ -68,8 +49,7 @@ class OneLine(ConsoleReporter):
 
     def initialize(self, tasks, selected_tasks):
         super().initialize(tasks, selected_tasks)
-        due, perhaps = to_run(tasks)
-        if expected := study.forecast(REPORTS, due=due, perhaps=perhaps):
+        if expected := study.forecast(REPORTS):
             self.write(f"{expected}\n")
 
     def execute_task(self, task):

@@ -21,27 +21,19 @@ def reports(tmp_path, monkeypatch):
 
 
 def test_a_machine_a_quarter_as_fast_takes_four_times_as_long(reports):
-    assert machine.forecast(reports(), due=["00", "01"]) == (
-        "about 4.0 hours for the 2 notebooks that have to run (earlier 60 minutes on a machine "
-        "4.0 times as fast; if that resumed another run, expect more)"
+    assert machine.forecast(reports()) == (
+        "about 4.0 hours if every notebook has to run (an earlier run took 60 minutes on a "
+        "machine 4.0 times as fast; if it resumed another, expect more)"
     )
-
-
-def test_what_is_up_to_date_costs_nothing_and_what_may_follow_is_said_apart(reports):
-    told = machine.forecast(reports(), due=["00"], perhaps=["01"])
-    assert told.startswith(
-        "about 40 minutes for the 1 notebook that has to run, 4.0 hours if what follows changes "
-    )
-    assert machine.forecast(reports(), due=[]) == ""
 
 
 @pytest.mark.parametrize("facts", [{"speed": None}, {"device": "a GPU"}, {"seconds": {}}])
 def test_nothing_is_said_where_nothing_comparable_is_known(reports, facts):
-    assert machine.forecast(reports(**facts), due=["00", "01"]) == ""
+    assert machine.forecast(reports(**facts)) == ""
 
 
 def test_nothing_is_said_before_the_first_run(tmp_path):
-    assert machine.forecast(tmp_path, due=["00"]) == ""
+    assert machine.forecast(tmp_path) == ""
 
 
 def test_speed_is_that_of_matrix_products():

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from cells import run_cells
 from loopback import serving
+from msgspec import structs
 from published_checkpoint import write_published_checkpoint
 from tiny_parts import write_language_model, write_tower
 
@@ -21,16 +22,15 @@ from minicoco.annotate import write_mini_coco
 
 pytestmark = pytest.mark.slow
 
-TRAINED = {"rank": 2, "alpha": 4, "records_per_step": 12, "batch_tokens": 2600}
+TRAINED = {"rank": 2, "alpha": 4, "records_per_step": 6, "batch_tokens": 2600}
 SIZES = {
     "processes": 1,
-    "held_out_images": 6,
-    "train_images": 12,
-    "tuning": TRAINED,
+    "held_out_images": 4,
+    "train_images": 6,
     "evaluation": {"new_tokens": 4, "resamples": 50, "answer_batch": 64},
     "bias": {"probe": {"count": 4}},
 }
-DRAWN = {"mini_coco": {"train": 40, "held_out": 12, "benchmark": 2}}
+DRAWN = {"mini_coco": {"train": 24, "held_out": 8, "benchmark": 2}, "tuning": TRAINED}
 TINY = {"scenes": 96, "tower_steps": 1, "language_steps": 1, "width": 64, "layers": 2,
         "vocabulary": 300}  # fmt: skip
 
@@ -57,7 +57,7 @@ def with_changes(base, *more):
 def real_raw(tmp_path_factory):
     """A mini-COCO laid out as `data/raw` is, the benchmarks' files as they are published."""
     raw = tmp_path_factory.mktemp("real")
-    write_mini_coco(raw, train=40, held_out=12, seed=5, benchmark=1)
+    write_mini_coco(raw, train=30, held_out=4, seed=5, benchmark=1)
     (raw / "mm_vet").rename(raw / "mm-vet")
     questions = json.loads((raw / "mm-vet/mm-vet.json").read_text())
     for row in questions.values():
@@ -116,26 +116,30 @@ def run(root, preset, changes, folder):
             faults += found.faults()
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)
-            cell = next(f"{one.filename}:{one.lineno}" for one in where if one.filename[0] == "<")
+            cells = [f"{one.filename}:{one.lineno}" for one in where if one.filename[0] == "<"]
             last = f"{where[-1].filename}:{where[-1].lineno}"
-            faults.append(f"{cell} stops: {type(error).__name__}: {error} ({last})")
+            faults.append(f"{cells[:1]} stops: {type(error).__name__}: {error} ({last})")
     assert not faults, "\n".join(faults)
     return outputs
 
 
-def drawn(name, folder, **more):
-    """Return the changes to a preset of mini's: sizes, folders, and a base built at tiny width."""
-    built = {"checkpoint": str(folder / "base-{seed}"), "tiny_llava": TINY}
-    built["tokenizer_file"] = str(folder / "base-0/tokenizer.json")
-    return with_changes(SIZES, DRAWN, built, more)
+def test_no_preset_is_without_a_run(root):
+    own = {"mini", "mini-full", "smol", "small", "llava-1.5-7b", "endpoint"}
+    elsewhere = {"smoke", "llava-1.5-13b"}  # in kernels; as 7b
+    assert {path.stem for path in root.glob("notebooks/presets/*.yaml")} == own | elsewhere
+    seven, thirteen = (study.read_preset(f"llava-1.5-{size}") for size in ("7b", "13b"))
+    same = {"name": "x", "work_dir": "w", "report_dir": "r", "curation": "c", "checkpoint": "p"}
+    assert structs.replace(seven, **same) == structs.replace(thirteen, **same)
 
 
-@pytest.mark.parametrize("preset", ["mini", "mini-full"])
-def test_a_preset_of_the_tiny_llava_runs_whole(root, tmp_path, preset):
-    changes = drawn(preset, tmp_path)
-    if preset == "mini-full":
-        changes = with_changes(changes, {"seeds": [0, 1], "ablations": {"image_counts": [4, 8]}})
-    run(root, preset, changes, tmp_path)
+def test_mini_and_mini_full_run_whole(root, tmp_path):
+    """In one folder: what mini has trained and asked, mini-full keeps."""
+    base = {"checkpoint": str(tmp_path / "base-{seed}"), "tiny_llava": TINY, "seeds": [0]}
+    base["tokenizer_file"] = str(tmp_path / "base-0/tokenizer.json")
+    changes = with_changes(SIZES, DRAWN, base)
+    run(root, "mini", changes, tmp_path)
+    counts = {"ablations": {"image_counts": [2, 4]}}
+    run(root, "mini-full", with_changes(changes, counts), tmp_path)
 
 
 def test_smol_runs_whole(root, tmp_path, parts):
@@ -144,7 +148,7 @@ def test_smol_runs_whole(root, tmp_path, parts):
     base["assembly"] = {"language": str(parts / "smollm2"), "language_package": None, "images": 12}
     outputs = run(root, "smol", with_changes(SIZES, DRAWN, base), tmp_path)
     alignment = pd.read_csv(tmp_path / "reports/tables/alignment.csv")
-    assert len(alignment) == 6
+    assert len(alignment) == 4
     # A language model that follows instructions before it is tuned has no gate that it must not.
     assert set(pd.read_csv(tmp_path / "reports/tables/gates.csv").model) == {"mix", "merged"}
     assert "<|im_end|>" in outputs["04"].text
@@ -154,18 +158,19 @@ def test_small_runs_whole(root, tmp_path, parts, real_raw):
     base = {"checkpoint": str(tmp_path / "base")}
     base["tokenizer_file"] = str(tmp_path / "base/tokenizer.json")
     base["assembly"] = {"language": str(parts / "qwen2"), "vision": str(parts / "siglip")}
+    base["tuning"] = TRAINED
     changes = with_changes(moved(tmp_path, real_raw), SIZES, base)
     run(root, "small", changes, tmp_path)
 
 
-@pytest.mark.parametrize("preset", ["llava-1.5-7b", "llava-1.5-13b"])
-def test_a_preset_of_a_published_checkpoint_runs_whole(
-    root, tmp_path, preset, published, real_raw, server
-):
+def test_a_preset_of_a_published_checkpoint_runs_whole(root, tmp_path, published, real_raw, server):
     base = {"checkpoint": str(published)}
     judge = {"judge": {"endpoint": {"base_url": server.url}}}
     changes = with_changes(moved(tmp_path, real_raw), SIZES, base, {"evaluation": judge})
-    run(root, preset, changes, tmp_path)
+    outputs = run(root, "llava-1.5-7b", changes, tmp_path)
+    assert "All train for 1 steps" in outputs["04"].text and "× 576" in outputs["04"].text
+    adapter = json.loads((tmp_path / "work/adapters/merged-0/adapter_config.json").read_text())
+    assert (adapter["r"], adapter["lora_alpha"]) == (128, 256)
 
 
 def test_endpoint_runs_whole(root, tmp_path, server):

@@ -356,9 +356,9 @@ def test_the_index_shows_what_a_report_beside_it_found_for_another_model(root, t
 
 def test_the_index_of_a_served_model_speaks_of_no_model_that_was_trained(root, tmp_path):
     asked = {"endpoints": [{"name": "m", "base_url": "http://x/v1", "model": "some/model-7b"}]}
-    changes = {"report_dir": str(tmp_path / "r"), "evaluation": asked}
+    changes = {"report_dir": str(tmp_path), "evaluation": asked}
     write_index(study.Study(root, study.read_preset("endpoint", changes)))
-    page = (tmp_path / "r/index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "some/model-7b" in page
     own = page.split("The same with")[0]  # reports of other models follow
     assert "tiny LLaVA" not in own and "is tuned" not in own and "checkpoint none" not in own
@@ -389,19 +389,13 @@ def test_answers_are_shown_only_beside_the_data_and_the_settings_they_answer(roo
     assert "other data or settings" in note(one)
 
 
-SETUP = """
-from cocoift.study import open_study
-study = open_study(preset, changes)
-folder = study.work / 'interim'
-folder.mkdir(parents=True, exist_ok=True)
-(folder / 'manifest.json').write_text(str(study.preset.train_images))
-"""
-
-
 @pytest.fixture
 def project(root, tmp_path):
     """A small project with two notebooks, driven by the real dodo.py."""
-    notebook(tmp_path / "notebooks/00_setup.ipynb", SETUP)
+    cells = ["from cocoift.study import open_study", "study = open_study(preset, changes)"]
+    cells += ["folder = study.work / 'interim'", "folder.mkdir(parents=True, exist_ok=True)"]
+    cells += ["(folder / 'manifest.json').write_text(str(study.preset.train_images))"]
+    notebook(tmp_path / "notebooks/00_setup.ipynb", "\n".join(cells))
     notebook(tmp_path / "notebooks/07_next.ipynb", "print(preset)")
     (tmp_path / "notebooks/presets").mkdir()
     (tmp_path / "dodo.py").write_text((root / "dodo.py").read_text())
@@ -460,18 +454,6 @@ def test_a_raw_file_counts_as_changed_by_what_is_in_it(project):
         assert states(run(**values)) == none
         path.write_text("0 0 0")  # in place, of the same size
         assert states(run(**values)) == both
-
-
-def test_a_run_forecasts_the_notebooks_that_have_to_run(project):
-    folder, run = project
-    assert " to run" not in run().stdout
-    assert " to run" not in run().stdout
-    (folder / "reports/p/07_next.html").unlink()
-    assert "for the 1 notebook that has to run (" in run().stdout
-    notebook(folder / "notebooks/00_setup.ipynb", SETUP, "print(2)")
-    (folder / "reports/p/index.html").unlink()
-    told = run().stdout
-    assert "for the 1 notebook that has to run, " in told and "if what follows changes too" in told
 
 
 def test_a_mistyped_parameter_ends_with_one_line(project):

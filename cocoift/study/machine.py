@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Collection
 from pathlib import Path
 from time import perf_counter
 
@@ -40,26 +39,21 @@ def speed(seconds: float = 1.0) -> float:
     return 2 * _SIDE**3 * products / taken / 1e9
 
 
-def forecast(reports: Path, *, due: Collection[str], perhaps: Collection[str] = ()) -> str:
-    """Say how long the notebooks that are due will take here; nothing where it is unknown.
+def forecast(reports: Path) -> str:
+    """Say how long a whole run into a report folder will take here; nothing where it is unknown.
 
-    It scales what they took in the run whose `run.json` is in the folder, committed or this
-    machine's own.  `perhaps` are those that follow only if one that is due leaves something new.
+    It scales the run whose `run.json` is in the folder, committed or this machine's own.
     """
     path = reports / "run.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    there, took = facts.get("speed"), facts.get("seconds", {})
-    seconds = sum(took.get(name, 0.0) for name in due)
+    there, seconds = facts.get("speed"), sum(facts.get("seconds", {}).values())
     here, known = device(), facts.get("device", "")
     alike = here == known or (here.endswith(_NO_GPU) and known.endswith(_NO_GPU))
     if not (there and seconds and alike):
         return ""
     ratio = there / speed()
-    more = sum(took.get(name, 0.0) for name in perhaps)
-    count = "1 notebook that has" if len(due) == 1 else f"{len(due)} notebooks that have"
-    longer = f", {duration((seconds + more) * ratio)} if what follows changes too" if more else ""
     return (
-        f"about {duration(seconds * ratio)} for the {count} to run{longer} (earlier "
-        f"{duration(seconds)} on a machine {ratio:.1f} times as fast; if that resumed another run, "
-        "expect more)"
+        f"about {duration(seconds * ratio)} if every notebook has to run (an earlier run took "
+        f"{duration(seconds)} on a machine {ratio:.1f} times as fast; "
+        "if it resumed another, expect more)"
     )
