@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from cocoift.core.files import DataError
-from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat, FormatName
+from cocoift.tuning.chat import VICUNA_SYSTEM, ChatFormat, FormatName
 
 Run = Callable[[argparse.Namespace], None]
 # What a shell expects of a program that Ctrl-C ended: 128 and the signal's number.

@@ -4,7 +4,7 @@ This module holds what a preset can say of them.
 """
 
 from cocoift.core.schema import Settings
-from cocoift.tuning.chat_formats import ChatFormat
+from cocoift.tuning.chat import ChatFormat
 
 # No system prompt: at this size it would be a third of every short conversation.
 CHAT = ChatFormat("vicuna_v1", system="")

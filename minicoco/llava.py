@@ -29,8 +29,7 @@ from transformers import (
 
 from cocoift.core.files import finish_replacing, replacing_folder, write_text
 from cocoift.core.schema import IMAGE_MARKER, Record
-from cocoift.tuning.chat import Sample, encode
-from cocoift.tuning.chat_formats import chat_template
+from cocoift.tuning.chat import Encoding, Sample, chat_template, encode
 from minicoco import CHAT, VERSION, Recipe, pretrain
 from minicoco.corpus import conversation, vocabulary_texts
 from minicoco.draw import draw
@@ -57,10 +56,12 @@ def pretrained(
     raw = pretrain.features(model, pixels)
     mean, deviation = raw.mean((0, 1)), raw.std((0, 1))
 
+    encoding = Encoding(tokenizer, CHAT, GRID * GRID)
+
     def make(number: int, draw_words: random.Random) -> Sample:
         messages = conversation(scenes[number], draw_words)
         record = Record("", "", messages, [""] * (len(messages) // 2))
-        return encode(record, tokenizer=tokenizer, image_tokens=GRID * GRID, chat=CHAT)
+        return encode(record, encoding)
 
     batches = pretrain.batches_by_length(
         make, count=len(scenes), tokens=recipe.batch_tokens, seed=recipe.seed

@@ -17,7 +17,7 @@ from cocoift.evaluation.gates import COLUMNS, gate
 from cocoift.evaluation.judges import Claims, reference_verdict
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
-from cocoift.tuning.chat_formats import ChatFormat
+from cocoift.tuning.chat import ChatFormat
 from minicoco import CHAT
 from minicoco.benchmark import CONVERSATIONS, UNTUNED, mm_vet
 from minicoco.draw import draw

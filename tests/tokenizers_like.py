@@ -3,13 +3,13 @@
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cocoift.tuning.chat_formats import VICUNA_SYSTEM
+from cocoift.tuning.chat import VICUNA_SYSTEM
 
-SPECIALS = ["<pad>", "<s>", "</s>", "<image>"]
+SPECIALS = ["<pad>", "<s>", "</s>"]
 TEXTS = ["What color is the cat?", "The cat is red.", "USER: ASSISTANT:", VICUNA_SYSTEM]
 
 
-def tokenizer_of(kind):
+def tokenizer_of(kind, *, image=True):
     """Build a tokenizer like the mini checkpoint's, like Llama's (metaspace), or SmolLM2's."""
     if kind != "metaspace":
         made = Tokenizer(models.BPE())
@@ -22,6 +22,7 @@ def tokenizer_of(kind):
         made.decoder = decoders.Metaspace(prepend_scheme="first")
         alphabet = sorted(set("".join(TEXTS)) | {"▁"})
     marks = ["<|im_start|>", "<|im_end|>"] if kind == "chatml" else []
+    marks = ["<image>", *marks] if image else marks
     specials = [*SPECIALS, "<unk>", *marks]
     trainer = trainers.BpeTrainer(
         vocab_size=420, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
@@ -37,6 +38,6 @@ def tokenizer_of(kind):
         eos_token="<|im_end|>" if kind == "chatml" else "</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        additional_special_tokens=["<image>", *marks],
+        additional_special_tokens=marks,
         clean_up_tokenization_spaces=False,
     )

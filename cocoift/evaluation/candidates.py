@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from cocoift.core.files import digest, sha256
 from cocoift.evaluation.endpoint import Endpoint, NamedEndpoint
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
-from cocoift.tuning.adapters import WEIGHTS, load_adapters, training_log, using
-from cocoift.tuning.chat_formats import ChatFormat
+from cocoift.tuning.chat import ChatFormat
+from cocoift.tuning.checkpoints import WEIGHTS, load_adapters, training_log, using
 from cocoift.tuning.memory import available, dense_fits, prompts_at_once
 from cocoift.tuning.model import Device, computes_in_float32, dense, load_model, load_processor
 from cocoift.tuning.recipe import weights_digest

@@ -14,8 +14,7 @@ from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProce
 from cocoift.core.images import pixel_values, side_by_side
 from cocoift.evaluation.alike import Alike, group_alike, in_batches, left_padded
 from cocoift.evaluation.protocols import Prompt
-from cocoift.tuning.chat import answered_ids, prompt_ids
-from cocoift.tuning.chat_formats import ChatFormat
+from cocoift.tuning.chat import ChatFormat, Encoding, answered_ids, prompt_ids
 from cocoift.tuning.model import image_tokens
 
 
@@ -36,7 +35,8 @@ def generate(
     """
     tokenizer = processor.tokenizer
     answers = [""] * len(asked)
-    prompts = _prompts(asked, processor, image_tokens(model.config), chat)
+    encoding = Encoding(tokenizer, chat, image_tokens(model.config))
+    prompts = [prompt_ids(prompt.messages, encoding) for prompt in asked]
     for groups in in_batches(group_alike(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
         generated = _decode(model, processor, groups, new_tokens)
@@ -55,7 +55,8 @@ def stream(
     new_tokens: int = 128,
 ) -> Iterator[str]:
     """Yield the model's greedy answer as it grows by a token; the last one is `generate`'s."""
-    prompts = _prompts([prompt], processor, image_tokens(model.config), chat)
+    encoding = Encoding(processor.tokenizer, chat, image_tokens(model.config))
+    prompts = [prompt_ids(prompt.messages, encoding)]
     ids: list[int] = []
     for step in _steps(model, processor, group_alike([prompt], prompts), new_tokens):
         ids += [token for _, token in step]
@@ -79,11 +80,10 @@ def margins(
     above 0 the model is likelier to start the first one.  Raises `ValueError` where both are the
     same.
     """
-    tokens = image_tokens(model.config)
-    settings = {"tokenizer": processor.tokenizer, "image_tokens": tokens, "chat": chat}
+    encoding = Encoding(processor.tokenizer, chat, image_tokens(model.config))
     prompts, pairs = [], []
     for prompt, texts in zip(asked, answers, strict=True):
-        one, other = (answered_ids(prompt.messages, text, **settings) for text in texts)
+        one, other = (answered_ids(prompt.messages, text, encoding) for text in texts)
         if one == other:
             raise ValueError(f"both answers are {texts[0]!r}")
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
@@ -99,15 +99,6 @@ def margins(
         for number, margin in zip(numbers, (ahead[:, 0] - ahead[:, 1]).tolist(), strict=True):
             found[number] = margin
     return found
-
-
-def _prompts(
-    asked: Sequence[Prompt], processor: LlavaProcessor, tokens: int, chat: ChatFormat
-) -> list[list[int]]:
-    return [
-        prompt_ids(prompt.messages, tokenizer=processor.tokenizer, image_tokens=tokens, chat=chat)
-        for prompt in asked
-    ]
 
 
 def _decode(

@@ -10,12 +10,12 @@ from dataclasses import replace
 import pandas as pd
 
 from cocoift.core.schema import Record, read_records
-from cocoift.tuning.adapters import load_adapters, using
-from cocoift.tuning.data import Encoding, TrainingSet
+from cocoift.tuning.chat import Encoding
+from cocoift.tuning.checkpoints import load_adapters, using
+from cocoift.tuning.data import TrainingSet, later_rounds, samples
 from cocoift.tuning.loss import sample_losses
 from cocoift.tuning.model import dense, load_model, load_processor
 from cocoift.tuning.recipe import Training
-from cocoift.tuning.samples import later_rounds
 
 
 def history_sets(
@@ -31,7 +31,7 @@ def history_sets(
         for record in records
         if len(record.sources) > 1 and {forms.get(name) for name in record.sources} == {"free"}
     ]
-    whole, too_long = encoding.samples(dialogs)
+    whole, too_long = samples(dialogs, encoding)
     cut = {report.record_id for report in too_long}
     kept = [
         replace(sample, spans=sample.spans[1:], sources=sample.sources[1:])
@@ -39,7 +39,7 @@ def history_sets(
         if sample.record_id not in cut
     ]
     alone = [round_ for one in dialogs if one.id not in cut for round_ in later_rounds(one)]
-    return TrainingSet(len(kept), kept, []), TrainingSet(len(alone), *encoding.samples(alone))
+    return TrainingSet(len(kept), kept, []), TrainingSet(len(alone), *samples(alone, encoding))
 
 
 def history_worth(training: Training) -> pd.DataFrame:
@@ -50,9 +50,7 @@ def history_worth(training: Training) -> pd.DataFrame:
     there.
     """
     wanted, processor = set(training.images), load_processor(training.checkpoint)
-    encoding = Encoding(
-        processor.tokenizer, training.image_tokens, training.context_tokens, training.chat
-    )
+    encoding = training.encoding(processor.tokenizer)
     records = (record for record in read_records(training.mixture) if record.image in wanted)
     sets = history_sets(records, encoding, training.forms)
     if not sets[1].samples:

@@ -12,7 +12,7 @@ from cocoift.core.images import image_address, open_image
 from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.core.text import counted, tidy
 from cocoift.tuning.chat import Sample
-from cocoift.tuning.samples import batch_samples
+from cocoift.tuning.data import batch_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import COLLAPSE
 from cocoift.report.ablations import COLUMNS, effects_of
 from cocoift.report.evaluation import obedience_scores
-from cocoift.tuning.adapters import training_log
+from cocoift.tuning.checkpoints import training_log
 
 
 def obedience_rows(arms: Sequence[Arm], runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from peft import PeftModel
 from transformers import LlavaProcessor
 
 from cocoift.evaluation.gates import HeldOutRound, read_held_out
-from cocoift.tuning.adapters import using
 from cocoift.tuning.batches import Plan
 from cocoift.tuning.chat import Sample
+from cocoift.tuning.checkpoints import using
 from cocoift.tuning.data import TrainingSet
 from cocoift.tuning.loss import mean_loss
 from cocoift.tuning.recipe import Training, TuningRecipe

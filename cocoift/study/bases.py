@@ -50,8 +50,8 @@ def align_base(study: Study) -> Training | None:
         return None
     import torch
 
-    from cocoift.tuning.align import align
     from cocoift.tuning.assembly import assemble
+    from cocoift.tuning.train import align
 
     folder = study.work / _STAGE_ONE
     fresh = folder / "base"
@@ -100,7 +100,7 @@ def alignment_losses(
 def _parts(assembly: Assembly, folder: Path, root: Path) -> "Parts":
     """Return the parts of a base, fetched or written below `folder`."""
     from cocoift.tuning.assembly import Parts
-    from cocoift.tuning.language import fetch_language_model
+    from cocoift.tuning.fetch import fetch_language_model
 
     own = folder / "language" / assembly.language.replace("/", "--")
     language = fetch_language_model(assembly.language, own, package=assembly.language_package)

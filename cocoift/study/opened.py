@@ -20,7 +20,7 @@ from cocoift.sources.coco import Scope, read_scope
 from cocoift.study.folders import Folders
 from cocoift.study.injected import injected_names
 from cocoift.study.preset_files import module_folders, project_root, read_preset
-from cocoift.tuning.chat_formats import ChatFormat
+from cocoift.tuning.chat import ChatFormat
 from cocoift.tuning.data import count_records, split_images
 from cocoift.tuning.recipe import Training, base_of
 

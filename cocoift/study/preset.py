@@ -20,7 +20,7 @@ from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, ProtocolSettings
 from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
-from cocoift.tuning.chat_formats import VICUNA_SYSTEM, FormatName
+from cocoift.tuning.chat import VICUNA_SYSTEM, FormatName
 from cocoift.tuning.recipe import Assembly, TuningRecipe
 from minicoco import MiniCoco, Recipe
 

@@ -24,7 +24,7 @@ from transformers.utils import cached_file
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import IMAGE_MARKER
-from cocoift.tuning.chat_formats import ChatFormat, chat_template
+from cocoift.tuning.chat import ChatFormat, chat_template
 from cocoift.tuning.checkpoints import save_checkpoint
 from cocoift.tuning.model import check_files, class_tokens, image_tokens, quietly
 from cocoift.tuning.vicuna import vicuna_tokenizer

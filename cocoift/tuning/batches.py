@@ -98,7 +98,11 @@ def _divide(sizes: np.ndarray, *, count: int, seed: int, epochs: int) -> list[li
         longest = max(range(len(batches)), key=lambda place: len(batches[place]))
         whole = batches.pop(longest)
         batches += [whole[: len(whole) // 2], whole[len(whole) // 2 :]]
-    return [batches[place] for place in rng.permutation(count)]
+    shuffled = [batches[place] for place in rng.permutation(count)]
+    # The largest batch first: a device that is too small for it fails in the first step.
+    padded = [len(batch) * sizes[batch].max() for batch in shuffled]
+    shuffled.insert(0, shuffled.pop(int(np.argmax(padded))))
+    return shuffled
 
 
 def _cut(ordered: np.ndarray, sizes: np.ndarray, *, count: int) -> list[np.ndarray]:
@@ -153,12 +157,12 @@ class Collator:
     def __call__(self, items: Sequence[Sequence[Sample]]) -> dict[str, torch.Tensor]:
         """Return the tensors of `items`, a list that holds one planned batch."""
         (samples,) = items
-        longest = max(len(sample.input_ids) for sample in samples)
+        longest = max(map(len, samples))
         ids = torch.full((len(samples), longest), self.pad)
         labels, forms = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
         mask = torch.zeros_like(ids)
         for row, sample in enumerate(samples):
-            tokens = torch.as_tensor(sample.input_ids, dtype=torch.long)
+            tokens = torch.tensor(sample.input_ids)
             ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
             for (start, end), source in zip(sample.spans, sample.sources, strict=True):
                 labels[row, start:end] = tokens[start:end]

@@ -1,23 +1,126 @@
 """The chat: how a record becomes text, token ids, and the tokens that carry loss.
 
-This module and the table in `chat_formats` alone know how a chat is written.
+This module alone knows how a chat is written.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cocoift.core.files import DataError
 from cocoift.core.schema import IMAGE_MARKER, Message, Record
-from cocoift.tuning.chat_formats import ChatFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Positions without loss, as torch's cross entropy expects them.
 IGNORED = -100
+
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The strings before and after a system prompt and a question, and those of an answer.
+
+    The model writes from behind `reply` on: it learns `blank`, the answer, and the special token
+    `end`.  `gap` stands between an answer and the next question.
+    """
+
+    system: tuple[str, str]
+    question: tuple[str, str]
+    reply: str
+    blank: str
+    end: str
+    gap: str
+
+
+FormatName = Literal["vicuna_v1", "chatml"]
+MARKERS: dict[FormatName, Markers] = {
+    # `conv_vicuna_v1` in LLaVA's `conversation.py`, as LLaVA-1.5 trains and asks.
+    "vicuna_v1": Markers(
+        system=("", " "),
+        question=("USER: ", " "),
+        reply="ASSISTANT:",
+        blank=" ",
+        end="</s>",
+        gap="",
+    ),
+    # `chat_template` in the `tokenizer_config.json` of SmolLM2-Instruct and Qwen2.5-Instruct.
+    "chatml": Markers(
+        system=("<|im_start|>system\n", "<|im_end|>\n"),
+        question=("<|im_start|>user\n", "<|im_end|>\n"),
+        reply="<|im_start|>assistant\n",
+        blank="",
+        end="<|im_end|>",
+        gap="\n",
+    ),
+}
+
+_TEMPLATE = """\
+{{%- if messages[0].role == 'system' -%}}{{{{ {before!r} + messages[0].content + {after!r} }}}}
+{{%- set messages = messages[1:] -%}}{{%- else -%}}{{{{ {opening!r} }}}}{{%- endif -%}}
+{{%- for message in messages -%}}
+{{%- set parts = message.content if message.content is not string
+   else [{{'type': 'text', 'text': message.content}}] -%}}
+{{%- if message.role == 'user' -%}}
+{{{{- {question[0]!r} -}}}}
+{{%- for part in parts if part.type == 'image' -%}}{{{{- '<image>\\n' -}}}}{{%- endfor -%}}
+{{%- for part in parts if part.type == 'text' -%}}{{{{- part.text -}}}}{{%- endfor -%}}
+{{{{- {question[1]!r} -}}}}
+{{%- else -%}}
+{{{{- {reply!r} -}}}}
+{{%- generation -%}}{{{{- {blank!r} -}}}}
+{{%- for part in parts -%}}{{{{- part.text -}}}}{{%- endfor -%}}
+{{{{- {end!r} -}}}}{{%- endgeneration -%}}{{{{- {gap!r} -}}}}
+{{%- endif -%}}
+{{%- endfor -%}}
+{{%- if add_generation_prompt -%}}{{{{- {reply!r} -}}}}{{%- endif -%}}
+"""
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """How a model is talked to: the name of its markers, and a system prompt, empty for none."""
+
+    name: FormatName = "vicuna_v1"
+    system: str = VICUNA_SYSTEM
+
+    @property
+    def markers(self) -> Markers:
+        """The strings of this format."""
+        return MARKERS[self.name]
+
+    @property
+    def around_system(self) -> tuple[str, str]:
+        """The strings around the system prompt; empty where there is none."""
+        return self.markers.system if self.system else ("", "")
+
+
+def chat_template(chat: ChatFormat) -> str:
+    """Return the Jinja template of a format, for a checkpoint's tokenizer and processor.
+
+    A chat that begins with a system message has that one, any other the format's.  Its generation
+    block holds what training supervises (`pieces`): the blank, the answer, its end.
+    """
+    marks = chat.markers
+    before, after = marks.system
+    return _TEMPLATE.format(
+        before=before,
+        after=after,
+        opening=chat.system.join(chat.around_system),
+        question=marks.question,
+        reply=marks.reply,
+        blank=marks.blank,
+        end=marks.end,
+        gap=marks.gap,
+    )
 
 
 @dataclass(frozen=True)
@@ -36,21 +139,53 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """How records become token ids: by which tokenizer, in which chat.
+
+    An image takes `image_tokens` tokens, a sample at most `context_tokens`.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    chat: ChatFormat
+    image_tokens: int
+    context_tokens: int = 2_048
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One training sample: token ids, and the half-open span of each round's supervised tokens."""
+    """One training sample: token ids, and the half-open span of each round's supervised tokens.
+
+    `ids` holds the image's token once, at `image_at`, and stands for `image_tokens` of them: at
+    665,000 records that is a ninth of the memory.  `spans` are positions in `input_ids`, where it
+    is repeated.
+    """
 
     record_id: str
     image: str
-    input_ids: Sequence[int] | np.ndarray
+    ids: np.ndarray = field(repr=False)
     spans: list[tuple[int, int]]
     sources: list[str]
+    image_at: int = 0
+    image_tokens: int = 1
+
+    def __len__(self) -> int:
+        """Tokens, those of the image included."""
+        return len(self.ids) + self.image_tokens - 1
+
+    @property
+    def input_ids(self) -> list[int]:
+        """The ids as the model receives them."""
+        ids = self.ids.tolist()
+        return [*ids[: self.image_at], *ids[self.image_at : self.image_at + 1] * self.image_tokens,
+                *ids[self.image_at + 1 :]]  # fmt: skip
 
     @property
     def labels(self) -> list[int]:
         """The ids where loss is taken, `IGNORED` elsewhere; same length as `input_ids`."""
-        labels = [IGNORED] * len(self.input_ids)
+        ids = self.input_ids
+        labels = [IGNORED] * len(ids)
         for start, end in self.spans:
-            labels[start:end] = self.input_ids[start:end]
+            labels[start:end] = ids[start:end]
         return labels
 
 
@@ -72,26 +207,37 @@ def pieces(messages: Sequence[Message], *, chat: ChatFormat) -> Iterator[Piece]:
             yield Piece(before, message.value, after + marks.reply)
 
 
-def encode(
-    record: Record, *, tokenizer: "PreTrainedTokenizerBase", image_tokens: int, chat: ChatFormat
-) -> Sample:
+def encode(record: Record, encoding: Encoding) -> Sample:
     """Return a record as token ids with the spans that carry loss.
 
-    The image marker becomes `image_tokens` image tokens.  Ids equal those of the whole rendered
-    text; only where a text spells out a special token (`</s>`, `<image>`) are the pieces encoded
-    one by one, so that text from annotations cannot end a turn.
+    Ids equal those of the whole rendered text, in which the image marker stands once for each of
+    the image's tokens; only where a text spells out a special token (`</s>`, `<image>`) are the
+    pieces encoded one by one, so that text from annotations cannot end a turn.  Raises `DataError`
+    for a tokenizer to which the marker is no token.
     """
+    tokenizer = encoding.tokenizer
     first, *rest = record.conversations
     bare = Message(first.speaker, first.value.removeprefix(f"{IMAGE_MARKER}\n"))
-    system, asked, *others = pieces([bare, *rest], chat=chat)
-    shown = replace(asked, before=f"{asked.before}{IMAGE_MARKER * image_tokens}\n")
-    parts = [system, shown, *others]
+    system, asked, *others = pieces([bare, *rest], chat=encoding.chat)
+    parts = [system, replace(asked, before=f"{asked.before}{IMAGE_MARKER}\n"), *others]
     specials = tokenizer.all_special_tokens
     if any(special in part.content for part in parts for special in specials):
         ids, spans = _encode_apart(parts, tokenizer)
     else:
         ids, spans = _encode_whole(parts, tokenizer)
-    return Sample(record.id, record.image, ids, spans, list(record.sources))
+    image = tokenizer.convert_tokens_to_ids(IMAGE_MARKER)
+    if image not in ids:
+        raise DataError(f"{IMAGE_MARKER} is no token of this tokenizer; add it as a special token")
+    further = encoding.image_tokens - 1
+    return Sample(
+        record.id,
+        record.image,
+        np.asarray(ids, np.int32),
+        [(start + further, end + further) for start, end in spans],
+        list(record.sources),
+        image_at=ids.index(image),
+        image_tokens=encoding.image_tokens,
+    )
 
 
 def _encode_whole(
@@ -139,37 +285,17 @@ def _encode_apart(
     return ids, spans
 
 
-def prompt_ids(
-    messages: Sequence[Message],
-    *,
-    tokenizer: "PreTrainedTokenizerBase",
-    image_tokens: int,
-    chat: ChatFormat,
-) -> list[int]:
+def prompt_ids(messages: Sequence[Message], encoding: Encoding) -> list[int]:
     """Return the ids that ask for the next answer: a history ending in a human message."""
-    sample = _answered(messages, "", tokenizer, image_tokens, chat)
-    return list(sample.input_ids[: sample.spans[-1][0]])
+    sample = _answered(messages, "", encoding)
+    return sample.input_ids[: sample.spans[-1][0]]
 
 
-def answered_ids(
-    messages: Sequence[Message],
-    answer: str,
-    *,
-    tokenizer: "PreTrainedTokenizerBase",
-    image_tokens: int,
-    chat: ChatFormat,
-) -> list[int]:
+def answered_ids(messages: Sequence[Message], answer: str, encoding: Encoding) -> list[int]:
     """Return the ids of a history ending in a human message, with its answer and its end."""
-    return list(_answered(messages, answer, tokenizer, image_tokens, chat).input_ids)
+    return _answered(messages, answer, encoding).input_ids
 
 
-def _answered(
-    messages: Sequence[Message],
-    answer: str,
-    tokenizer: "PreTrainedTokenizerBase",
-    image_tokens: int,
-    chat: ChatFormat,
-) -> Sample:
-    told = [*messages, Message("gpt", answer)]
-    record = Record("", "", told, [""] * (len(told) // 2))
-    return encode(record, tokenizer=tokenizer, image_tokens=image_tokens, chat=chat)
+def _answered(messages: Sequence[Message], answer: str, encoding: Encoding) -> Sample:
+    dialog = [*messages, Message("gpt", answer)]
+    return encode(Record("", "", dialog, [""] * (len(dialog) // 2)), encoding)

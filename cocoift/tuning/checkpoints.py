@@ -1,11 +1,22 @@
-"""Checkpoints on disk: a tuned LLaVA exported for serving, under the published names."""
+"""Adapters and checkpoints on disk, in safetensors: LoRA and projector, and what is served.
+
+An adapter is LoRA on the language model and the projector in full, by LLaVA-1.5's recipe
+(`finetune_lora.sh` in haotian-liu/LLaVA).  An export is a whole LLaVA under the published names.
+"""
 
 import json
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
     LlavaForConditionalGeneration,
     LlavaImageProcessorPil,
@@ -13,12 +24,141 @@ from transformers import (
 )
 
 from cocoift.core.files import DataError, replacing_folder, write_text
-from cocoift.tuning.adapters import load_adapters
-from cocoift.tuning.chat_formats import ChatFormat, chat_template
+from cocoift.tuning.chat import ChatFormat, chat_template
 from cocoift.tuning.model import load_model, load_processor
 
+# The language model's linear layers, and no others: the tower has layers of the same names.
+ADAPTED = (
+    r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\."
+    r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+)
+
+# An adapter's file in its folder, as peft names it.
+WEIGHTS = "adapter_model.safetensors"
+
+NOTES = "training.json"
+
+_TRAIN = "run notebook 04_finetune_qlora or `cocoift train` first"
 # Names the files of a checkpoint, so that the next one may take their place.
 _LIST = "written_by_cocoift.txt"
+
+
+def is_adapted(name: str) -> bool:
+    """Tell whether the module of this path is quantised and gets an adapter."""
+    return re.fullmatch(ADAPTED, name) is not None
+
+
+def add_adapter(
+    model: LlavaForConditionalGeneration,
+    *,
+    rank: int = 128,
+    alpha: int = 256,
+    dropout: float = 0.05,
+) -> PeftModel:
+    """Return the model with a fresh adapter: LoRA on its language model, projector in full.
+
+    The defaults are LLaVA-1.5's; with rank 0 the projector trains alone (stage one).  Everything
+    else is frozen, and stays in the precision it was loaded in; trainable weights are float32.
+    """
+    config = LoraConfig(
+        r=max(rank, 1),
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=ADAPTED if rank else DUMMY_TARGET_MODULES,
+        modules_to_save=["multi_modal_projector"],
+        task_type="CAUSAL_LM",
+    )
+    with _without_advice():
+        adapted = get_peft_model(model, config)
+    # With checkpointing, transformers makes all embeddings require gradients, the tower's too:
+    # backpropagation would then run through it, twice, for nothing.
+    tower = model.model.vision_tower
+    tower.forward = torch.no_grad()(tower.forward)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def parameter_groups(
+    model: nn.Module, *, projector_learning_rate: float
+) -> list[dict[str, list[nn.Parameter] | float]]:
+    """Return what trains as an optimiser's groups: LoRA, and the projector at its own rate."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for name, p in named if "projector" not in name]},
+        {"params": [p for name, p in named if "projector" in name], "lr": projector_learning_rate},
+    ]
+
+
+def save_adapter(
+    model: PeftModel,
+    folder: Path,
+    *,
+    notes: Mapping[str, str] | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save adapter and projector together in safetensors; an earlier one stays until this one is
+    complete.
+
+    `notes` are texts to save beside them, by file name; `weights` the model's, where it holds only
+    a share of them itself.  Raises `DataError` when the folder cannot be written, e.g. because the
+    disk is full.
+    """
+    with replacing_folder(folder) as unfinished:
+        model.save_pretrained(unfinished, safe_serialization=True, state_dict=weights)
+        for name, text in (notes or {}).items():
+            write_text(unfinished / name, text)
+    return folder
+
+
+def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Path]) -> PeftModel:
+    """Return a base model with several saved adapters, none of them in use yet (`using`).
+
+    Raises `DataError` when one is not there.
+    """
+    for folder in folders.values():
+        if not (folder / WEIGHTS).is_file():
+            raise DataError(f"no adapter in {folder} ({WEIGHTS}); {_TRAIN}")
+    (name, folder), *others = folders.items()
+    with _without_advice():
+        loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)
+        for name, folder in others:
+            loaded.load_adapter(folder, adapter_name=name)
+    return loaded.eval()
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence the warning of transformers that peft 0.21 causes, about a name it asks for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
+@contextmanager
+def using(model: PeftModel, adapter: str | None) -> Iterator[PeftModel]:
+    """Use one of the loaded adapters, or the base itself (`None`), inside the block."""
+    if adapter is None:
+        with model.disable_adapter():
+            yield model
+    else:
+        model.set_adapter(adapter)
+        yield model
+
+
+def training_log(adapter: Path) -> dict[str, Any]:
+    """Return what `train` noted beside an adapter; raises `DataError` when there is none."""
+    notes = notes_of(adapter)
+    if not notes:
+        raise DataError(f"no adapter in {adapter} ({NOTES}); {_TRAIN}")
+    return notes
+
+
+def notes_of(adapter: Path) -> dict[str, Any]:
+    """Return the notes beside an adapter; empty where there are none."""
+    path = adapter / NOTES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def export(

@@ -1,36 +1,34 @@
-"""The records of a mixture on their way into training: chosen, encoded, checked before step one."""
+"""The records of a mixture on their way into training: chosen, encoded, split to the context."""
 
 import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cocoift.core.bars import tqdm
-from cocoift.core.files import DataError, digest, replacing, sha256
+from cocoift.core.files import DataError
 from cocoift.core.images import bad_images
 from cocoift.core.parallel import ordered
-from cocoift.core.schema import Record, read_records
+from cocoift.core.schema import IMAGE_MARKER, Message, Record, read_records
 from cocoift.core.tables import read_table, reading
-from cocoift.tuning.chat import Sample
-from cocoift.tuning.chat_formats import ChatFormat
-from cocoift.tuning.samples import TooLong, samples
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+from cocoift.tuning.chat import IGNORED, Encoding, Sample, encode
 
 # Records that one task encodes; a mixture of no more is encoded here, in a second.
 _CHUNK = 5_000
-# Raise it when the encoding changes: older samples are then not reused.
-_VERSION = 2
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """A record that exceeds the context: its tokens, and what became of its rounds."""
+
+    record_id: str
+    tokens: int
+    samples: int
+    rounds_dropped: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class TrainingSet:
     @property
     def lengths(self) -> list[int]:
         """Tokens per sample, image tokens included."""
-        return [len(sample.input_ids) for sample in self.samples]
+        return [len(sample) for sample in self.samples]
 
     @property
     def supervised_tokens(self) -> int:
@@ -93,109 +91,115 @@ def _column(mixture: Path, name: str) -> list[str]:
         return msgspec.convert(values, list[str])
 
 
-def read_training_set(
-    mixture: Path,
-    images: Iterable[str],
-    *,
-    tokenizer: "PreTrainedTokenizerBase",
-    image_tokens: int,
-    context_tokens: int,
-    chat: ChatFormat,
-) -> TrainingSet:
+def read_training_set(mixture: Path, images: Iterable[str], encoding: Encoding) -> TrainingSet:
     """Encode the records of a mixture (LLaVA JSON) that are about `images`.
 
-    Records that exceed `context_tokens` are split between rounds and reported (`chat.samples`).
-    Large mixtures are encoded on all cores, and kept beside the mixture for the next start.
+    Records that exceed the context are split between rounds and reported (`samples`).  Large
+    mixtures are encoded on all cores.
     """
     wanted = set(images)
     records = [record for record in read_records(mixture) if record.image in wanted]
-    encoding = Encoding(tokenizer, image_tokens, context_tokens, chat)
     if len(records) <= _CHUNK:
-        made, too_long = encoding.samples(records)
-        return TrainingSet(len(records), made, too_long)
-    kept = mixture.with_name(f"{mixture.stem}.encoded.parquet")
-    key = digest([sha256(mixture), sorted(wanted), encoding.key()])
-    found = read_encoded(kept, key)
-    if found is None:
-        chunks = [records[at : at + _CHUNK] for at in range(0, len(records), _CHUNK)]
-        parts = ordered(_encode, [(encoding, chunk) for chunk in chunks])
-        bar = tqdm(parts, total=len(chunks), desc="encoding", leave=False)
-        made, too_long = [], []
-        for own, longer in bar:
-            made += own
-            too_long += longer
-        write_encoded(kept, key, made, too_long)
-        found = made, too_long
-    return TrainingSet(len(records), *found)
+        return TrainingSet(len(records), *samples(records, encoding))
+    chunks = [records[at : at + _CHUNK] for at in range(0, len(records), _CHUNK)]
+    parts = ordered(_encode_chunk, [(chunk, encoding) for chunk in chunks])
+    found = TrainingSet(len(records), [], [])
+    for encoded, too_long in tqdm(parts, total=len(chunks), desc="encoding", leave=False):
+        found.samples.extend(encoded)
+        found.too_long.extend(too_long)
+    return found
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """How records become samples."""
-
-    tokenizer: "PreTrainedTokenizerBase"
-    image_tokens: int
-    context_tokens: int
-    chat: ChatFormat
-
-    def samples(self, records: Iterable[Record]) -> tuple[list[Sample], list[TooLong]]:
-        """Return the samples of records, and what became of those that were too long."""
-        return samples(
-            records,
-            tokenizer=self.tokenizer,
-            image_tokens=self.image_tokens,
-            context_tokens=self.context_tokens,
-            chat=self.chat,
-        )
-
-    def key(self) -> str:
-        """Return a digest of everything that ids and spans depend on besides the records."""
-        words = self.tokenizer.backend_tokenizer.to_str()
-        return digest([_VERSION, words, self.image_tokens, self.context_tokens, asdict(self.chat)])
+def _encode_chunk(task: tuple[list[Record], Encoding]) -> tuple[list[Sample], list[TooLong]]:
+    return samples(*task)
 
 
-def _encode(task: tuple[Encoding, list[Record]]) -> tuple[list[Sample], list[TooLong]]:
-    encoding, records = task
-    return encoding.samples(records)
+def samples(records: Iterable[Record], encoding: Encoding) -> tuple[list[Sample], list[TooLong]]:
+    """Encode records into samples that fit the context, and tell which were too long.
+
+    A record that is too long is split between rounds, each part with the image before its first
+    question; a single round that does not fit is dropped.  Image tokens are never cut.
+    """
+    fitting: list[Sample] = []
+    reports: list[TooLong] = []
+    for record in records:
+        whole = encode(record, encoding)
+        if len(whole) <= encoding.context_tokens:
+            fitting.append(whole)
+            continue
+        parts = list(_split(record, whole, encoding))
+        dropped = len(record.sources) - sum(len(part.sources) for part in parts)
+        reports.append(TooLong(record.id, len(whole), len(parts), dropped))
+        fitting += parts
+    return fitting, reports
 
 
-def write_encoded(
-    path: Path, key: str, made: Sequence[Sample], too_long: Sequence[TooLong]
-) -> None:
-    """Write samples as Parquet, under the digest of all that they depend on."""
-    columns = {
-        "record_id": pa.array([one.record_id for one in made]),
-        "image": pa.array([one.image for one in made]),
-        "input_ids": pa.array([one.input_ids for one in made], pa.large_list(pa.int32())),
-        "spans": pa.array([list(chain(*one.spans)) for one in made], pa.list_(pa.int32())),
-        "sources": pa.array([one.sources for one in made], pa.list_(pa.string())),
-    }
-    metadata = {"key": key, "too_long": json.dumps([asdict(one) for one in too_long])}
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
+def _split(record: Record, whole: Sample, encoding: Encoding) -> Iterator[Sample]:
+    """Yield parts of consecutive rounds, as many in each as the context holds.
+
+    A round that does not fit alone is left out.
+    """
+    context, ends, start = encoding.context_tokens, [end for _, end in whole.spans], 0
+    while start < len(ends):
+        room = context - len(encode(_part(record, start, start + 1), encoding))
+        if room < 0:
+            start += 1
+            continue
+        # Further rounds cost what they cost in the whole record, but for texts that spell out a
+        # special token there.
+        stop = bisect_right(ends, ends[start] + room)
+        while len(part := encode(_part(record, start, stop), encoding)) > context:
+            stop -= 1
+        yield part
+        start = stop
 
 
-def read_encoded(path: Path, key: str) -> tuple[list[Sample], list[TooLong]] | None:
-    """Return the samples written under this digest; `None` where there are none or others."""
-    try:
-        with reading(path):
-            metadata = pq.read_schema(path).metadata or {}
-            return _decoded(path, metadata) if metadata.get(b"key") == key.encode() else None
-    except (DataError, ValueError, TypeError):  # a damaged file is written again
-        return None
+def _part(record: Record, start: int, stop: int) -> Record:
+    marker = f"{IMAGE_MARKER}\n"
+    first, *rest = record.conversations[2 * start : 2 * stop]
+    opening = Message(first.speaker, marker + first.value.removeprefix(marker))
+    return Record(record.id, record.image, [opening, *rest], record.sources[start:stop])
 
 
-def _decoded(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[list[Sample], list[TooLong]]:
-    made = []
-    for batch in pq.ParquetFile(path).iter_batches():
-        batch.validate(full=True)
-        ids = batch["input_ids"]
-        rows = batch.drop_columns(["input_ids"]).to_pylist()
-        for row, tokens in zip(rows, ids, strict=True):
-            spans = list(zip(row["spans"][::2], row["spans"][1::2], strict=True))
-            own = np.array(tokens.values.to_numpy(), np.int32)  # a copy: Arrow's are read-only
-            made.append(Sample(row["record_id"], row["image"], own, spans, row["sources"]))
-    return made, [TooLong(**one) for one in json.loads(metadata[b"too_long"])]
+def only_last(sample: Sample) -> Sample:
+    """Return a sample whose last answer alone carries loss."""
+    return replace(sample, spans=sample.spans[-1:], sources=sample.sources[-1:])
+
+
+def batch_samples(
+    input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, pad: int | None = None
+) -> list[Sample]:
+    """Return the rows of a batch of any trainer as samples, a span for each run of labels.
+
+    `input_ids` and `labels` have shape (rows, longest), as TRL's, LLaMA-Factory's and ms-swift's
+    collators return them: labels not yet shifted, `IGNORED` where no loss is taken.  `pad` tokens
+    at the ends that carry no loss are left out.  Raises `DataError` naming the row and the place
+    where a label is neither `IGNORED` nor the token that stands there.
+    """
+    found = []
+    for number, (ids, own) in enumerate(zip(input_ids, labels, strict=True)):
+        tokens, wanted = np.asarray(ids), np.asarray(own)
+        if tokens.shape != wanted.shape:
+            raise DataError(f"row {number}: {tokens.size} ids and {wanted.size} labels")
+        carries = wanted != IGNORED
+        if len(strange := np.flatnonzero(carries & (wanted != tokens))):
+            at = strange[0]
+            raise DataError(
+                f"row {number}, token {at}: label {wanted[at]} is neither {IGNORED} nor its token "
+                f"{tokens[at]}; give labels as the collator returns them, not shifted"
+            )
+        kept = np.flatnonzero(carries | (tokens != pad))
+        first, last = (kept[0], kept[-1] + 1) if len(kept) else (0, 0)
+        edges = np.flatnonzero(np.diff(np.r_[0, carries[first:last], 0]))
+        spans = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+        found.append(Sample(f"row {number}", "", tokens[first:last], spans, [""] * len(spans)))
+    return found
+
+
+def later_rounds(record: Record) -> Iterator[Record]:
+    """Yield every round of a record but the first as a conversation of its own."""
+    for number in range(1, len(record.sources)):
+        yield _part(record, number, number + 1)
 
 
 def check_pictures(names: Iterable[str], image_root: Path, *, shown: int = 5) -> int:

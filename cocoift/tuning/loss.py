@@ -15,9 +15,9 @@ from transformers.trainer_callback import ProgressCallback
 
 from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError
-from cocoift.tuning.adapters import parameter_groups
 from cocoift.tuning.batches import LOSS_FORMS, Collator, plan_batches
 from cocoift.tuning.chat import IGNORED
+from cocoift.tuning.checkpoints import parameter_groups
 from cocoift.tuning.data import TrainingSet
 from cocoift.tuning.recipe import Training
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from cocoift.core.files import DataError
-from cocoift.tuning.adapters import is_adapted
+from cocoift.tuning.checkpoints import is_adapted
 from cocoift.tuning.model import Device
 
 # NF4 with double quantisation: 4 bits, one 8-bit constant per 64 weights, and one 32-bit constant

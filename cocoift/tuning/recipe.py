@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import structs
 
 from cocoift.core.files import digest, sha256
 from cocoift.core.schema import Settings
-from cocoift.tuning.chat_formats import ChatFormat
+from cocoift.tuning.chat import ChatFormat, Encoding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Raise it when the training code changes its results: older adapters then count as absent.
-_VERSION = 3
+_VERSION = 4
 
 
 class TuningRecipe(Settings, frozen=True):
@@ -114,6 +117,10 @@ class Training:
     chat: ChatFormat
     device: Literal["cpu", "cuda"]
     forms: Mapping[str, str] = field(default_factory=dict)
+
+    def encoding(self, tokenizer: "PreTrainedTokenizerBase") -> Encoding:
+        """Return how this training's records become token ids."""
+        return Encoding(tokenizer, self.chat, self.image_tokens, self.context_tokens)
 
     def key(self) -> str:
         """Return a digest of everything that determines the adapter: file contents and settings."""

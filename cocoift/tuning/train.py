@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from msgspec import structs
 from transformers import (
     LlavaProcessor,
@@ -24,11 +25,11 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from cocoift.core.bars import is_reported, tqdm
-from cocoift.core.files import DataError, finish_replacing
+from cocoift.core.files import DataError, finish_replacing, holds, write_text
 from cocoift.core.parallel import cores, stop
-from cocoift.tuning.adapters import NOTES, add_adapter, notes_of, save_adapter
 from cocoift.tuning.batches import Collator, Plan, PlannedBatches, plan_batches
-from cocoift.tuning.data import TrainingSet, check_pictures, read_training_set
+from cocoift.tuning.checkpoints import NOTES, add_adapter, export, notes_of, save_adapter
+from cocoift.tuning.data import TrainingSet, check_pictures, only_last, read_training_set
 from cocoift.tuning.loss import LossByForm, Progress, last_whole
 from cocoift.tuning.memory import Memory, available, check_fits, estimate
 from cocoift.tuning.model import (
@@ -42,21 +43,16 @@ from cocoift.tuning.model import (
     use_threads,
 )
 from cocoift.tuning.recipe import Training
-from cocoift.tuning.samples import only_last
 
 Key = TypeVar("Key", bound=Hashable)
+# The training that an aligned base comes from, in its folder.
+_ALIGNED = "aligned.txt"
 
 
 def training_set(training: Training, processor: LlavaProcessor) -> TrainingSet:
     """Return the samples of a training; raises `DataError` when the mixture is absent."""
-    data = read_training_set(
-        training.mixture,
-        training.images,
-        tokenizer=processor.tokenizer,
-        image_tokens=training.image_tokens,
-        context_tokens=training.context_tokens,
-        chat=training.chat,
-    )
+    encoding = training.encoding(processor.tokenizer)
+    data = read_training_set(training.mixture, training.images, encoding)
     if training.recipe.loss_on == "all":
         return data
     return replace(data, samples=[only_last(sample) for sample in data.samples])
@@ -169,6 +165,23 @@ def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[
             stop(pool)
             raise
     return {key: found[key] for key in trainings}
+
+
+def align(training: Training, out: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """Train the projector of `training.checkpoint`, and write the base with it to `out`.
+
+    The recipe is an `AlignmentRecipe.tuning()`.  A base left by the same training is kept, an
+    interrupted one resumes, and its log stays in `training.adapter`.  In float32 the base holds the
+    projector bit for bit.  Raises what `train` raises.
+    """
+    made = f"{training.key()} {dtype}"
+    stamp = out / _ALIGNED
+    if holds(stamp, made):
+        return out
+    train(training)
+    export(training.adapter, out, checkpoint=training.checkpoint, chat=training.chat, dtype=dtype)
+    write_text(stamp, made)
+    return out
 
 
 def _whole_weights(trainer: LossByForm) -> dict[str, Any] | None:

@@ -17,9 +17,15 @@ from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
 from cocoift.tuning import memory, train
-from cocoift.tuning.adapters import add_adapter, load_adapters, training_log, using
 from cocoift.tuning.batches import Collator, PlannedBatches
-from cocoift.tuning.checkpoints import as_trained, export
+from cocoift.tuning.checkpoints import (
+    add_adapter,
+    as_trained,
+    export,
+    load_adapters,
+    training_log,
+    using,
+)
 from cocoift.tuning.loss import LossByForm, token_losses
 from cocoift.tuning.model import (
     dense,

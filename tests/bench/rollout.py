@@ -21,8 +21,8 @@ from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
 from cocoift.study import Study, read_preset
-from cocoift.tuning.adapters import load_adapters
-from cocoift.tuning.chat import prompt_ids
+from cocoift.tuning.chat import Encoding, prompt_ids
+from cocoift.tuning.checkpoints import load_adapters
 from cocoift.tuning.model import dense, image_tokens, load_model, load_processor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,11 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def plain(model, processor, asked, chat, new_tokens, least=0):
     """Answer one question after the other with transformers' `generate`."""
-    tokenizer, count, answers = processor.tokenizer, image_tokens(model.config), []
+    tokenizer, answers = processor.tokenizer, []
+    encoding = Encoding(tokenizer, chat, image_tokens(model.config))
     for prompt in tqdm(asked, desc="one at a time", leave=False):
-        ids = torch.tensor(
-            [prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=count, chat=chat)]
-        ).to(model.device)
+        ids = torch.tensor([prompt_ids(prompt.messages, encoding)]).to(model.device)
         pixels = pixel_values([side_by_side(prompt.pictures)], processor.image_processor)
         made = model.generate(
             input_ids=ids,

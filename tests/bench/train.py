@@ -23,7 +23,7 @@ import torch
 
 from cocoift.study import Study, read_preset
 from cocoift.tuning import train
-from cocoift.tuning.adapters import add_adapter
+from cocoift.tuning.checkpoints import add_adapter
 from cocoift.tuning.model import load_model, load_processor
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import read_protocols
 from cocoift.evaluation.rollout import Head, opened_prompts, roll_out
 from cocoift.study import read_preset
-from cocoift.tuning.adapters import load_adapters, using
+from cocoift.tuning.checkpoints import load_adapters, using
 from cocoift.tuning.model import load_model, load_processor, quantised_modules
 from cocoift.tuning.recipe import Training, TuningRecipe
 from cocoift.tuning.train import train_all

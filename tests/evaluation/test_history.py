@@ -5,7 +5,7 @@ from kept_turns import IMAGE
 
 from cocoift.evaluation.history import history_sets
 from cocoift.merge.layouts import MIX, records
-from cocoift.tuning.data import Encoding
+from cocoift.tuning.chat import Encoding
 from cocoift.tuning.model import load_processor
 from minicoco import CHAT
 
@@ -14,7 +14,7 @@ FORMS = {"vqav2": "phrase", "aokvqa": "explanation", "refcoco": "phrase", "llava
 
 @pytest.fixture(scope="module")
 def encoding(checkpoint):
-    return Encoding(load_processor(checkpoint).tokenizer, 16, 512, CHAT)
+    return Encoding(load_processor(checkpoint).tokenizer, CHAT, 16, 512)
 
 
 def answers(data, tokenizer):
@@ -34,6 +34,6 @@ def test_later_answers_of_conversations_alone_carry_loss_with_and_without_their_
 
 def test_a_dialog_that_exceeds_the_context_is_in_neither_set(encoding):
     made = list(records([IMAGE], layout=MIX, budget=1000, image_dir="train2017"))
-    short = Encoding(encoding.tokenizer, 16, 60, CHAT)
+    short = Encoding(encoding.tokenizer, CHAT, 16, 60)
     assert [len(data.samples) for data in history_sets(made, encoding, FORMS)] == [1, 1]
     assert [len(data.samples) for data in history_sets(made, short, FORMS)] == [0, 0]

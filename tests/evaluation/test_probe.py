@@ -14,7 +14,7 @@ from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.generation import margins
 from cocoift.evaluation.probe import margin_table, probe, read_pairs
 from cocoift.evaluation.protocols import Failure, Prompt, Protocol
-from cocoift.tuning.chat import IGNORED, answered_ids, prompt_ids
+from cocoift.tuning.chat import IGNORED, Encoding, answered_ids, prompt_ids
 from cocoift.tuning.model import load_model, load_processor
 from minicoco import CHAT
 
@@ -39,14 +39,14 @@ def loaded(checkpoint):
 
 def overfitted(model, processor, asked, answers):
     """Train a few steps on these answers alone."""
-    settings = {"tokenizer": processor.tokenizer, "image_tokens": 16, "chat": CHAT}
+    encoding = Encoding(processor.tokenizer, CHAT, 16)
     model.requires_grad_(True)
     optimiser = torch.optim.Adam(model.model.language_model.parameters(), lr=3e-3)
     for _ in range(25):
         for one, text in zip(asked, answers, strict=True):
-            ids = torch.tensor([answered_ids(one.messages, text, **settings)])
+            ids = torch.tensor([answered_ids(one.messages, text, encoding)])
             labels = ids.clone()
-            labels[:, : len(prompt_ids(one.messages, **settings))] = IGNORED
+            labels[:, : len(prompt_ids(one.messages, encoding))] = IGNORED
             pixels = torch.from_numpy(pixel_values(one.pictures, processor.image_processor))
             model(input_ids=ids, pixel_values=pixels, labels=labels).loss.backward()
             optimiser.step()
@@ -66,11 +66,11 @@ def test_a_model_overfitted_to_one_kind_of_answer_begins_that_kind(loaded, asked
 
 def test_a_margin_is_that_of_the_whole_sequences_computed_without_a_cache(loaded, asked):
     model, processor = loaded
-    settings = {"tokenizer": processor.tokenizer, "image_tokens": 16, "chat": CHAT}
+    encoding = Encoding(processor.tokenizer, CHAT, 16)
     pairs = [("red", "The cup is red."), ("The car", "The cup"), ("a", "a b")]
     found = margins(model, processor, asked, pairs, chat=CHAT, batch=2)
     for one, texts, margin in zip(asked, pairs, found, strict=True):
-        first, second = (answered_ids(one.messages, text, **settings) for text in texts)
+        first, second = (answered_ids(one.messages, text, encoding) for text in texts)
         at = next(n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
         pixels = torch.from_numpy(pixel_values(one.pictures, processor.image_processor))
         with torch.no_grad():

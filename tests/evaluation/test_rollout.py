@@ -254,13 +254,13 @@ def test_answers_are_those_of_transformers_own_greedy_search(checkpoint, prompts
     import torch
 
     from cocoift.core.images import pixel_values
-    from cocoift.tuning.chat import prompt_ids
+    from cocoift.tuning.chat import Encoding, prompt_ids
 
     model, processor = load_model(checkpoint, four_bit=False), load_processor(checkpoint)
     tokenizer = processor.tokenizer
     expected = []
     for prompt in prompts[:6]:
-        ids = prompt_ids(prompt.messages, tokenizer=tokenizer, image_tokens=16, chat=CHAT)
+        ids = prompt_ids(prompt.messages, Encoding(tokenizer, CHAT, 16))
         ids = torch.tensor([ids])
         pixels = torch.from_numpy(pixel_values(prompt.pictures, processor.image_processor))
         made = model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=12,

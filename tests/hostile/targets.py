@@ -272,10 +272,11 @@ def tokenizer():
 
 def chat(scratch, content):
     """A record's answers, and nothing else, carry loss; hostile text adds no image and no end."""
-    from cocoift.tuning.samples import samples
+    from cocoift.tuning.chat import Encoding
+    from cocoift.tuning.data import samples
 
     record, known = decoded_record(content), tokenizer()
-    made, _ = samples([record], tokenizer=known, chat=CHAT, image_tokens=4, context_tokens=100_000)
+    made, _ = samples([record], Encoding(known, CHAT, 4, 100_000))
     image, end = known.convert_tokens_to_ids("<image>"), known.eos_token_id
     answers = [m.value for m in record.conversations if m.speaker == "gpt"]
     for sample in made:

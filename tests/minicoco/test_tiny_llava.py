@@ -14,8 +14,7 @@ from cocoift.core.files import digest
 from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import has_format_prompt
-from cocoift.tuning.chat import encode
-from cocoift.tuning.chat_formats import chat_template
+from cocoift.tuning.chat import Encoding, chat_template, encode
 from cocoift.tuning.model import load_model, load_processor
 from minicoco import CHAT, VERSION, Recipe, llava, pretrain
 from minicoco.corpus import conversation
@@ -81,7 +80,7 @@ def test_its_processor_and_our_chat_give_the_same_ids(loaded):
     theirs = processor(images=draw(scene), text=text, return_tensors="np")
     asked = [Message("human", "<image>\nWhat is it?"), Message("gpt", "A cup.")]
     record = Record("r", "x.jpg", asked, ["s"])
-    ours = encode(record, tokenizer=processor.tokenizer, image_tokens=16, chat=CHAT)
+    ours = encode(record, Encoding(processor.tokenizer, CHAT, 16))
     assert ours.input_ids == theirs["input_ids"][0].tolist()
     assert np.allclose(theirs["pixel_values"][0], normalised([scene], processor.image_processor)[0])
 
@@ -101,7 +100,7 @@ def test_the_shipped_template_marks_the_tokens_that_training_supervises(root):
         messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     record = Record("r", "x.jpg", spoken, ["s"] * len(pairs))
-    ours = encode(record, tokenizer=processor.tokenizer, image_tokens=16, chat=CHAT)
+    ours = encode(record, Encoding(processor.tokenizer, CHAT, 16))
     assert ours.input_ids == list(theirs["input_ids"][0])
     assert [int(label >= 0) for label in ours.labels] == list(theirs["assistant_masks"][0])
     assert (root / "data/mini_llava/chat_template.jinja").read_text() == chat_template(CHAT)
@@ -166,7 +165,7 @@ def test_what_the_base_is_taught_changes_only_with_the_version(root):
     for scene in scenes:
         messages = conversation(scene, rng)
         record = Record("", "", messages, [""] * (len(messages) // 2))
-        sample = encode(record, tokenizer=tokenizer, image_tokens=16, chat=CHAT)
+        sample = encode(record, Encoding(tokenizer, CHAT, 16))
         taught.append([[int(token) for token in sample.input_ids], sample.spans])
     shade = float(np.mean([np.asarray(draw(scene)) for scene in scenes]))
     change = (
@@ -210,7 +209,7 @@ def test_batches_hold_about_as_many_tokens_as_asked_and_like_lengths(loaded):
     def make(number, rng):
         messages = conversation(scenes[number], rng)
         record = Record("", "", messages, [""] * (len(messages) // 2))
-        return encode(record, tokenizer=tokenizer, image_tokens=16, chat=CHAT)
+        return encode(record, Encoding(tokenizer, CHAT, 16))
 
     batches = pretrain.batches_by_length(make, count=64, tokens=3_000, seed=0)
     padded = real = 0

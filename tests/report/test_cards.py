@@ -12,7 +12,7 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import visible
 from cocoift.report.cards import batch_card, record_card, thumbnail
-from cocoift.tuning.chat import encode
+from cocoift.tuning.chat import Encoding, encode
 from cocoift.tuning.model import load_processor
 from minicoco import CHAT
 
@@ -123,7 +123,7 @@ def row_of(tokenizer, *answers):
         asked = "And?" if number else "<image>\nWhat is it?"
         messages += [Message("human", asked), Message("gpt", answer)]
     record = Record("r", "i.jpg", messages, [""] * len(answers))
-    sample = encode(record, tokenizer=tokenizer, image_tokens=4, chat=CHAT)
+    sample = encode(record, Encoding(tokenizer, CHAT, 4))
     ids = list(sample.input_ids)
     return {"input_ids": ids, "labels": sample.labels, "attention_mask": [1] * len(ids)}
 

@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from cocoift.report.alignment import alignment_sentence
-from cocoift.tuning import align
-from cocoift.tuning.adapters import training_log
+from cocoift.tuning import train as training_module
+from cocoift.tuning.checkpoints import training_log
 from cocoift.tuning.data import split_images
 from cocoift.tuning.loss import mean_loss, picture_losses
 from cocoift.tuning.model import load_model, load_processor
 from cocoift.tuning.recipe import AlignmentRecipe, Training
-from cocoift.tuning.train import train, training_set
+from cocoift.tuning.train import align, train, training_set
 from minicoco import CHAT
 
 RECIPE = AlignmentRecipe(
@@ -42,7 +42,7 @@ def stage_one(mixture, checkpoint, tmp_path):
 
 
 def test_the_projector_alone_trains_and_the_base_holds_it_bit_for_bit(stage_one, tmp_path):
-    base = align.align(stage_one, tmp_path / "base")
+    base = align(stage_one, tmp_path / "base")
     before, after = (load_model(one, four_bit=False) for one in (stage_one.checkpoint, base))
     changed = {
         name
@@ -64,7 +64,7 @@ def test_the_projector_alone_trains_and_the_base_holds_it_bit_for_bit(stage_one,
 
 
 def test_answers_become_likelier_through_a_trained_projector(stage_one, tmp_path):
-    base = align.align(stage_one, tmp_path / "base")
+    base = align(stage_one, tmp_path / "base")
     processor = load_processor(base)
     data = training_set(stage_one, processor)
     before, after = (
@@ -76,10 +76,12 @@ def test_answers_become_likelier_through_a_trained_projector(stage_one, tmp_path
 
 def test_an_aligned_base_is_kept_until_its_training_changes(stage_one, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(align, "train", lambda one: trained.append(one.steps) or train(one))
+    monkeypatch.setattr(
+        training_module, "train", lambda one: trained.append(one.steps) or train(one)
+    )
     short = replace(stage_one, steps=2)
     for training in (short, short, replace(stage_one, steps=3)):
-        align.align(training, tmp_path / "base")
+        align(training, tmp_path / "base")
     assert trained == [2, 3]
 
 

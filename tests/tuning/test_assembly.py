@@ -21,10 +21,9 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Message
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import Prompt
-from cocoift.tuning.adapters import add_adapter, save_adapter
 from cocoift.tuning.assembly import Parts, assemble, read_projector
-from cocoift.tuning.chat_formats import ChatFormat
-from cocoift.tuning.checkpoints import export
+from cocoift.tuning.chat import ChatFormat
+from cocoift.tuning.checkpoints import add_adapter, export, save_adapter
 from cocoift.tuning.model import dense, image_tokens, load_model, load_processor
 from minicoco import CHAT
 

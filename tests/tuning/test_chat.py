@@ -3,11 +3,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers_like import tokenizer_of
 
+from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
 from cocoift.merge.formats import encode_records
-from cocoift.tuning.chat import encode, prompt_ids
-from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat, chat_template
-from cocoift.tuning.samples import samples
+from cocoift.tuning.chat import (
+    VICUNA_SYSTEM,
+    ChatFormat,
+    Encoding,
+    chat_template,
+    encode,
+    prompt_ids,
+)
+from cocoift.tuning.data import samples
 from minicoco import CHAT
 
 CHATML = ChatFormat("chatml", system="You are a helpful AI assistant named SmolLM.")
@@ -41,8 +48,22 @@ def record(*pairs, name="r"):
 
 
 def made(item, tokenizer=BYTES, **changes):
-    options = {"image_tokens": 4, "chat": ChatFormat()} | changes
-    return encode(item, tokenizer=tokenizer, **options)
+    return encode(
+        item, Encoding(tokenizer, **({"image_tokens": 4, "chat": ChatFormat()} | changes))
+    )
+
+
+def test_a_sample_holds_the_image_once_and_its_model_receives_every_image_token():
+    few, many = made(record(*PAIRS)), made(record(*PAIRS), image_tokens=576)
+    image = BYTES.convert_tokens_to_ids("<image>")
+    assert len(many) == len(many.input_ids) == len(few) + 572
+    assert many.input_ids.count(image) == 576 and many.ids.tolist().count(image) == 1
+    assert many.ids.tolist() == few.ids.tolist() and answers(many) == answers(few)
+
+
+def test_a_tokenizer_without_an_image_token_is_refused():
+    with pytest.raises(DataError, match="<image> is no token of this tokenizer"):
+        made(record(*PAIRS), tokenizer_of("byte-level", image=False))
 
 
 def answers(sample, tokenizer=BYTES):
@@ -74,7 +95,7 @@ def test_the_generation_prompt_ends_where_supervision_starts():
     BYTES.chat_template = chat_template(CHAT)
     sample = made(record(*PAIRS), chat=CHAT)
     history = record(*PAIRS).conversations[:3]
-    asked = prompt_ids(history, tokenizer=BYTES, image_tokens=4, chat=CHAT)
+    asked = prompt_ids(history, Encoding(BYTES, CHAT, 4))
     assert asked == sample.input_ids[: sample.spans[1][0]]
     messages = exported(*PAIRS)[:3]
     text = BYTES.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -128,7 +149,7 @@ def test_chatml_is_what_a_smollm2_reads(template):
     text = SMOL.apply_chat_template(chat, chat_template=template, tokenize=False)
     ids = SMOL(text.replace("<image>", "<image>" * 4))["input_ids"]
     assert made(item, SMOL, chat=CHATML).input_ids == ids
-    asked = prompt_ids(item.conversations[:3], tokenizer=SMOL, image_tokens=4, chat=CHATML)
+    asked = prompt_ids(item.conversations[:3], Encoding(SMOL, CHATML, 4))
     text = SMOL.apply_chat_template(
         chat[:4], chat_template=template, tokenize=False, add_generation_prompt=True
     )
@@ -177,9 +198,7 @@ def test_loss_is_taken_on_answers_and_their_end_only():
 
 
 def fitted(*items, context):
-    return samples(
-        items, tokenizer=BYTES, image_tokens=4, context_tokens=context, chat=ChatFormat()
-    )
+    return samples(items, Encoding(BYTES, ChatFormat(), 4, context))
 
 
 def test_a_record_that_fits_is_left_alone():
@@ -221,9 +240,7 @@ def rounds_per_part(pairs, tokenizer, chat, context):
 def test_the_first_part_of_a_long_record_is_as_full_as_the_others():
     # The image and the prompt count once a part: 60 rounds gave 1, 25, 25 and 9 before.
     pairs = [(f"What is {n}?", "It is.") for n in range(10, 70)]
-    kept, (report,) = samples(
-        [record(*pairs)], tokenizer=BYTES, image_tokens=576, context_tokens=1024, chat=CHAT
-    )
+    kept, (report,) = samples([record(*pairs)], Encoding(BYTES, CHAT, 576, 1024))
     lengths = [len(sample.input_ids) for sample in kept]
     assert [len(sample.sources) for sample in kept] == [26, 26, 8]
     assert all(1024 - 17 < length <= 1024 for length in lengths[:2])
@@ -234,9 +251,7 @@ def test_the_first_part_of_a_long_record_is_as_full_as_the_others():
 @settings(max_examples=40)
 @given(pairs=st.lists(st.tuples(plain, plain), min_size=2, max_size=6), context=CONTEXTS)
 def test_a_part_ends_where_the_next_round_would_not_fit(tokenizer, chat, pairs, context):
-    kept, _ = samples(
-        [record(*pairs)], tokenizer=tokenizer, image_tokens=4, context_tokens=context, chat=chat
-    )
+    kept, _ = samples([record(*pairs)], Encoding(tokenizer, chat, 4, context))
     counts = [len(sample.sources) for sample in kept]
     assert counts == rounds_per_part(pairs, tokenizer, chat, context)
 
@@ -245,9 +260,7 @@ def test_a_part_ends_where_the_next_round_would_not_fit(tokenizer, chat, pairs, 
 @settings(max_examples=60)
 @given(pairs=st.lists(st.tuples(nasty, nasty), min_size=2, max_size=6), context=CONTEXTS)
 def test_only_a_round_that_does_not_fit_alone_is_dropped(tokenizer, chat, pairs, context):
-    kept, _ = samples(
-        [record(*pairs)], tokenizer=tokenizer, image_tokens=4, context_tokens=context, chat=chat
-    )
+    kept, _ = samples([record(*pairs)], Encoding(tokenizer, chat, 4, context))
     assert all(len(sample.input_ids) <= context for sample in kept)
     counted = sum(len(sample.sources) for sample in kept)
     assert counted == sum(rounds_per_part(pairs, tokenizer, chat, context))

@@ -15,10 +15,16 @@ from cocoift.__main__ import main
 from cocoift.core.files import DataError
 from cocoift.core.images import pixel_values
 from cocoift.core.schema import Message
-from cocoift.tuning.adapters import add_adapter, load_adapters, save_adapter
-from cocoift.tuning.chat import pieces
-from cocoift.tuning.chat_formats import ChatFormat
-from cocoift.tuning.checkpoints import as_trained, export, refuse_foreign, save_checkpoint
+from cocoift.tuning.chat import ChatFormat, pieces
+from cocoift.tuning.checkpoints import (
+    add_adapter,
+    as_trained,
+    export,
+    load_adapters,
+    refuse_foreign,
+    save_adapter,
+    save_checkpoint,
+)
 from cocoift.tuning.model import load_model, load_processor
 
 

@@ -11,7 +11,7 @@ from tokenizers_like import tokenizer_of
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cocoift.core.files import DataError
-from cocoift.tuning.language import fetch_language_model
+from cocoift.tuning.fetch import fetch_language_model
 
 HEADS, KEY_HEADS = 4, 2
 

@@ -4,7 +4,7 @@ from trainable import trainable_parameters
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from cocoift.core.files import DataError
-from cocoift.tuning.adapters import add_adapter
+from cocoift.tuning.checkpoints import add_adapter
 from cocoift.tuning.memory import Memory, check_fits, estimate, parameter_counts, prompts_at_once
 from cocoift.tuning.model import load_config, load_model
 

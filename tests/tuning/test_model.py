@@ -7,7 +7,7 @@ from torch import nn
 from trainable import trainable_parameters
 
 from cocoift.core.files import DataError
-from cocoift.tuning.adapters import (
+from cocoift.tuning.checkpoints import (
     add_adapter,
     load_adapters,
     save_adapter,

@@ -23,13 +23,13 @@ from transformers import TrainerCallback
 from cocoift.core.files import DataError
 from cocoift.study import Preset, Study
 from cocoift.tuning import batches, memory, train
-from cocoift.tuning.adapters import (
+from cocoift.tuning.batches import Collator
+from cocoift.tuning.chat import IGNORED
+from cocoift.tuning.checkpoints import (
     add_adapter,
     load_adapters,
     training_log,
 )
-from cocoift.tuning.batches import Collator
-from cocoift.tuning.chat import IGNORED
 from cocoift.tuning.data import split_images
 from cocoift.tuning.loss import LossByForm, last_whole, mean_loss, sample_losses
 from cocoift.tuning.model import load_model, load_processor

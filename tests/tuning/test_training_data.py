@@ -1,44 +1,36 @@
 import json
-import shutil
 
-import numpy as np
 import pytest
 
 from cocoift.core.files import DataError
-from cocoift.tuning import data as training_set
-from cocoift.tuning.chat import IGNORED
-from cocoift.tuning.chat_formats import ChatFormat
-from cocoift.tuning.data import check_pictures, count_records, read_training_set, split_images
+from cocoift.tuning import data
+from cocoift.tuning.chat import IGNORED, Encoding
+from cocoift.tuning.data import (
+    check_pictures,
+    count_records,
+    only_last,
+    read_training_set,
+    split_images,
+)
 from cocoift.tuning.model import load_processor
-from cocoift.tuning.samples import only_last
 from minicoco import CHAT
 
 
-def test_a_large_mixture_is_encoded_on_all_cores_once_and_then_read(
-    mixture, checkpoint, tmp_path, monkeypatch
+def test_a_large_mixture_is_encoded_on_all_cores_as_a_small_one_is_on_this(
+    mixture, checkpoint, monkeypatch
 ):
-    shutil.copytree(mixture, tmp_path / "m")
-    path, processor = tmp_path / "m/mix.json", load_processor(checkpoint)
+    path = mixture / "mix.json"
+    encoding = Encoding(load_processor(checkpoint).tokenizer, CHAT, 16, 66)
     images = [record["image"] for record in json.loads(path.read_text())]
-    options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 66,
-               "chat": CHAT}  # fmt: skip
-    small = training_set.read_training_set(path, images, **options)
-    monkeypatch.setattr(training_set, "_CHUNK", 30)
-    large = training_set.read_training_set(path, images, **options)
-    monkeypatch.setattr(training_set, "ordered", lambda *args: pytest.fail("encodes again"))
-    again = training_set.read_training_set(path, images, **options)
+    small = read_training_set(path, images, encoding)
+    monkeypatch.setattr(data, "_CHUNK", 30)
+    large = read_training_set(path, images, encoding)
     assert small.too_long and len(small.samples) > 60
-    for other in (large, again):
-        assert (other.records, other.too_long) == (small.records, small.too_long)
-        for one, two in zip(small.samples, other.samples, strict=True):
-            assert list(one.input_ids) == list(two.input_ids) and two.input_ids.dtype == np.int32
-            assert two.input_ids.flags.writeable  # torch warns of others
-            assert (one.record_id, one.image, one.spans, one.sources) == (
-                two.record_id, two.image, two.spans, two.sources)  # fmt: skip
-    with pytest.raises(pytest.fail.Exception, match="encodes again"):
-        training_set.read_training_set(
-            path, images, **options | {"chat": ChatFormat(system="Be short.")}
-        )
+    assert (large.records, large.too_long) == (small.records, small.too_long)
+    for alone, shared in zip(small.samples, large.samples, strict=True):
+        assert alone.input_ids == shared.input_ids
+        assert (alone.record_id, alone.image, alone.spans, alone.sources) == (
+            shared.record_id, shared.image, shared.spans, shared.sources)  # fmt: skip
 
 
 def test_both_mixtures_of_the_same_images_are_split_alike(mixture):
@@ -71,14 +63,7 @@ def test_both_mixtures_train_on_the_same_supervised_tokens(mixture, checkpoint):
     images = split_images(mixture / "merged.json", held_out=10).train
     tokenizer = load_processor(checkpoint).tokenizer
     merged, mix = (
-        read_training_set(
-            mixture / f"{name}.json",
-            images,
-            tokenizer=tokenizer,
-            image_tokens=16,
-            context_tokens=512,
-            chat=CHAT,
-        )
+        read_training_set(mixture / f"{name}.json", images, Encoding(tokenizer, CHAT, 16, 512))
         for name in ("merged", "mix")
     )
     assert merged.records == count_records(mixture / "merged.json", images) == 30
@@ -100,10 +85,9 @@ def test_with_loss_on_the_last_answer_every_record_trains_its_last_answer_alone(
 ):
     processor = load_processor(checkpoint)
     records = json.loads((mixture / "merged.json").read_text())
-    options = {"tokenizer": processor.tokenizer, "image_tokens": 16, "context_tokens": 512,
-               "chat": CHAT}  # fmt: skip
+    encoding = Encoding(processor.tokenizer, CHAT, 16, 512)
     images = [record["image"] for record in records]
-    whole = read_training_set(mixture / "merged.json", images, **options)
+    whole = read_training_set(mixture / "merged.json", images, encoding)
     for record, sample in zip(records, map(only_last, whole.samples), strict=True):
         (span,) = sample.spans
         told = processor.tokenizer.decode(sample.input_ids[slice(*span)])

@@ -18,8 +18,7 @@ from transformers import (
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message, Record
 from cocoift.tuning.assembly import Parts, assemble
-from cocoift.tuning.chat import IGNORED, encode, pieces
-from cocoift.tuning.chat_formats import VICUNA_SYSTEM, ChatFormat
+from cocoift.tuning.chat import IGNORED, VICUNA_SYSTEM, ChatFormat, Encoding, encode, pieces
 from cocoift.tuning.model import load_config, load_processor
 from cocoift.tuning.vicuna import vicuna_tokenizer
 from minicoco.corpus import vocabulary_texts
@@ -93,7 +92,7 @@ def test_ids_and_supervised_tokens_are_those_of_llavas_own_code(model, rounds, s
     text = "".join(piece.text for piece in pieces(said, chat=ChatFormat(system=system)))
     ids, labels = preprocess_v1(sp, text)
     tokenizer = vicuna_tokenizer(model)
-    ours = encode(record, tokenizer=tokenizer, image_tokens=1, chat=ChatFormat(system=system))
+    ours = encode(record, Encoding(tokenizer, ChatFormat(system=system), 1))
     assert list(ours.input_ids) == ids
     assert ours.labels == labels
     assert tokenizer.decode(ids, skip_special_tokens=False).endswith(f"{rounds[-1][1]}</s>")
