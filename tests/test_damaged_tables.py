@@ -1,7 +1,5 @@
 """Parquet that an earlier run or a user left, damaged: every reader names it in one line."""
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +20,7 @@ from cocoift.sources import read_all
 from cocoift.sources.coco import Scope
 from cocoift.sources.instances import read_listed, write_instances
 from cocoift.sources.reading import load_reading, load_readings, saved_counts
-from cocoift.tuning.data import count_records, read_encoded, split_images, write_encoded
+from cocoift.tuning.data import count_records, split_images
 from minicoco.annotate import write_mini_coco
 
 SOURCES = ("coco_captions", "vqav2")
@@ -157,16 +155,3 @@ def test_a_users_parquet_whose_rows_are_no_conversations_is_named(tmp_path):
         pq.write_table(pa.table(rows | {"conversations": chats}), path)
         with pytest.raises(DataError, match=r"mine\.parquet: .*; name a dataset in LLaVA's format"):
             dataset_answers(path, name="mine")
-
-
-def test_kept_samples_that_are_damaged_are_encoded_again(tmp_path):
-    path = tmp_path / "m.encoded.parquet"
-    sample = SimpleNamespace(
-        record_id="a", image="1.jpg", input_ids=[1, 2], spans=[(0, 1)], sources=["s"]
-    )
-    write_encoded(path, "key", [sample] * 50, [])
-    content = path.read_bytes()
-    assert len(read_encoded(path, "key")[0]) == 50
-    for kind, altered in damaged(content).items():
-        path.write_bytes(altered)
-        assert read_encoded(path, "key") is None, kind

@@ -17,7 +17,7 @@ CPU_SECONDS_PER_TURN = 19e-6  # tests/bench/merge.py at full size
 PARALLEL = 0.85  # of two cores were busy there
 # LLaVA's README: 7B on its 665,298 records, ten hours on eight A100; their tokens at our mean.
 A100_HOURS_PER_TOKEN = 8 * 10 / (665_298 * TOKENS["mix"] / RECORDS["mix"])
-BYTES_PER_SAMPLE = 9_000  # of an encoded sample in the host's memory
+BYTES_PER_SAMPLE = 1_100  # of an encoded sample in the host's memory, measured with tracemalloc
 # Assumed from the peaks in bfloat16: how many A100 one of these is worth.
 WORTH = {"A100 80 GB": 1.0, "H100 80 GB": 2.5, "RTX 4090 24 GB": 0.5}
 ANSWERS = 2 * 3 * (218 + 279)  # protocols x models x questions of MM-Vet and InfiMM-Eval

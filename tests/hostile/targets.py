@@ -76,8 +76,6 @@ def tables(raw):
     from cocoift.merge.rules import Rules
     from cocoift.sources import read_all
     from cocoift.sources.instances import read_listed, write_instances
-    from cocoift.tuning.chat import Sample
-    from cocoift.tuning.data import write_encoded
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,10 +85,8 @@ def tables(raw):
         export_mixture(merged, folder, name="merged", layout=MERGED, budget=900)
         coco = read_listed([raw / "annotations/instances_train2017.json"])
         write_instances(coco, folder / "instances.parquet")
-        sample = Sample("r", "1.jpg", [1, 2, 3], [(1, 3)], ["vqav2"])
-        write_encoded(folder / "encoded.parquet", "key", [sample] * 20, [])
         files = {"turn_table": read["vqav2"], "kept_turns": merged}
-        names = ("merged", "dropped", "instances", "encoded")
+        names = ("merged", "dropped", "instances")
         files |= {f"{name}_table": folder / f"{name}.parquet" for name in names}
         return {name: path.read_bytes() for name, path in files.items()}
 
@@ -142,8 +138,7 @@ def targets(raw, scratch):
     for name in ("mixture", "dataset", "answers", "upstream", "records", "chat", "html", "grade",
                  "prompt", "evaluation", "instances", "rollout", "curation", "catalogue",
                  "synonyms", "picture", "png", "archive", "coco_name", "path", "lmms_eval",
-                 "vlmevalkit", "turn_table", "kept_turns", "merged_table",
-                 "encoded_table"):  # fmt: skip
+                 "vlmevalkit", "turn_table", "kept_turns", "merged_table"):  # fmt: skip
         found[name] = partial(globals()[name], scratch)
     for name in ("dropped", "instances"):
         found[f"{name}_table"] = partial(beside_turns, raw, f"{name}.parquet", scratch)
@@ -523,9 +518,3 @@ def beside_turns(raw, name, scratch, content):
         (folder / "turns.parquet").write_bytes(tables(raw)["kept_turns"])
     written(folder, name, content)
     inspected(folder)
-
-
-def encoded_table(scratch, content):
-    from cocoift.tuning.data import read_encoded
-
-    read_encoded(written(scratch, "m.encoded.parquet", content), "key")

@@ -25,6 +25,12 @@ def test_every_sample_trains_once_an_epoch_in_batches_that_fit(sizes, steps, pro
     assert plan.waste == pytest.approx(sum(padded) / (epochs * sum(sizes)) - 1)
 
 
+@given(lengths, st.integers(0, 5))
+def test_the_largest_batch_comes_first_so_that_memory_fails_at_once(sizes, seed):
+    plan = plan_batches(sizes, steps=5, batch_tokens=2_000, seed=seed)
+    assert len(plan.batches[0]) * max(sizes[n] for n in plan.batches[0]) == plan.largest
+
+
 @given(lengths)
 def test_a_plan_depends_on_its_seed_only(sizes):
     one, two = (plan_batches(sizes, steps=5, batch_tokens=2_000, seed=3) for _ in range(2))

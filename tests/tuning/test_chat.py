@@ -48,9 +48,8 @@ def record(*pairs, name="r"):
 
 
 def made(item, tokenizer=BYTES, **changes):
-    return encode(
-        item, Encoding(tokenizer, **({"image_tokens": 4, "chat": ChatFormat()} | changes))
-    )
+    options = {"image_tokens": 4, "chat": ChatFormat()} | changes
+    return encode(item, Encoding(tokenizer, **options))
 
 
 def test_a_sample_holds_the_image_once_and_its_model_receives_every_image_token():
