@@ -1,4 +1,4 @@
-# Each target is a few plain python lines; the README shows them for machines without make.
+# Each target is a few plain python lines; docs/install.md shows them for machines without make.
 
 PRESET ?= mini
 BASE_PYTHON ?= python3

@@ -1,4 +1,4 @@
-"""What the README says is what the project does: its code is run, its tables are computed."""
+"""README and docs say what the project does: their code is run, their tables are computed."""
 
 import json
 import re
@@ -16,17 +16,20 @@ from accelerate.commands import launch
 from cocoift import __main__
 from cocoift.study import read_preset
 
-NAMES = ("README.md", "SCALING.md", "HARNESSES.md")
+
+def pages(root):
+    return [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
 def readme(root):
-    return "\n".join((root / name).read_text() for name in NAMES)
+    return "\n".join(path.read_text() for path in pages(root))
 
 
 def blocks(readme, language):
     """Return the fenced blocks of a language, without their fences."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    return [text for name, text in found if name == language]
 
 
 def test_the_commands_without_make_are_those_of_make(root, readme):
@@ -46,14 +49,19 @@ def test_every_file_it_names_is_there(root, readme):
                      "reports/endpoint",
                      "data/tasks")  # fmt: skip
     names = re.findall(r"`((?:data|notebooks|reports|tests|cocoift)/[^`\s]+?)(?::\w+)?`", readme)
-    names += re.findall(r"\]\(((?!https?:)[^)]+)\)", readme)
     named = [name for name in names if not name.startswith(made_by_a_run)]
     assert len(named) > 12
     assert not [name for name in named if not list(root.glob(name.rstrip("/")))]
 
 
+def test_every_link_leads_to_a_file(root):
+    for page in pages(root):
+        links = re.findall(r"\]\(((?!https?:)[^)#]+)\)", page.read_text())
+        assert not [link for link in links if not (page.parent / link).exists()], page.name
+
+
 def test_its_notebooks_are_there_with_their_questions(root, readme):
-    told = dict(re.findall(r"^\| `(\d\d_\w+)` \| (.+?) \|$", readme, re.MULTILINE))
+    told = dict(re.findall(r"^\| \[(\d\d_\w+)\]\(\S+\) \| (.+?) \|$", readme, re.MULTILINE))
     paths = sorted((root / "notebooks").glob("*.ipynb"))
     assert list(told) == [path.stem for path in paths]
     for path in paths:
@@ -201,3 +209,34 @@ def test_what_it_says_of_smols_untuned_model_stands_in_the_tables(root, readme):
     words = own.set_index(["protocol", "round"]).median_words
     alone, after = words["single_round", 1], words["multi_round", 2]
     assert f"its median answer falls from {alone:.0f} to {after:.0f} words" in readme
+
+
+def test_its_conversation_is_that_of_the_reference_run(root):
+    told = (root / "README.md").read_text()
+    page = (root / "reports/mini-full/08_talk.ipynb").read_text()
+    asked, short, question, answer = (
+        "Is there a cup in the picture? Answer the question with a short phrase.", "snow",
+        "Can you tell me about this picture?", "The picture was taken in the snow. A small yellow "
+        "cup is at the top right. A large red book is at the bottom left. A small green book is "
+        "at the bottom left.",
+    )  # fmt: skip
+    for text in (asked, question, answer):
+        assert text in told and text in page
+    assert f"**{short}**" in told and "2.9 nats towards the short answer" in page
+
+
+def test_its_headline_is_that_of_the_reference_run(root):
+    told = (root / "README.md").read_text()
+    scores = pd.read_csv(root / "reports/mini-full/tables/scores.csv")
+    scores = scores[(scores.benchmark == "mm_vet") & (scores.seed == "all")]
+    value = scores.set_index(["model", "protocol", "metric"])["value"]
+    (found,) = re.findall(
+        r"falls from (\d+) to (\d+) points and gives (\d+) % .+? merged mixture stays at (\d+) "
+        r"and (\d+) points", told
+    )  # fmt: skip
+    alone, after = "single_round", "multi_round"
+    assert [int(number) for number in found] == [
+        round(value["mix", alone, "total"]), round(value["mix", after, "total"]),
+        round(value["mix", after, "collapse"]),
+        round(value["merged", alone, "total"]), round(value["merged", after, "total"]),
+    ]  # fmt: skip

@@ -224,7 +224,7 @@ def benchmarks_for(
         places = ", ".join(str(root / files.questions) for files in settings.values())
         raise DataError(
             f"no benchmark for {', '.join(models)}: there is no {places or 'benchmark named'}; "
-            "fetch one (README, Evaluation), or set models and endpoints to []"
+            "fetch one (docs/evaluation.md), or set models and endpoints to []"
         )
     return found
 
@@ -258,4 +258,4 @@ def _decoded_lines(path: Path, kind: type) -> list:
 
 def _damaged(path: Path, error: Exception | str) -> DataError:
     reason = "the file is empty" if is_blank(path) else error
-    return DataError(f"{path}: {reason}; fetch the benchmark again (README)")
+    return DataError(f"{path}: {reason}; fetch the benchmark again (docs/evaluation.md)")

@@ -1,4 +1,4 @@
-"""What the study costs at 1, 10 and 1,000 times the paper's size: the table of the README.
+"""What the study costs at 1, 10 and 1,000 times the paper's size: the tables of docs/scaling.md.
 
     .venv/bin/python tests/bench/estimate.py
 
