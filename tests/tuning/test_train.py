@@ -373,7 +373,8 @@ def test_an_absent_mixture_is_told(mixture):
     study = Study(
         mixture, Preset(name="p", checkpoint="", catalogue="x", work_dir="absent", device="cpu")
     )
-    with pytest.raises(DataError, match=r"absent/merged/merged\.parquet: no such file; run notebook 02_merge"):
+    told = r"absent/merged/merged\.parquet: no such file; run notebook 02_merge"
+    with pytest.raises(DataError, match=told):
         study.training("merged", 0)
 
 
