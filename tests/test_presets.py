@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 TRAINED = {"rank": 2, "alpha": 4, "records_per_step": 6, "batch_tokens": 2600}
 SIZES = {
     "processes": 1,
-    "held_out_images": 4,
+    "held_out_images": 2,
     "train_images": 6,
     "evaluation": {"new_tokens": 4, "resamples": 50, "answer_batch": 64},
     "bias": {"probe": {"count": 4}},
@@ -148,7 +148,7 @@ def test_smol_runs_whole(root, tmp_path, parts):
     base["assembly"] = {"language": str(parts / "smollm2"), "language_package": None, "images": 12}
     outputs = run(root, "smol", with_changes(SIZES, DRAWN, base), tmp_path)
     alignment = pd.read_csv(tmp_path / "reports/tables/alignment.csv")
-    assert len(alignment) == 4
+    assert len(alignment) == 2
     # A language model that follows instructions before it is tuned has no gate that it must not.
     assert set(pd.read_csv(tmp_path / "reports/tables/gates.csv").model) == {"mix", "merged"}
     assert "<|im_end|>" in outputs["04"].text

@@ -68,12 +68,18 @@ def obedience_sentence(scores: pd.DataFrame, labels: Mapping[str, str]) -> str:
     `scores` are of the benchmark `obedience.NAME`.  Empty where nothing was held out.
     """
     value = scores[scores.seed == "all"].set_index(["model", "metric", "protocol"]).value
+    kinds = {OBEDIENCE: "short when asked in", COLLAPSE: "full when not in"}
     parts = []
-    for name in (name for name in labels if (name, OBEDIENCE, ALONE) in value):
-        protocols = [one for one in (ALONE, AFTER, AFTER_LONG) if (name, OBEDIENCE, one) in value]
-        short = " / ".join(f"{value[name, OBEDIENCE, one]:.0f}" for one in protocols)
-        full = " / ".join(f"{100 - value[name, COLLAPSE, one]:.0f}" for one in protocols)
-        parts.append(f"{labels[name]}: short when asked in {short} %, full when not in {full} %")
+    for name in labels:
+        told = []
+        for metric, kind in kinds.items():
+            keys = [(name, metric, one) for one in (ALONE, AFTER, AFTER_LONG)]
+            found = [value[key] for key in keys if key in value]
+            shares = [100 - share if metric == COLLAPSE else share for share in found]
+            if shares:
+                told.append(f"{kind} {' / '.join(f'{share:.0f}' for share in shares)} %")
+        if told:
+            parts.append(f"{labels[name]}: {', '.join(told)}")
     when = "asked alone / after a short round / after a long round"
     return f"On held-out images, {when}: {'; '.join(parts)}." if parts else ""
 

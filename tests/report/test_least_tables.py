@@ -78,3 +78,15 @@ def test_a_judge_that_always_says_the_same_has_no_rank_correlation():
     table = pd.DataFrame({"part": ["model"] * 2, "judge": [0.5] * 2, "hand": [0.0, 1.0],
                           "spread": [0.0] * 2})  # fmt: skip
     assert "all scores the same and mean absolute error 0.50" in trust.trust_sentence(table)
+
+
+def test_obedience_is_told_of_the_kinds_of_question_that_were_held_out():
+    rows = [("mix", "all", "obedience", protocol, 75.0)
+            for protocol in ("single_round", "multi_round")]  # fmt: skip
+    scores = pd.DataFrame(rows, columns=["model", "seed", "metric", "protocol", "value"])
+    said = sentences.obedience_sentence(scores, {"mix": "baseline"})
+    assert said.endswith("long round: baseline: short when asked in 75 / 75 %.")
+    both = pd.concat([scores, scores.assign(metric="collapse", value=10.0)])
+    said = sentences.obedience_sentence(both, {"mix": "baseline", "merged": "merged"})
+    assert said.endswith("baseline: short when asked in 75 / 75 %, full when not in 90 / 90 %.")
+    assert sentences.obedience_sentence(scores.head(0), {"mix": "baseline"}) == ""
