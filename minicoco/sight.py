@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from PIL import Image
 
-from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.images import mean_colour
+from cocoift.core.resampling import ratio_interval
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.gates import COLUMNS, gate
-from cocoift.evaluation.judges import Claims, reference_verdict
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
+from cocoift.evaluation.reference_judge import Claims, reference_verdict
 from cocoift.tuning.chat import ChatFormat
 from minicoco import CHAT
 from minicoco.benchmark import CONVERSATIONS, UNTUNED, mm_vet

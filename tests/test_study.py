@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 from cocoift import study
 from cocoift.__main__ import main
 from cocoift.core.files import DataError, write_text
-from cocoift.evaluation.judges import ReferenceJudge
-from cocoift.report.html import headline, index_page, notebook_page
+from cocoift.evaluation.reference_judge import ReferenceJudge
+from cocoift.report.pages import headline, index_page, notebook_page
 from cocoift.study import steps
 from cocoift.study.index import write_index
 

@@ -46,7 +46,7 @@ ALLOWED = {
     "report.tables": {"IPython"},
     "report.training": {"torch", "transformers", "peft"},
     "study.injected": {"IPython"},
-    "study.opened": {"IPython"},
+    "study.study": {"IPython"},
     "study.steps": {"transformers"},
     "study.bases": {"torch", "transformers"},
     "minicoco.eyes": {"torch", "transformers"},

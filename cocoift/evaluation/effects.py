@@ -11,7 +11,7 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 
-from cocoift.core.bootstrap import interval
+from cocoift.core.resampling import interval
 from cocoift.evaluation.protocols import (
     AFTER,
     ALONE,

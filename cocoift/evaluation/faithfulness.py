@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.files import DataError
+from cocoift.core.resampling import ratio_interval
 from cocoift.core.schema import coco_id
 from cocoift.sources.base import Dialog
 from cocoift.sources.coco import captions

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from cocoift.core.files import DataError
-from cocoift.evaluation import judge_api
+from cocoift.evaluation import endpoint_judge
 from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.endpoint_judge import JudgeSettings, OpenAiJudge
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.judge_api import JudgeSettings, OpenAiJudge
-from cocoift.evaluation.judges import Claims, ToJudge, Verdict, reference_verdict
+from cocoift.evaluation.reference_judge import Claims, ToJudge, Verdict, reference_verdict
 from cocoift.evaluation.rollout import Rollout
 
 BILL_COLUMNS = ("benchmark", "model", "protocol", "calls", "tokens", "cost")
@@ -93,16 +93,16 @@ class EndpointJudge(Judge):
     def verdicts(
         self, kind: str, questions: Sequence[Question], answers: Sequence[str], protocol: str
     ) -> list[list[Verdict]]:
-        """Return the verdicts of every answer; raises `DataError` as `judge_api.judge` does."""
+        """Return the verdicts of every answer; raises what `endpoint_judge.judge` does."""
         settings = self._under(kind, protocol)
-        return judge_api.judge(settings, questions, answers, cache=self.cache)
+        return endpoint_judge.judge(settings, questions, answers, cache=self.cache)
 
     def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
         """Return calls, tokens and cost of each run, at most."""
         rows = []
         for run in runs:
             settings = self._under(run.benchmark.kind, run.protocol)
-            due = judge_api.bill(settings, *run.answered(), self.cache)
+            due = endpoint_judge.bill(settings, *run.answered(), self.cache)
             names = run.benchmark.name, run.model, run.protocol
             rows.append((*names, due.calls, due.tokens_in + due.tokens_out, due.cost))
         return pd.DataFrame(rows, columns=list(BILL_COLUMNS))
@@ -118,7 +118,7 @@ class EndpointJudge(Judge):
             judge = self._under(one.kind, one.protocol)
             times = one.times * judge.repeats
             calls += times * sum(bool(question.answer) for question in one.questions)
-            cost += times * judge_api.cost_of_a_run(judge, one.questions)
+            cost += times * endpoint_judge.cost_of_a_run(judge, one.questions)
         if cost > self.limit:
             raise DataError(
                 f"judging the whole run takes about {calls:,} calls for {cost:.0f}, max_cost is "

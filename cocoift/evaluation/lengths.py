@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cocoift.core.bootstrap import image_draws, interval, ratio_interval
 from cocoift.core.files import DataError
+from cocoift.core.resampling import image_draws, interval, ratio_interval
 from cocoift.core.tables import RUN_MERGE, read_table
 from cocoift.core.text import PROMPT_PATTERN
 from cocoift.merge.formats import RECORD_SCHEMA

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.files import DataError, inside
+from cocoift.core.resampling import ratio_interval
 from cocoift.core.spread import spread
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.candidates import Candidate

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cocoift.core.bootstrap import image_draws, interval
+from cocoift.core.resampling import image_draws, interval
 from cocoift.evaluation.benchmarks import CAPABILITIES, CATEGORIES, Question
 from cocoift.evaluation.lengths import SHORT_WORDS
 

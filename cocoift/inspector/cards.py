@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from cocoift.core.html import render_part
+from cocoift.core.templates import render_part
 from cocoift.core.text import counted
 from cocoift.inspector.data import ImageView, Inspection
 from cocoift.inspector.overlay import colour_of

@@ -10,8 +10,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from cocoift.core.files import DataError, inside
-from cocoift.core.html import render_part
 from cocoift.core.images import image_address, open_image, place_labels
+from cocoift.core.templates import render_part
 
 # Colours that colour-blind readers tell apart (Okabe and Ito); names stand beside the boxes too.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from cocoift.core.files import DataError, inside
-from cocoift.core.html import render_part
 from cocoift.core.images import image_address, open_image, read_image
+from cocoift.core.templates import render_part
 from cocoift.core.text import visible
 from cocoift.evaluation.candidates import Candidate
 from cocoift.inspector.talk import Chat, Exchange

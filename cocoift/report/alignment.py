@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cocoift.core.bootstrap import ratio_interval
+from cocoift.core.resampling import ratio_interval
 
 
 def alignment_sentence(losses: pd.DataFrame, *, resamples: int = 2_000) -> str:

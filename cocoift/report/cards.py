@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from cocoift.core.files import DataError, inside
-from cocoift.core.html import render
 from cocoift.core.images import image_address, open_image
 from cocoift.core.schema import IMAGE_MARKER, Record
+from cocoift.core.templates import render
 from cocoift.core.text import counted, tidy
 from cocoift.tuning.chat import Sample
 from cocoift.tuning.data import batch_samples

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.frames import stacked
+from cocoift.core.resampling import ratio_interval
 from cocoift.evaluation.ablations import BASELINE, DROPPED, Arm
 from cocoift.evaluation.effects import describe, sign
 from cocoift.evaluation.evaluate import Run

@@ -10,11 +10,11 @@ from cocoift.core.files import DataError
 from cocoift.core.frames import stacked
 from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.judges import BY_DESIGN
 from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.obedience import NAME, obedience_metrics
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
+from cocoift.evaluation.reference_judge import BY_DESIGN
 from cocoift.evaluation.rollout import Rollout
 from cocoift.evaluation.score import COLLAPSE, SCORE_COLUMNS, Metric, score_table
 from cocoift.report.merge import mixtures_rounds

@@ -1,10 +1,10 @@
 """The study: its presets, what notebooks open, and the runner that executes them."""
 
 from cocoift.study.machine import forecast
-from cocoift.study.opened import Study, open_study
 from cocoift.study.preset import Preset
 from cocoift.study.preset_files import module_folders, project_root, read_preset
 from cocoift.study.runner import NotebookFailed, environment, notebooks, run_facts, run_notebook
+from cocoift.study.study import Study, open_study
 
 __all__ = [
     "NotebookFailed",

@@ -11,9 +11,9 @@ from cocoift.core.files import DataError, write_manifest
 from cocoift.core.frames import stacked
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, Protocol
-from cocoift.study.opened import Study
 from cocoift.study.planned import asked_of
 from cocoift.study.preset import Preset
+from cocoift.study.study import Study
 
 # Modules that load torch are imported by the functions that need them.
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pandas as pd
 from msgspec import structs
 
 from cocoift.core.files import DataError, digest, holds, write_text
-from cocoift.study.opened import Study
+from cocoift.study.study import Study
 from cocoift.tuning.recipe import Assembly, Training
 
 # Modules that load torch are imported by the functions that need them.

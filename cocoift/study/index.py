@@ -12,11 +12,11 @@ from cocoift.core.files import write_text
 from cocoift.core.images import data_address, png_texts
 from cocoift.report import sentences
 from cocoift.report.evaluation import gate_sentence
-from cocoift.report.html import index_page
+from cocoift.report.pages import index_page
 from cocoift.report.tables import LABELS
-from cocoift.study.opened import Study
 from cocoift.study.preset import Preset
 from cocoift.study.runner import notebooks, remove_leftovers, run_facts
+from cocoift.study.study import Study
 
 # The first figure is the finding's.
 FIGURES = ("finding", "rounds", "ablation_dose", "ablation_factors", "length_grid",

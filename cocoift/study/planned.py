@@ -7,10 +7,10 @@ from cocoift.core.files import DataError
 from cocoift.evaluation import ablations
 from cocoift.evaluation.ablations import Arm
 from cocoift.evaluation.benchmarks import Benchmark
-from cocoift.evaluation.judges import ToJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
+from cocoift.evaluation.reference_judge import ToJudge
 from cocoift.evaluation.variants import Variant
-from cocoift.study.opened import Study
+from cocoift.study.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)

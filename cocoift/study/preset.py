@@ -15,9 +15,9 @@ from cocoift.evaluation.ablations import GROUPS, Ablation
 from cocoift.evaluation.answers import AnswerFile, LoggedAnswers
 from cocoift.evaluation.benchmarks import BenchmarkFiles, GradedAnswers
 from cocoift.evaluation.endpoint import NamedEndpoint
-from cocoift.evaluation.judge_api import OpenAiJudge
-from cocoift.evaluation.judges import ReferenceJudge
+from cocoift.evaluation.endpoint_judge import OpenAiJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, ProtocolSettings
+from cocoift.evaluation.reference_judge import ReferenceJudge
 from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
 from cocoift.tuning.chat import VICUNA_SYSTEM, FormatName

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cocoift.core.files import DataError, write_text
-from cocoift.report.html import notebook_page, without_widgets
+from cocoift.report.pages import notebook_page, without_widgets
 from cocoift.study.machine import device, speed
 from cocoift.study.preset import Preset
 from cocoift.study.watch import watching

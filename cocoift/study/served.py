@@ -30,9 +30,9 @@ from cocoift.evaluation.protocols import AFTER, ALONE, Answerer, Failure, Prompt
 from cocoift.evaluation.rollout import Rollout, Round, as_prompt, kept_answers
 from cocoift.study import steps
 from cocoift.study.asking import obedience_benchmark
-from cocoift.study.opened import Study, open_study
 from cocoift.study.runner import notebooks, run_notebook
 from cocoift.study.served_report import write_served_index
+from cocoift.study.study import Study, open_study
 
 PRESET = "endpoint"
 # Kept answers that are asked for again.

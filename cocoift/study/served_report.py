@@ -10,8 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from cocoift.core.files import write_text
-from cocoift.core.html import render
 from cocoift.core.images import data_address
+from cocoift.core.templates import render
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.effects import change, describe, effect_table, rows_of, sighted, sign
 from cocoift.evaluation.evaluate import Run
@@ -20,9 +20,9 @@ from cocoift.evaluation.protocols import ALONE, OTHER_PICTURE
 from cocoift.evaluation.score import COLLAPSE, metrics_of
 from cocoift.report.cards import dialog_card
 from cocoift.report.evaluation import changed_most, wide_table
-from cocoift.report.html import POLICY, notebook_rows
-from cocoift.study.opened import Study
+from cocoift.report.pages import POLICY, notebook_rows
 from cocoift.study.runner import notebooks, run_facts
+from cocoift.study.study import Study
 
 _TITLES = {
     "mm_vet": "drawn pictures in MM-Vet's format",

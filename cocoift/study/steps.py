@@ -17,7 +17,7 @@ from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.merge.curation import curated_turns, read_decisions
 from cocoift.merge.partitioned import MergeInputs
-from cocoift.study.opened import Study
+from cocoift.study.study import Study
 from cocoift.tuning.recipe import Training
 
 # Modules that load torch are imported by the functions that need them.

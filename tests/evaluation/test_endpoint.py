@@ -14,11 +14,11 @@ from PIL import Image
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message
-from cocoift.evaluation import judge_api
+from cocoift.evaluation import endpoint_judge
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.candidates import endpoint_answers
 from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, stream_reply, to_openai
-from cocoift.evaluation.judge_api import JudgeSettings, grade, prompt_text
+from cocoift.evaluation.endpoint_judge import JudgeSettings, grade, prompt_text
 from cocoift.evaluation.protocols import Failure, Prompt
 
 PROMPT = "Q: {question} T: {ground_truth} A: {answer} Grade:"
@@ -208,10 +208,10 @@ def test_every_answer_gets_its_own_verdict_and_nothing_is_paid_twice(tmp_path):
 
     with serving(reply) as server:
         chosen = settings(server, repeats=2, prices=(1.0, 1.0))
-        before = judge_api.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
-        found = judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
-        again = judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
-        after = judge_api.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
+        before = endpoint_judge.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
+        found = endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+        again = endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+        after = endpoint_judge.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
     assert before.calls == 24 and before.cost > 0 and after.calls == 0
     assert found == again and len(server.requests) == 24
     assert [[v.score for v in pair] for pair in found] == [[n % 10 / 10] * 2 for n in range(12)]
@@ -220,7 +220,7 @@ def test_every_answer_gets_its_own_verdict_and_nothing_is_paid_twice(tmp_path):
 
 def test_an_equal_answer_of_another_model_is_judged_once(tmp_path):
     with serving(lambda body, number: "0.5") as server:
-        found = judge_api.judge(
+        found = endpoint_judge.judge(
             settings(server), [QUESTIONS[0]] * 3, ["same"] * 3, cache=tmp_path / "c.sqlite"
         )
     assert len(server.requests) == 1 and [v[0].score for v in found] == [0.5] * 3
@@ -230,8 +230,8 @@ def test_a_judge_that_fails_ten_times_in_a_row_is_not_asked_further(tmp_path):
     with serving(lambda body, number: (401, b'{"error": "no"}') if number > 4 else "0.5") as server:
         chosen = JudgeSettings(endpoint=endpoint(server, concurrency=1), prompt=PROMPT)
         with pytest.raises(DataError, match="10 equal failures in a row: HTTP 401, the key in"):
-            judge_api.judge(chosen, MANY, ["a"] * 60, cache=tmp_path / "c.sqlite")
-        assert judge_api.bill(chosen, MANY, ["a"] * 60, tmp_path / "c.sqlite").calls == 55
+            endpoint_judge.judge(chosen, MANY, ["a"] * 60, cache=tmp_path / "c.sqlite")
+        assert endpoint_judge.bill(chosen, MANY, ["a"] * 60, tmp_path / "c.sqlite").calls == 55
     assert len(server.requests) in (15, 16)  # one may be on its way
 
 
@@ -241,14 +241,14 @@ def test_another_prompt_model_or_temperature_is_another_judgement(tmp_path):
             where = endpoint(server, **{k: v for k, v in more.items() if k == "model"})
             rest = {k: v for k, v in more.items() if k != "model"}
             chosen = JudgeSettings(**{"endpoint": where, "prompt": PROMPT} | rest)
-            judge_api.judge(chosen, QUESTIONS[:1], ["a"], cache=tmp_path / "c.sqlite")
+            endpoint_judge.judge(chosen, QUESTIONS[:1], ["a"], cache=tmp_path / "c.sqlite")
     assert len(server.requests) == 4
 
 
 def test_what_upstream_gives_no_answer_to_is_not_asked(tmp_path):
     bare = Question(id="q", images=("x",), text="?")
     with serving(lambda body, number: "0.5") as server:
-        ((verdict,),) = judge_api.judge(settings(server), [bare], ["a"], cache=tmp_path / "c")
+        ((verdict,),) = endpoint_judge.judge(settings(server), [bare], ["a"], cache=tmp_path / "c")
     assert verdict.score is None and not server.requests
 
 
@@ -256,7 +256,7 @@ def test_a_bill_above_the_limit_stops_before_the_first_call(tmp_path):
     with serving(lambda body, number: "0.5") as server:
         chosen = settings(server, prices=(1e6, 1e6), max_cost=1.0)
         with pytest.raises(DataError, match=r"12 calls for about \d+\.\d+, .*max_cost is 1\.00"):
-            judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+            endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
     assert not server.requests
 
 
@@ -264,12 +264,12 @@ def test_judging_stops_when_what_was_paid_reaches_the_limit(tmp_path):
     # The server counts 104 tokens a call, more than the estimate foresees.
     with serving(lambda body, number: "0.5", delay=0.01) as server:
         one_by_one = endpoint(server, concurrency=1)
-        limit = judge_api.bill(settings(server, prices=(1.0, 1.0)), QUESTIONS, ANSWERS,
+        limit = endpoint_judge.bill(settings(server, prices=(1.0, 1.0)), QUESTIONS, ANSWERS,
                                tmp_path / "x").cost  # fmt: skip
         chosen = JudgeSettings(endpoint=one_by_one, prompt=PROMPT, prices=(1.0, 1.0),
                                max_cost=limit)  # fmt: skip
         with pytest.raises(DataError, match="max_cost reached"):
-            judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+            endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
     assert 0 < len(server.requests) < 12
 
 
@@ -280,7 +280,7 @@ def test_empty_replies_that_the_server_bills_count_towards_the_limit(tmp_path):
                                attempts=3)  # fmt: skip
         for _ in range(2):  # what was paid is remembered by the next run
             with pytest.raises(DataError, match=r"judging has cost 0\.05|0\.05 are spent"):
-                judge_api.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+                endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
     assert len(server.requests) == 5  # of 100 tokens each
 
 
@@ -289,11 +289,11 @@ def test_the_limit_holds_over_several_models_and_runs(tmp_path):
         where = endpoint(server, concurrency=1)
         chosen = JudgeSettings(endpoint=where, prompt=PROMPT, prices=(1000.0, 0.0), max_cost=1.5)
         options = {"cache": tmp_path / "c.sqlite"}
-        judge_api.judge(chosen, QUESTIONS, ANSWERS, **options)
+        endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, **options)
         # Twelve calls of 100 tokens have cost 1.2; three more are within the limit.
         with pytest.raises(DataError, match=r"judging has cost 1\.50, max_cost reached"):
-            judge_api.judge(chosen, QUESTIONS, [f"{a} again" for a in ANSWERS], **options)
-        judge_api.judge(chosen, QUESTIONS, ANSWERS, **options)
+            endpoint_judge.judge(chosen, QUESTIONS, [f"{a} again" for a in ANSWERS], **options)
+        endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, **options)
     assert len(server.requests) == 15
 
 
@@ -332,7 +332,9 @@ def test_an_unruly_judge_leaves_every_answer_scored_or_unscored_with_a_reason(tm
         chosen = JudgeSettings(
             endpoint=endpoint(server, timeout=0.5, retries=1), prompt=PROMPT, attempts=2
         )
-        found = judge_api.judge(chosen, MANY, [q.id for q in MANY], cache=tmp_path / "c.sqlite")
+        found = endpoint_judge.judge(
+            chosen, MANY, [q.id for q in MANY], cache=tmp_path / "c.sqlite"
+        )
     verdicts = [verdict for (verdict,) in found]
     assert len(verdicts) == 60 and sum(v.score == 0.5 for v in verdicts) > 40
     assert all(v.reason and "2 attempts" in v.reason for v in verdicts if v.score is None)
@@ -342,13 +344,13 @@ def test_an_unruly_judge_leaves_every_answer_scored_or_unscored_with_a_reason(tm
 
 CHILD = """
 import sys
-from cocoift.evaluation import judge_api
+from cocoift.evaluation import endpoint_judge
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint
-from cocoift.evaluation.judge_api import JudgeSettings
+from cocoift.evaluation.endpoint_judge import JudgeSettings
 many = [Question(id=f"q{n}", images=("x",), text=f"What is {n}?", answer="a") for n in range(60)]
 where = Endpoint(base_url=sys.argv[1], model="m", concurrency=4)
-judge_api.judge(JudgeSettings(endpoint=where, prompt="{question}"), many, ["x"] * 60,
+endpoint_judge.judge(JudgeSettings(endpoint=where, prompt="{question}"), many, ["x"] * 60,
                 cache=__import__("pathlib").Path(sys.argv[2]))
 """
 
@@ -371,8 +373,8 @@ def test_a_killed_run_of_the_judge_loses_nothing_and_pays_nothing_twice(tmp_path
         before = len(answered)
         where = Endpoint(base_url=server.url, model="m", concurrency=4)
         chosen = JudgeSettings(endpoint=where, prompt="{question}")
-        due = judge_api.bill(chosen, MANY, ["x"] * 60, cache).calls
-        found = judge_api.judge(chosen, MANY, ["x"] * 60, cache=cache)
+        due = endpoint_judge.bill(chosen, MANY, ["x"] * 60, cache).calls
+        found = endpoint_judge.judge(chosen, MANY, ["x"] * 60, cache=cache)
     # What was at work when the kill came (four at once) may be asked again, nothing else.
     assert 20 <= before < 60 and len(answered) - before == due <= 60 - before + 4
     assert all(verdict.score == 0.5 for (verdict,) in found)
@@ -380,7 +382,7 @@ def test_a_killed_run_of_the_judge_loses_nothing_and_pays_nothing_twice(tmp_path
 
 def test_the_key_is_in_no_file(tmp_path):
     with serving(lambda body, number: "0.5") as server:
-        judge_api.judge(settings(server), QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+        endpoint_judge.judge(settings(server), QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
     assert not [p for p in tmp_path.iterdir() if b"sk-secret" in p.read_bytes()]
 
 

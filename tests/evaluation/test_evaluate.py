@@ -18,13 +18,13 @@ from cocoift.evaluation.benchmarks import (
 )
 from cocoift.evaluation.effects import change
 from cocoift.evaluation.endpoint import Endpoint
+from cocoift.evaluation.endpoint_judge import OpenAiJudge
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.gates import HeldOutRound, gate_table, halves
-from cocoift.evaluation.judge_api import OpenAiJudge
-from cocoift.evaluation.judges import NO_ANSWER, SENTENCES, Claims, ToJudge
 from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_table
 from cocoift.evaluation.obedience import CLOSED, held_out_benchmark
 from cocoift.evaluation.protocols import Failure
+from cocoift.evaluation.reference_judge import NO_ANSWER, SENTENCES, Claims, ToJudge
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.report import evaluation as report
 from cocoift.report import sentences, trust

@@ -74,14 +74,16 @@ def rollout(folder):
 
 def judge(folder, url):
     """Have every answer judged by the server at `url`."""
-    from cocoift.evaluation import judge_api
+    from cocoift.evaluation import endpoint_judge
     from cocoift.evaluation.endpoint import Endpoint
-    from cocoift.evaluation.judge_api import JudgeSettings
+    from cocoift.evaluation.endpoint_judge import JudgeSettings
 
     where = Endpoint(base_url=url, model="m", concurrency=4, retries=1, timeout=5.0)
     chosen = JudgeSettings(endpoint=where, prompt="{question}", attempts=1)
     asked = questions(folder)
-    found = judge_api.judge(chosen, asked, ["a"] * len(asked), cache=folder / "out/judge.sqlite")
+    found = endpoint_judge.judge(
+        chosen, asked, ["a"] * len(asked), cache=folder / "out/judge.sqlite"
+    )
     print(sum(verdict.score is None for (verdict,) in found), "unscored")
 
 

@@ -315,7 +315,7 @@ def html(scratch, content):
 
 
 def grade(scratch, content):
-    from cocoift.evaluation.judge_api import grade
+    from cocoift.evaluation.endpoint_judge import grade
 
     value = grade(content.decode(errors="replace"))
     assert value is None or 0.0 <= value <= 1.0
@@ -323,7 +323,7 @@ def grade(scratch, content):
 
 def prompt(scratch, content):
     from cocoift.evaluation.benchmarks import Question
-    from cocoift.evaluation.judge_api import prompt_text
+    from cocoift.evaluation.endpoint_judge import prompt_text
 
     text = content.decode(errors="replace")
     question = Question(id="q", images=(), text="{answer}{question}", answer=text)

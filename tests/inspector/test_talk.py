@@ -14,7 +14,7 @@ from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.protocols import Failure
 from cocoift.inspector.talk import Chat
 from cocoift.inspector.talk_widget import ChatWidget, ModelStyles, Pictures
-from cocoift.report.html import notebook_page, without_widgets
+from cocoift.report.pages import notebook_page, without_widgets
 
 SHORT = "Is it safe? Answer the question using a single word or phrase."
 OPEN = "What is unusual about this image?"

@@ -15,7 +15,7 @@ from cocoift.inspector.data import Filter, ImageView
 from cocoift.inspector.overlay import overlay
 from cocoift.inspector.widget import Inspector, Lookups
 from cocoift.merge.curation import read_decisions
-from cocoift.report.html import notebook_page, without_widgets
+from cocoift.report.pages import notebook_page, without_widgets
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -9,9 +9,9 @@ from msgspec import structs
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
-from cocoift.core.bootstrap import ratio_interval
 from cocoift.core.files import digest
 from cocoift.core.images import pixel_values
+from cocoift.core.resampling import ratio_interval
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import has_format_prompt
 from cocoift.tuning.chat import Encoding, chat_template, encode

@@ -19,8 +19,8 @@ from cocoift.core.schema import Settings
 from cocoift.core.text import estimate_tokens
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint, Streak, complete
-from cocoift.evaluation.judges import NO_ANSWER, Verdict
 from cocoift.evaluation.protocols import AFTER, ALONE, Failure
+from cocoift.evaluation.reference_judge import NO_ANSWER, Verdict
 from cocoift.evaluation.reply_cache import ReplyCache
 
 _GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IGNORECASE)

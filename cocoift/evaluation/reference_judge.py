@@ -2,7 +2,7 @@
 
 The reference judge is offline and deterministic: it looks for the wanted facts in an answer and,
 for mini's scenes, deducts for stated facts that are wrong.  `reference_verdict` says what it
-cannot see and what it leaves unscored.  The judge behind an endpoint is in `judge_api`.
+cannot see and what it leaves unscored.  The judge behind an endpoint is in `endpoint_judge`.
 """
 
 import re

@@ -9,7 +9,7 @@ from cocoift.core.text import visible
 
 
 def render(template: str, **values: object) -> Markup:
-    """Return a template of `core/templates` filled in.
+    """Return a template of `core/jinja` filled in.
 
     Texts are escaped, with control and direction marks shown as code points; only what another
     template returned, which is `Markup`, goes in as it is.
@@ -23,7 +23,7 @@ def _environment() -> Environment:
         return value if isinstance(value, Markup) else Markup(visible(value))
 
     return Environment(
-        loader=PackageLoader("cocoift.core"),
+        loader=PackageLoader("cocoift.core", "jinja"),
         autoescape=True,
         finalize=escaped,
         undefined=StrictUndefined,

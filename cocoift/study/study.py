@@ -11,8 +11,8 @@ import pandas as pd
 
 from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import Benchmark, benchmarks_for, read_benchmarks
-from cocoift.evaluation.judges import ReferenceJudge
 from cocoift.evaluation.protocols import Protocol, read_protocols
+from cocoift.evaluation.reference_judge import ReferenceJudge
 from cocoift.merge.layouts import MIXTURES
 from cocoift.report.tables import LABELS, save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional

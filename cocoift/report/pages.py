@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 
-from cocoift.core.html import render
+from cocoift.core.templates import render
 
 # The page may show what it carries and nothing else: no script, font or picture is fetched, and
 # a link that text smuggled in cannot load anything either.
