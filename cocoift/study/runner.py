@@ -167,7 +167,7 @@ def this_interpreter() -> Iterator[None]:
     Progress bars are silenced: in a page they would be noise.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", _KERNEL, "-f", "{connection_file}", "--log-level=ERROR"]
+        command = [sys.executable, "-c", _KERNEL, "-f", "{connection_file}", "--log-level=CRITICAL"]
         spec = {"argv": command, "display_name": "Python 3 (ipykernel)", "language": "python"}
         write_text(Path(folder) / "kernels" / "python3" / "kernel.json", json.dumps(spec))
         paths = os.pathsep.join(filter(None, (folder, os.environ.get("JUPYTER_PATH"))))
