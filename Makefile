@@ -65,7 +65,7 @@ clean: ## remove what mini, smoke and bench made; curation.jsonl, your own raw f
 		fi; \
 	done
 	for folder in $(wildcard data/mini data/smoke); do \
-		find $$folder ! -type d ! -name curation.jsonl ! -path '*/raw/*' -delete; \
+		find $$folder -mindepth 1 ! -type d ! -name curation.jsonl ! -path '*/raw/*' ! -path '*/raw' -delete; \
 		find $$folder -depth -type d -empty -delete; \
 	done
 

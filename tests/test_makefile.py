@@ -63,3 +63,14 @@ def test_clean_leaves_a_drawn_folder_of_an_older_version_as_it_is(project):
 def test_clean_has_nothing_to_do_in_a_fresh_clone(root, tmp_path):
     shutil.copy(root / "Makefile", tmp_path)
     assert make(tmp_path, "clean") == set()
+
+
+def test_clean_leaves_a_link_to_raw_files_elsewhere(root, tmp_path):
+    shutil.copy(root / "Makefile", tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/mine.json").write_text("x")
+    (tmp_path / "data/mini/merged").mkdir(parents=True)
+    (tmp_path / "data/mini/raw").symlink_to(tmp_path / "disk")
+    make(tmp_path, "clean")
+    assert (tmp_path / "data/mini/raw/mine.json").is_file()
+    assert not (tmp_path / "data/mini/merged").exists()

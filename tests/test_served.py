@@ -165,6 +165,12 @@ def test_requests_count_questions_and_opening_rounds_once_per_picture(tmp_path):
     assert [part.requests for part in parts] == [4, 8, 4]
 
 
+def test_opening_rounds_kept_without_a_dialog_leave_nothing_to_ask_again(tmp_path):
+    bench = Benchmark("b", "mm_vet", [], tmp_path, "d")
+    part = served.Part(bench, Protocol(name="single_round"), tmp_path / "x", [], 3)
+    served.refuse_changed([part], lambda prompts: iter(()))
+
+
 def test_the_old_name_and_the_old_option_still_work_and_say_so(capsys):
     with pytest.raises(SystemExit, match=r"no key for http://127.0.0.1:9/v1: set .* NOPE"):
         main(["test", "--base-url", "http://127.0.0.1:9/v1", "--model", "m",

@@ -261,6 +261,8 @@ def test_a_whole_run_removes_the_tables_and_figures_that_no_notebook_writes(tmp_
     (tables / "older.csv").write_text("x")
     left = study.runner.remove_leftovers
     assert left(reports, [first, second, tmp_path / "02_c.ipynb"]) == []  # one has not run
+    assert left(reports, [first]) == ["tables/older.csv"]  # the other is not in this run
+    (tables / "older.csv").write_text("x")
     assert left(reports, [first, second]) == ["tables/older.csv"]
     study.run_notebook(notebook(first, write.format(["a.csv"])), preset="p", reports=reports)
     assert left(reports, [first, second]) == ["tables/old.csv"]

@@ -130,14 +130,16 @@ def _results(reports: Path) -> dict[str, tuple[int, int]]:
 
 
 def remove_leftovers(reports: Path, notebooks: Sequence[Path]) -> list[str]:
-    """Remove tables and figures that no notebook of a run wrote when it ran last.
+    """Remove tables and figures that no notebook wrote when it ran last; return their names.
 
-    Returns their names.  Nothing is removed where a notebook has not run, or has not noted what it
-    wrote.
+    What notebooks outside this run have left stays.  Nothing is removed where a notebook of the run
+    has not run, or where one has not noted what it wrote.
     """
     written: set[str] = set()
-    for notebook in notebooks:
-        path = reports / notebook.name
+    executed = {path.name for path in reports.glob("[0-9][0-9]_*.ipynb")}
+    executed = {name for name in executed if not name.endswith(".failed.ipynb")}
+    for name in executed | {notebook.name for notebook in notebooks}:
+        path = reports / name
         note = (
             json.loads(path.read_text("utf-8"))["metadata"].get(_NOTE) if path.is_file() else None
         )

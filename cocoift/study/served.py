@@ -194,6 +194,8 @@ def refuse_changed(parts: Sequence[Part], answer: Answerer) -> None:
     and only what the new replies agree on counts.
     """
     sample = _sample(parts)
+    if not sample:  # opening rounds alone are kept
+        return
     prompts = [_again(benchmark, dialog) for benchmark, dialog in sample]
     kept = [tidy(dialog.rounds[-1].answer) for _, dialog in sample]
     first = _replies(answer, prompts)
