@@ -248,6 +248,7 @@ def test_answer_files_and_a_dataset_of_ones_own_stand_beside_a_benchmark(
     assert own.n.tolist() == [60]
     shown = shown_by(tmp_path)
     assert "mine.json: 1 of 46 conversations cannot be read, such as record 'odd'" in shown
+    assert "mine: no answer follows a short one" in shown
     assert "Asked alone only: llava-v1.5-13b" in shown
 
 

@@ -224,6 +224,9 @@ def sequence_sentence(after: pd.DataFrame, labels: Mapping[str, str]) -> str:
         "state a format"
         for row in then.itertuples()
     )
+    without = [labels[name] for name in after.mixture.unique() if name not in set(then.mixture)]
+    if without:
+        parts += f"; in {', '.join(without)} no answer follows a short one"
     return (
         f"What a layout changes is the sequence: after a short answer, the next one is short in "
         f"{parts}. The smaller the first share and the larger the second, the less a model can "

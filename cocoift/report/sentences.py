@@ -228,11 +228,11 @@ def _origin(taught: pd.DataFrame, labels: Mapping[str, str]) -> str:
         return ""
     rows = taught[taught.context == "after a short answer"].set_index("mixture")
     shares = "; ".join(
-        f"{labels.get(name, name)}: {row.short_share:.0%} of the answers that follow a short one "
-        f"are short, and {row.prompt_share:.0%} of their questions ask for a form"
-        if row.answers
+        f"{labels.get(name, name)}: {rows.short_share[name]:.0%} of the answers that follow a "
+        f"short one are short, and {rows.prompt_share[name]:.0%} of their questions ask for a form"
+        if name in rows.index
         else f"{labels.get(name, name)}: no answer follows a short one"
-        for name, row in rows.iterrows()
+        for name in taught.mixture.unique()
     )
     return f"**Where does it come from?** In training, by mixture: {shares}."
 

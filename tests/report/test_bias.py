@@ -11,6 +11,7 @@ from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.rollout import Head, roll_out
 from cocoift.report import bias as report
 from cocoift.report import sentences
+from cocoift.report.merge import after_short_table
 
 LABELS = {"mix": "baseline mixture", "merged": "merged mixture"}
 
@@ -156,14 +157,13 @@ def test_answers_of_models_that_were_asked_alone_only_are_told_too():
 
 
 def test_a_dataset_in_which_nothing_follows_a_short_answer_is_told_without_a_number():
-    taught = pd.DataFrame(
-        [("mine", "after a short answer", 0, float("nan"), float("nan"))],
-        columns=["mixture", "context", "answers", "short_share", "prompt_share"],
-    )
+    rounds = pd.DataFrame({"mixture": ["mine", "mix", "mix"], "words": [9, 1, 1],
+                           "previous_words": [0, 0, 1], "has_prompt": False})  # fmt: skip
+    taught = after_short_table(rounds)
     text = sentences.bias_answer(
         lengths({}), pd.DataFrame(), taught, *[pd.DataFrame()] * 2, labels={}
     )
-    assert text.endswith("mine: no answer follows a short one.")
+    assert "mine: no answer follows a short one; mix: 100% of the answers" in text
 
 
 def test_without_any_table_the_answer_says_so():

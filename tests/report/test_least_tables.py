@@ -65,6 +65,13 @@ def test_what_follows_a_short_answer_is_told_of_the_mixtures_there_are(previous)
         assert said.startswith("No conversation goes on after a short answer")
 
 
+def test_a_mixture_in_which_nothing_follows_a_short_answer_is_named_beside_the_others():
+    rounds = pd.DataFrame({"mixture": ["mine", "mix"], "words": [9, 1], "previous_words": [0, 1],
+                           "has_prompt": False})  # fmt: skip
+    said = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "a", "mine": "b"})
+    assert "in a 100%" in said and "; in b no answer follows a short one." in said
+
+
 def test_an_open_question_hides_no_fault_of_its_own(root):
     tables = {"wordings": pd.DataFrame({"model": ["mix"], "wording": ["short"]}),
               "scores": pd.DataFrame(columns=["seed", "benchmark", "metric"])}  # fmt: skip
