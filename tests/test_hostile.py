@@ -1,4 +1,4 @@
-"""Hostile input: what once failed stays mended, and a few mutants of every input each time.
+"""Hostile input: what once failed stays fixed, and a few mutants of every input each time.
 
 `tests/hostile/campaign.py` throws a hundred thousand.
 """

@@ -154,7 +154,7 @@ def test_its_own_dataset_may_be_elsewhere_and_its_reader_beside_the_preset(own_d
     catalogue.write_text(catalogue.read_text().replace("my_set/questions.json", str(file)))
     told = run().stdout
     assert f"{file}: my_readers:my_set failed after 1 dialog, at {{'coco_id': 9}}: " in told
-    assert "KeyError: 'id'; mend that record or the reader" in told
+    assert "KeyError: 'id'; fix that record or the reader" in told
     file.write_text(json.dumps([question()]))
     assert run().returncode == 0
     assert pq.read_table(folder / "data/p/interim/turns/my_set.parquet").num_rows == 1

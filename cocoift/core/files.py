@@ -18,7 +18,7 @@ from cocoift.core.progress import Progress
 
 
 class DataError(ValueError):
-    """Bad input, in one sentence: which file, which record, and how to mend it."""
+    """Bad input, in one sentence: which file, which record, and how to fix it."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Parquet on its way in: whatever is wrong with a file, one error names it and how to mend it."""
+"""Parquet on its way in: whatever is wrong with a file, one error names it and how to fix it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,18 +18,18 @@ RUN_MERGE, RUN_SETUP = "run notebook 02_merge", "run notebook 00_setup again"
 
 
 @contextmanager
-def reading(path: Path, *, mend: str = RUN_MERGE) -> Iterator[None]:
-    """Raise `DataError` naming `path`, and `mend`, for what reading it in the block runs into."""
+def reading(path: Path, *, fix: str = RUN_MERGE) -> Iterator[None]:
+    """Raise `DataError` naming `path`, and `fix`, for what reading it in the block runs into."""
     try:
         yield
     except DAMAGED as error:
         absent = isinstance(error, FileNotFoundError)
         reason = "no such file" if absent else str(error).partition("\n")[0]
-        raise DataError(f"{path}: {reason}; {mend}") from error
+        raise DataError(f"{path}: {reason}; {fix}") from error
 
 
 def read_table(
-    path: Path, schema: pa.Schema | None = None, *, mend: str = RUN_MERGE, **options: Any
+    path: Path, schema: pa.Schema | None = None, *, fix: str = RUN_MERGE, **options: Any
 ) -> pa.Table:
     """Return a Parquet file as a table; `options` are `pq.read_table`'s.
 
@@ -37,13 +37,13 @@ def read_table(
     `DataError` as `reading` does, also for a column that is absent, of another type, or empty in
     places where the schema forbids that.
     """
-    with reading(path, mend=mend):
+    with reading(path, fix=fix):
         table = pq.read_table(path, **options)
         table.validate(full=True)
     if schema is not None:
         if not options.get("columns") and table.column_names != schema.names:
-            raise _other_columns(path, mend)
-        _check(path, table, schema, mend)
+            raise _other_columns(path, fix)
+        _check(path, table, schema, fix)
     return table
 
 
@@ -52,7 +52,7 @@ def read_batches(
     schema: pa.Schema,
     *,
     file: pq.ParquetFile | None = None,
-    mend: str = RUN_MERGE,
+    fix: str = RUN_MERGE,
     **options: Any,
 ) -> Iterator[pa.RecordBatch]:
     """Yield a Parquet file of these columns batch by batch; `options` are `iter_batches`'.
@@ -60,33 +60,33 @@ def read_batches(
     `file` is the file where it is open already.  Raises `DataError` as `read_table` does, and for
     other columns.
     """
-    with reading(path, mend=mend):
+    with reading(path, fix=fix):
         file = file or pq.ParquetFile(path)
         if file.schema_arrow.names != schema.names:
-            raise _other_columns(path, mend)
+            raise _other_columns(path, fix)
         for batch in file.iter_batches(**options):
             batch.validate(full=True)
-            _check(path, batch, schema, mend)
+            _check(path, batch, schema, fix)
             yield batch
 
 
-def _check(path: Path, found: pa.Table | pa.RecordBatch, schema: pa.Schema, mend: str) -> None:
+def _check(path: Path, found: pa.Table | pa.RecordBatch, schema: pa.Schema, fix: str) -> None:
     for name, column in zip(found.schema.names, found.columns, strict=True):
         if name not in schema.names:
-            raise _other_columns(path, mend)
+            raise _other_columns(path, fix)
         wanted = schema.field(name)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if kind != wanted.type and (kind, wanted.type) != (pa.large_string(), pa.string()):
-            raise DataError(f"{path}: column {name} is {kind}, not {wanted.type}; {mend}")
+            raise DataError(f"{path}: column {name} is {kind}, not {wanted.type}; {fix}")
         if column.null_count and not wanted.nullable:
-            raise DataError(f"{path}: column {name} has {column.null_count} gaps; {mend}")
+            raise DataError(f"{path}: column {name} has {column.null_count} gaps; {fix}")
 
 
-def _other_columns(path: Path, mend: str) -> DataError:
-    return DataError(f"{path}: not the columns of this version; {mend}")
+def _other_columns(path: Path, fix: str) -> DataError:
+    return DataError(f"{path}: not the columns of this version; {fix}")
 
 
-def count_rows(path: Path, *, mend: str = RUN_MERGE) -> int:
+def count_rows(path: Path, *, fix: str = RUN_MERGE) -> int:
     """Return the rows of a Parquet file from its footer; raises `DataError` as `reading` does."""
-    with reading(path, mend=mend):
+    with reading(path, fix=fix):
         return pq.read_metadata(path).num_rows

@@ -135,9 +135,9 @@ def _sampled(path: Path, wanted: int) -> list[LlavaRecord]:
         found = list(llava_records(path))
         chosen = _places([len(record.conversations) for record in found], wanted)
         return [found[place] for place in chosen]
-    mend = "name a dataset in LLaVA's format"
-    table = read_table(path, columns=["id", "image", "conversations"], mend=mend)
-    with reading(path, mend=mend):
+    fix = "name a dataset in LLaVA's format"
+    table = read_table(path, columns=["id", "image", "conversations"], fix=fix)
+    with reading(path, fix=fix):
         sizes = pc.list_value_length(table["conversations"]).fill_null(0).to_pylist()
         chosen = table.take(_places(sizes, wanted))
         return msgspec.convert(chosen.to_pylist(), list[LlavaRecord])

@@ -42,7 +42,7 @@ class ReplyCache:
             yield
         except (OSError, sqlite3.Error) as error:
             raise DataError(
-                f"{self.path}: {error}; mend that and run again, the replies in it are kept"
+                f"{self.path}: {error}; fix that and run again, the replies in it are kept"
             ) from error
 
     def get(self, key: str) -> str | None:

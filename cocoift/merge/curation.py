@@ -57,7 +57,7 @@ def read_decisions(path: Path) -> dict[int, dict[TurnKey, Decision]]:
         try:
             one = msgspec.json.decode(line, type=Decision)
         except (ValueError, msgspec.MsgspecError) as error:
-            raise DataError(f"{path}, line {number}: {error}; mend or delete the line") from error
+            raise DataError(f"{path}, line {number}: {error}; fix or delete the line") from error
         of_turn = taken.setdefault(one.image_id, {}).setdefault(one.key, [])
         if one.decision == "undo":
             del of_turn[-1:]

@@ -106,7 +106,7 @@ def merge_tables(
     """
     if not tables:
         raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")
-    sizes = {path.stem: count_rows(path, mend=RUN_SETUP) for path in tables}
+    sizes = {path.stem: count_rows(path, fix=RUN_SETUP) for path in tables}
     turns_in = {source: turns for source, turns in sizes.items() if turns}
     parts = list(_parts(tables, inputs, turns=part_turns))
     merged = ordered(merge_part, parts, runner=runner)
@@ -131,7 +131,7 @@ def _parts(tables: Sequence[Path], inputs: MergeInputs, *, turns: int) -> Iterat
     scope = inputs.scope
     train, licences = sorted(scope.train or ()), sorted(scope.licence_of.items())
     only = ["image_id"]
-    read = (read_table(path, TURN_SCHEMA, columns=only, mend=RUN_SETUP) for path in tables)
+    read = (read_table(path, TURN_SCHEMA, columns=only, fix=RUN_SETUP) for path in tables)
     ids = [table["image_id"].to_numpy() for table in read]
     for first, last in id_ranges(ids, rows=turns):
         ours = train[bisect_left(train, first) : bisect_left(train, last + 1)]
@@ -187,7 +187,7 @@ def _turns_by_image(part: Part) -> Iterator[tuple[int, list[Turn]]]:
     image = ds.field("image_id")
     ours, tables = (image >= part.first) & (image <= part.last), []
     for path in part.tables:
-        with reading(path, mend=RUN_SETUP):
+        with reading(path, fix=RUN_SETUP):
             tables.append(ds.dataset(path, schema=TURN_SCHEMA).to_table(filter=ours))
             tables[-1].validate(full=True)
     turns = pa.concat_tables(tables)

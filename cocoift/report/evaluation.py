@@ -43,14 +43,14 @@ def check_scored(verdicts: pd.DataFrame, *, most_unscored: float) -> pd.DataFram
             reason = unscored.reason.value_counts().index[0]
             # A dialog that broke off has no answer: nothing was given to the judge.
             unanswered = unscored[unscored.reason == reason].answer.isna().all()
-            mend = (
+            fix = (
                 "see to the model and run again: only these questions are asked"
                 if unanswered
                 else "see to the judge and run again: only these answers are judged"
             )
             raise DataError(
                 f"{name}: {share:.0%} of the verdicts are missing (at most {most_unscored:.0%}), "
-                f"most often: {reason}; {mend} (or raise evaluation.most_unscored)"
+                f"most often: {reason}; {fix} (or raise evaluation.most_unscored)"
             )
     missing = verdicts[verdicts.score.isna()].groupby(["benchmark", "reason"])
     counted = missing.agg(questions=("question_id", "nunique"), answers=("question_id", "size"))

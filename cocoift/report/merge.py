@@ -35,13 +35,13 @@ def busiest_image(tables: Sequence[Path], scope: Scope) -> tuple[int, list[Turn]
 
     Raises `DataError` for a table that is missing or damaged.
     """
-    ids = [read_table(path, TURN_SCHEMA, columns=["image_id"], mend=RUN_SETUP)["image_id"].unique()
+    ids = [read_table(path, TURN_SCHEMA, columns=["image_id"], fix=RUN_SETUP)["image_id"].unique()
            for path in tables]  # fmt: skip
     images, counts = np.unique(np.concatenate(ids), return_counts=True)
     ranked = images[np.argsort(-counts, kind="stable")].tolist()
     best = next(image_id for image_id in ranked if scope.refusal(image_id) is None)
     ours = [("image_id", "=", best)]
-    found = (read_table(path, TURN_SCHEMA, filters=ours, mend=RUN_SETUP) for path in tables)
+    found = (read_table(path, TURN_SCHEMA, filters=ours, fix=RUN_SETUP) for path in tables)
     return best, [Turn(**row) for table in found for row in table.to_pylist()]
 
 

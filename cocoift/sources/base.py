@@ -119,7 +119,7 @@ def damaged(path: Path, error: Exception | str, *, line: int | None = None) -> D
     if is_blank(path):
         return DataError(f"{path}: the file is empty; download it again")
     place = f"{path}, line {line}" if line else str(path)
-    return DataError(f"{place}: {error}; mend that record or download the file again")
+    return DataError(f"{place}: {error}; fix that record or download the file again")
 
 
 def is_blank(path: Path) -> bool:

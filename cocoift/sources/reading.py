@@ -153,7 +153,7 @@ def _items(
         dialogs = f"{count:,} dialog{'s' * (count != 1)}"
         raise DataError(
             f"{listed}: {entry.reader} failed after {dialogs}{_record_at(error)}: "
-            f"{type(error).__name__}: {error}; mend that record or the reader"
+            f"{type(error).__name__}: {error}; fix that record or the reader"
         ) from error
 
 
@@ -195,7 +195,7 @@ def saved_counts(folder: Path) -> dict[str, tuple[int, dict[str, int]]]:
     """
     found = {}
     for path in sorted(folder.glob("*.parquet")):
-        with reading(path, mend=RUN_SETUP):
+        with reading(path, fix=RUN_SETUP):
             metadata = pq.read_metadata(path)
             found[path.stem] = metadata.num_rows, _drops(metadata.metadata)
     return found
@@ -207,8 +207,8 @@ def _drops(metadata: Mapping[bytes, bytes] | None) -> dict[str, int]:
 
 def load_reading(path: Path) -> Reading:
     """Read back a table that `read_all` wrote; raises `DataError` when the file is damaged."""
-    table = read_table(path, TURN_SCHEMA, mend=RUN_SETUP)
-    with reading(path, mend=RUN_SETUP):
+    table = read_table(path, TURN_SCHEMA, fix=RUN_SETUP)
+    with reading(path, fix=RUN_SETUP):
         drops = _drops(table.schema.metadata)
     return Reading(table.replace_schema_metadata(None), drops)
 

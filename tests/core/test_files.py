@@ -126,8 +126,8 @@ def test_a_damaged_or_missing_input_is_not_called_an_output_that_cannot_be_writt
 
 
 def test_an_error_that_is_told_already_is_told_as_it_is(tmp_path):
-    told = DataError("record 3: mend it")
-    with pytest.raises(DataError, match=r"^record 3: mend it$"), replacing_folder(tmp_path / "out"):
+    told = DataError("record 3: fix it")
+    with pytest.raises(DataError, match=r"^record 3: fix it$"), replacing_folder(tmp_path / "out"):
         raise told
 
 
@@ -180,7 +180,7 @@ def test_a_folder_is_old_or_new_and_whole_wherever_its_replacing_stops(tmp_path,
         steps += 1
         if not stopped_at(steps, stop, folder):
             break
-        if stop is kill:  # only what runs next can mend what a kill left
+        if stop is kill:  # only what runs next can fix what a kill left
             finish_replacing(folder)
         found = files_in(folder)
         assert found in ({f"in/{n}.txt": "old" for n in (0, 1)},

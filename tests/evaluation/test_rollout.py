@@ -130,8 +130,8 @@ def test_a_failed_round_never_enters_the_history_and_is_asked_again(pictures, tm
     assert broken[0].failure == "opening round 1: HTTP 500" and broken[0].answer is None
     assert not any("HTTP 500" in m.value for prompt in parrot.asked for m in prompt.messages)
     again = Parrot()
-    mended = rolled(pictures, tmp_path, again, MULTI)
-    assert not [d for d in mended if d.failure]
+    fixed = rolled(pictures, tmp_path, again, MULTI)
+    assert not [d for d in fixed if d.failure]
     assert {prompt.key for prompt in again.asked} == {"1.png"} and len(again.asked) == 3
 
 

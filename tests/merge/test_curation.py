@@ -65,7 +65,7 @@ def test_a_line_that_is_no_decision_is_named(tmp_path):
     path = tmp_path / "curation.jsonl"
     append_decisions(path, [decision(0)])
     path.write_text(path.read_text() + '{"image_id": "nine"}\n')
-    with pytest.raises(DataError, match=r"curation\.jsonl, line 2: .*mend or delete"):
+    with pytest.raises(DataError, match=r"curation\.jsonl, line 2: .*fix or delete"):
         read_decisions(path)
 
 

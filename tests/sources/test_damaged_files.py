@@ -42,7 +42,7 @@ def test_truncated_json_names_file_and_fault(catalogue, copy):
         path = copy / file
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(DataError, match=rf"{path.name}: Input data was truncated; mend"):
+        with pytest.raises(DataError, match=rf"{path.name}: Input data was truncated; fix"):
             read_source(name, catalogue[name], copy)
         path.write_bytes(whole)
 
@@ -217,7 +217,7 @@ def own_reader(*, rows):
     [
         (
             {"image": None},
-            r"rows\.json: .*own_reader failed after 2 dialogs, at Dialog.*TypeError: .*; mend that",
+            r"rows\.json: .*own_reader failed after 2 dialogs, at Dialog.*TypeError: .*; fix that",
         ),
         (
             {"question": 7},
