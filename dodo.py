@@ -71,17 +71,17 @@ def raw_files(opened):
     """Return names and digests of the raw files that the study does not draw itself."""
     raw = opened.raw.resolve()
     drawn = {STAMP, *drawn_files(raw)}
-    own = [path for path in files_below(raw) if path.relative_to(raw).as_posix() not in drawn]
-    there = {path.resolve() for path in own}
+    there = [path for path in files_below(raw) if path.relative_to(raw).as_posix() not in drawn]
+    resolved = {path.resolve() for path in there}
     elsewhere = [path for path in source_files(opened)
-                 if not path.is_relative_to(raw) and path not in there]  # fmt: skip
-    digests = content_digests([*own, *elsewhere], kept=opened.work / "raw_files.json")
+                 if not path.is_relative_to(raw) and path not in resolved]  # fmt: skip
+    digests = content_digests([*there, *elsewhere], kept=opened.work / "raw_files.json")
     return sorted((os.path.relpath(path, raw), found) for path, found in digests.items())
 
 
 def source_files(opened):
     """Return the catalogue's annotation files that are on disk."""
-    parts = (one for entry in opened.sources.values() for one in parts_on_disk(entry, opened.raw))
+    parts = [part for entry in opened.sources.values() for part in parts_on_disk(entry, opened.raw)]
     return [file for files, _ in parts for file in files.values() if file.is_file()]
 
 
@@ -120,7 +120,7 @@ def run(notebook):
 def settings_of(name):
     """Return the part of the preset that a notebook reads."""
     values = msgspec.to_builtins(STUDY.preset)
-    return {key: one for key, one in values.items() if name[:2] in READERS.get(key, name)}
+    return {key: value for key, value in values.items() if name[:2] in READERS.get(key, name)}
 
 
 def reader_modules():
@@ -135,6 +135,12 @@ def decisions(name):
     """Return the decisions of notebook 03 as text, for the notebooks that read them."""
     reads = name[:2] in ("02", "03") and STUDY.curation.is_file()
     return STUDY.curation.read_text(encoding="utf-8") if reads else ""
+
+
+def results_are_there(name):
+    """Tell whether the tables and figures that a notebook wrote when it ran are on disk."""
+    noted = study.noted_results(REPORTS / f"{name}.ipynb") or []
+    return all((REPORTS / result).is_file() for result in noted)
 
 
 def small_files():
@@ -168,7 +174,7 @@ def task_notebook():
             "actions": [(run, [notebook])],
             "file_dep": [notebook, *package, *upstream],
             "targets": [REPORTS / f"{name}.ipynb", REPORTS / f"{name}.html", *products],
-            "uptodate": [config_changed(inputs)],
+            "uptodate": [config_changed(inputs), results_are_there(name)],
             "task_dep": [f"notebook:{before}"] if before else [],
         }
         before = name

@@ -3,7 +3,7 @@
 This module holds what a preset can say of them.
 """
 
-from cocoift.core.schema import Settings
+from cocoift.core.schema import Count, Settings
 from cocoift.tuning.chat import ChatFormat
 
 # No system prompt: at this size it would be a third of every short conversation.
@@ -24,7 +24,7 @@ class MiniCoco(Settings, frozen=True):
 
     train: int
     held_out: int
-    benchmark: int = 40
+    benchmark: Count = 40
     seed: int = 0
     pixels: int = 64
 
@@ -34,12 +34,12 @@ class Recipe(Settings, frozen=True):
 
     seed: int = 0
     pixels: int = 64
-    scenes: int = 8_000
-    tower_steps: int = 250
-    language_steps: int = 1_200
-    batch_tokens: int = 1_300
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
+    scenes: Count = 8_000
+    tower_steps: Count = 250
+    language_steps: Count = 1_200
+    batch_tokens: Count = 1_300
+    width: Count = 128
+    layers: Count = 4
+    heads: Count = 4
     vocabulary: int = 704
     context_tokens: int = 2_048

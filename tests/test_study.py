@@ -146,6 +146,14 @@ def test_a_judge_of_another_kind_replaces_the_one_before(preset):
         ("checkpoint: a\ntuning: {rnk: 1}\n", r"`rnk` - at `\$.tuning`; did you mean `rank`"),
         ("checkpoint: a\nseeds: 3\n", r"Expected `array`, got `int` - at `\$.seeds`"),
         ("checkpoint: a\ntuning: {rank: '8'}\n", r"Expected `int`, got `str` - at `\$.tuning"),
+        ("checkpoint: a\nseeds: []\n", r"length >= 1 - at `\$.seeds`"),
+        ("checkpoint: a\nseeds: [1, 1]\n", r"seeds has \[1, 1\]; name each only once"),
+        ("checkpoint: a\nmixtures: [mix, mix]\n", "mixtures has .*; name each only once"),
+        ("checkpoint: a\nprocesses: 0\n", r"`int` >= 1 - at `\$.processes`"),
+        ("checkpoint: a\ntuning: {records_per_step: 0}\n", r">= 1 - at `\$.tuning.records_per"),
+        ("checkpoint: a\nevaluation: {resamples: 0}\n", r">= 1 - at `\$.evaluation.resamples"),
+        ("checkpoint: a\nablations: {doses: []}\n", r"length >= 1 - at `\$.ablations.doses"),
+        ("checkpoint: a\nablations: {doses: [50]}\n", r"<= 1.0 - at `\$.ablations.doses"),
         ("checkpoint: a\ndevice: tpu\n", "Invalid enum value 'tpu'"),
         ("checkpoint: a\nevaluation: {models: [base]}\n", "protocols lack multi_round"),
         (
@@ -397,6 +405,7 @@ def project(root, tmp_path):
     cells = ["from cocoift.study import open_study", "study = open_study(preset, changes)"]
     cells += ["folder = study.work / 'interim'", "folder.mkdir(parents=True, exist_ok=True)"]
     cells += ["(folder / 'manifest.json').write_text(str(study.preset.train_images))"]
+    cells += ["import pandas as pd", "study.save(pd.DataFrame({'n': [1]}), 'counts')"]
     notebook(tmp_path / "notebooks/00_setup.ipynb", "\n".join(cells))
     notebook(tmp_path / "notebooks/07_next.ipynb", "print(preset)")
     (tmp_path / "notebooks/presets").mkdir()
@@ -431,6 +440,8 @@ def test_only_what_changed_runs_again(project):
     later = {"ablations": {"doses": [0.5]}}  # only notebook 07 reads it
     assert states(run(**later)) == {"00_setup": "unchanged", "07_next": "ran"}
     (folder / "reports/p/00_setup.html").unlink()
+    assert states(run(**later)) == {"00_setup": "ran", "07_next": "unchanged"}
+    (folder / "reports/p/tables/counts.csv").unlink()
     assert states(run(**later)) == {"00_setup": "ran", "07_next": "unchanged"}
     assert states(run(train_images=2, **later)) == both
     (folder / "data/paper_results.yaml").write_text("mm_vet: {}")

@@ -7,7 +7,7 @@ training conversation in LLaVA's own JSON format, which LLaVA, LLaMA-Factory and
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -63,6 +63,9 @@ class Turn(NamedTuple):
     instruction: str | None
     answer: str | None
     form: str
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,12 +5,12 @@ differences, from these defaults or from another preset that it `extends` (a nam
 its own folder); null takes away what is inherited.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from cocoift.core.parallel import Runner
-from cocoift.core.schema import Settings
+from cocoift.core.schema import Count, Settings
 from cocoift.evaluation.ablations import GROUPS, Ablation
 from cocoift.evaluation.answers import AnswerFile, LoggedAnswers
 from cocoift.evaluation.benchmarks import BenchmarkFiles, GradedAnswers
@@ -23,6 +23,8 @@ from cocoift.merge.rules import Rules
 from cocoift.tuning.chat import VICUNA_SYSTEM, FormatName
 from cocoift.tuning.recipe import Assembly, TuningRecipe
 from minicoco import MiniCoco, Recipe
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Evaluation(Settings, frozen=True):
@@ -42,10 +44,10 @@ class Evaluation(Settings, frozen=True):
     protocols: dict[str, ProtocolSettings] = {}
     judge: ReferenceJudge | OpenAiJudge = ReferenceJudge()
     graded: list[GradedAnswers] = []
-    new_tokens: int = 512
-    answer_batch: int | None = None
-    most_unscored: float = 0.02
-    resamples: int = 2_000
+    new_tokens: Count = 512
+    answer_batch: Count | None = None
+    most_unscored: Share = 0.02
+    resamples: Count = 2_000
 
     def __post_init__(self) -> None:
         """Refuse models without the two protocols that every comparison rests on."""
@@ -59,7 +61,7 @@ class ProbeQuestions(Settings, frozen=True):
 
     file: str
     images: str
-    count: int = 1_000
+    count: Count = 1_000
 
 
 class Bias(Settings, frozen=True):
@@ -91,8 +93,10 @@ class Ablations(Settings, frozen=True):
     """
 
     run: list[Ablation] = []
-    doses: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
-    image_counts: list[int] = []
+    doses: Annotated[list[Share], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0]
+    )
+    image_counts: list[Count] = []
     groups: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(GROUPS))
     openings: dict[str, list[str]] = {}
     gqa_questions: str = "gqa/train_balanced_questions.json"
@@ -139,16 +143,18 @@ class Preset(Settings, frozen=True):
     tokenizer_file: str | None = None
     chat_format: FormatName = "vicuna_v1"
     system_prompt: str = VICUNA_SYSTEM
-    seeds: list[int] = msgspec.field(default_factory=lambda: [0])
+    seeds: Annotated[list[int], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [0]
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: int = 1
+    processes: Count = 1
     runner: Runner = "native"
     mini_coco: MiniCoco | None = None
     tiny_llava: Recipe | None = None
     assembly: Assembly | None = None
     merge: Rules = Rules()
-    held_out_images: int = 100
-    train_images: int | None = None
+    held_out_images: Annotated[int, msgspec.Meta(ge=0)] = 100
+    train_images: Count | None = None
     mixtures: list[Mixture] = msgspec.field(default_factory=lambda: list(MIXTURES))
     tuning: TuningRecipe = TuningRecipe()
     evaluation: Evaluation = Evaluation()
@@ -157,7 +163,11 @@ class Preset(Settings, frozen=True):
     chat_checkpoints: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Refuse models that notebook 04 does not tune."""
+        """Refuse models that notebook 04 does not tune, and a seed or mixture named twice."""
+        for name in ("seeds", "mixtures"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} has {values}; name each only once")
         untuned = set(self.evaluation.models) - {"base", *self.mixtures}
         if untuned:
             raise ValueError(f"evaluation.models has {', '.join(untuned)}; mixtures does not")

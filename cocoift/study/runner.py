@@ -129,6 +129,15 @@ def _results(reports: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+def noted_results(executed: Path) -> list[str] | None:
+    """Return the tables and figures that an executed notebook noted; none if it has not run."""
+    if not executed.is_file():
+        return None
+    metadata = json.loads(executed.read_text(encoding="utf-8"))["metadata"]
+    noted: list[str] | None = metadata.get(_NOTE)
+    return noted
+
+
 def remove_leftovers(reports: Path, notebooks: Sequence[Path]) -> list[str]:
     """Remove tables and figures that no notebook wrote when it ran last; return their names.
 
@@ -139,13 +148,10 @@ def remove_leftovers(reports: Path, notebooks: Sequence[Path]) -> list[str]:
     executed = {path.name for path in reports.glob("[0-9][0-9]_*.ipynb")}
     executed = {name for name in executed if not name.endswith(".failed.ipynb")}
     for name in executed | {notebook.name for notebook in notebooks}:
-        path = reports / name
-        note = (
-            json.loads(path.read_text("utf-8"))["metadata"].get(_NOTE) if path.is_file() else None
-        )
-        if note is None:
+        noted = noted_results(reports / name)
+        if noted is None:
             return []
-        written.update(note)
+        written.update(noted)
     left = sorted(_results(reports).keys() - written)
     for name in left:
         (reports / name).unlink()

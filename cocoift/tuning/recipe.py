@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from cocoift.core.files import digest, sha256
-from cocoift.core.schema import Settings
+from cocoift.core.schema import Count, Settings
 from cocoift.tuning.chat import ChatFormat, Encoding
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class TuningRecipe(Settings, frozen=True):
     optimiser: str = "adamw_torch"
     warmup: float = 0.03
     weight_decay: float = 0.0
-    epochs: int = 1
-    records_per_step: int = 128
-    batch_tokens: int = 8192
+    epochs: Count = 1
+    records_per_step: Count = 128
+    batch_tokens: Count = 8192
     loss_on: Literal["all", "last"] = "all"
     four_bit: bool = True
     gradient_checkpointing: bool = True
-    save_steps: int = 50
+    save_steps: Count = 50
     workers: int = 4
 
     def steps(self, records: int) -> int:
@@ -63,12 +63,12 @@ class AlignmentRecipe(Settings, frozen=True):
     """
 
     learning_rate: float = 1e-3
-    records_per_step: int = 256
-    epochs: int = 1
+    records_per_step: Count = 256
+    epochs: Count = 1
     warmup: float = 0.03
-    batch_tokens: int = 8192
+    batch_tokens: Count = 8192
     gradient_checkpointing: bool = True
-    save_steps: int = 50
+    save_steps: Count = 50
     workers: int = 4
 
     def tuning(self) -> TuningRecipe:
