@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cocoift.evaluation.gates import HeldOutRound
+from cocoift.evaluation.sanity import HeldOutRound
 from cocoift.merge.layouts import TERSE_PROMPT
 from minicoco.corpus import ABOUT, ACCOUNTS, SETTING
 from minicoco.dialog_sets import DESCRIBE
@@ -26,7 +26,7 @@ from minicoco.scenes import (
 )
 
 # How questions are worded: as the short-answer sources do, as the conversational ones do, or as the
-# untuned model alone has read.
+# base model alone has read.
 SHORT, CONVERSATIONS, UNTUNED = "short sources", "conversations", "never tuned on"
 # Questions as the short-answer sources ask them, and the capabilities they need.
 _SHORT = {

@@ -1,4 +1,4 @@
-"""A miniature of LLaVA-mix-665k: the baseline's file, with its sources, prompts and blemishes."""
+"""A miniature of LLaVA-mix-665k: LLaVA's file, with its sources, prompts and blemishes."""
 
 import json
 import random

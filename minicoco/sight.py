@@ -13,10 +13,10 @@ from cocoift.core.images import mean_colour
 from cocoift.core.resampling import ratio_interval
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.gates import COLUMNS, gate
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.evaluation.reference_judge import Claims, reference_verdict
+from cocoift.evaluation.sanity import COLUMNS, check
 from cocoift.tuning.chat import ChatFormat
 from minicoco import CHAT
 from minicoco.benchmark import CONVERSATIONS, UNTUNED, mm_vet
@@ -176,13 +176,13 @@ def summary(table: pd.DataFrame) -> str:
 
 # A base answers open questions in full, and questions that nothing is tuned on nearly as well as
 # those that the conversational sources ask; it does not yet follow format prompts.
-FULL, NEAR, OBEYS = 0.9, 0.8, 0.5
+FULL, NEAR, SHORT_AT_MOST = 0.9, 0.8, 0.5
 
 
-def base_gates(
+def base_checks(
     answer: Answerer, closed: Sequence[Prompt], *, seed: int, pixels: int, count: int = 60
 ) -> pd.DataFrame:
-    """Return the gates of an untuned model: gate, value, bound, n, passed.
+    """Return the sanity checks of a base model: gate, value, bound, n, passed.
 
     It is asked the benchmark's questions about `count` scenes that are drawn for this alone, and
     the `closed` questions, which ask for a short answer.
@@ -213,11 +213,11 @@ def base_gates(
              for _, reply in answer(closed) if not isinstance(reply, Failure)]  # fmt: skip
     return pd.DataFrame(
         [
-            gate("full answers to conversations' wordings", full[CONVERSATIONS], FULL),
-            gate("full answers to wordings never tuned on", full[UNTUNED], FULL),
-            gate("score on wordings never tuned on, relative to conversations'",
+            check("full answers to conversations' wordings", full[CONVERSATIONS], FULL),
+            check("full answers to wordings never tuned on", full[UNTUNED], FULL),
+            check("score on wordings never tuned on, relative to conversations'",
                  [one / mean for one in unknown] if mean else [], NEAR),
-            gate("does not obey yet", short, OBEYS, at_most=True),
+            check("no short answers on request yet", short, SHORT_AT_MOST, at_most=True),
         ],
         columns=COLUMNS,
     )  # fmt: skip

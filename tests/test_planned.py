@@ -37,11 +37,11 @@ def test_the_whole_bill_of_7b_counts_both_notebooks_that_ask_and_the_hand_graded
     assert calls(twice) == 2 * (fifth + seventh) + by_hand
 
 
-def test_an_ablation_that_trains_adds_the_answers_of_its_arms(root, tmp_path):
+def test_an_ablation_that_trains_adds_the_answers_of_its_variants(root, tmp_path):
     plain = calls(opened(tmp_path, root))
     more = {"ablations": {"run": ["openings", "dose"], "doses": [0.0, 0.5, 1.0]},
             "evaluation": {"judge": {"max_cost": 1e6}}}  # fmt: skip
-    # Of the doses only the middle one has a model of its own, asked alone and after, five times.
+    # Of the doses only the middle one has a model of its own, single-round and after, five times.
     assert calls(opened(tmp_path, root, **more)) == plain + 218 * 2 * 5
 
 

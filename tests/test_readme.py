@@ -203,7 +203,7 @@ def test_its_launches_are_understood_by_accelerate(root, readme, monkeypatch):
         assert chosen.training_script_args[-2:] == ["--mixture", "merged"]
 
 
-def test_what_it_says_of_smols_untuned_model_stands_in_the_tables(root, readme):
+def test_what_it_says_of_smols_base_model_stands_in_the_tables(root, readme):
     table = pd.read_csv(root / "reports/smol/tables/lengths.csv")
     own = table[(table.model == "base") & (table.seed == "all")]
     words = own.set_index(["protocol", "round"]).median_words

@@ -216,7 +216,7 @@ def measured(play, tmp_path, **more):
     ("play", "said"),
     [
         (collapsing, "One short round makes it terse: collapsed answers +100.0 points"),
-        (failing_now_and_then, "One short round is not shown to make it terse"),
+        (failing_now_and_then, "One short round does not clearly make it terse"),
     ],
 )
 def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, said, tmp_path):
@@ -248,7 +248,7 @@ def test_a_model_that_sees_is_not_told_that_it_does_not(tmp_path):
         seen[image_address(picture, "png")] = paragraph(scene)
     study, _ = measured(seeing, tmp_path)
     (told,) = served_report.verdict(study, study.benchmarks()[0])
-    assert told.startswith("One short round is not shown to make it terse")
+    assert told.startswith("One short round does not clearly make it terse")
 
 
 @SLOW

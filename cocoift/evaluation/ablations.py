@@ -1,7 +1,7 @@
 """Ablations: trainings that differ from those on both mixtures in one thing, and what they answer.
 
-Every arm is trained with the recipe, the steps and the seeds of `merged`, on a mixture written for
-it; `merged` and `mix` are arms themselves and their adapters are those of notebook 04.
+Every variant is trained with the recipe, the steps and the seeds of `merged`, on a mixture written
+for it; `merged` and `mix` are variants themselves and their adapters are those of notebook 04.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from cocoift.core.files import DataError
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
-from cocoift.evaluation.variants import UNTUNED, WHOLE, Variant
+from cocoift.evaluation.variants import BASE, WHOLE, Variant
 from cocoift.merge.layouts import LAYOUTS, MIX, Layout
 
 Ablation = Literal["dose", "factors", "answers", "sources", "images", "cures", "openings"]
@@ -39,11 +39,10 @@ FACTORS = (
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One setting of one ablation: which variant is trained for it, and how it is asked.
+class AskedVariant:
+    """A variant as one setting of an ablation: what is trained for it, and how it is asked.
 
-    `alone` and `after` are the protocols that count as a question asked alone and after the short
-    round.
+    `alone` and `after` are the protocols that count as single-round and as multi-round.
     """
 
     ablation: str
@@ -59,14 +58,14 @@ class Arm:
         return self.variant.name if as_always else f"{self.variant.name}, {self.setting}"
 
 
-def arms(
+def asked_variants(
     wanted: Sequence[str],
     *,
     doses: Sequence[float],
     image_counts: Sequence[int],
     groups: Mapping[str, Sequence[str]],
-) -> list[Arm]:
-    """Return the trained arms of the wanted ablations, in the order to show them.
+) -> list[AskedVariant]:
+    """Return the variants of the wanted ablations, in the order to show them.
 
     `doses` are shares of images laid out as in `mix`; `image_counts` come before all images;
     `groups` are sources to leave out together, by name.
@@ -78,48 +77,48 @@ def arms(
     for dose in doses if "dose" in wanted else ():
         mixed = Variant(name=f"dose-{100 * dose:g}", layout=MIX, share=dose)
         whole = {0.0: WHOLE["merged"], 1.0: WHOLE["mix"]}
-        found.append(Arm("dose", f"{100 * dose:g} %", whole.get(float(dose), mixed)))
+        found.append(AskedVariant("dose", f"{100 * dose:g} %", whole.get(float(dose), mixed)))
     if "factors" in wanted:
         for layout in FACTORS:
             label = f"{layout.prompts} turn, {layout.sources}"
-            found.append(Arm("factors", label, _laid_out(layout)))
+            found.append(AskedVariant("factors", label, _laid_out(layout)))
     for kind in ("short", "sentence") if "answers" in wanted else ():
         variant = Variant(name=f"gqa-{kind}", layout=MIX, answers=kind)
-        found.append(Arm("answers", kind, variant))
+        found.append(AskedVariant("answers", kind, variant))
     if "sources" in wanted:
-        found.append(Arm("sources", "all sources", WHOLE["merged"]))
+        found.append(AskedVariant("sources", "all sources", WHOLE["merged"]))
     for name, sources in groups.items() if "sources" in wanted else ():
         variant = Variant(name=f"without-{name.replace(' ', '-')}", left_out=tuple(sources))
-        found.append(Arm("sources", f"without {name}", variant))
+        found.append(AskedVariant("sources", f"without {name}", variant))
     if "images" in wanted:
         fewer = [Variant(name=f"images-{count}", images=count) for count in image_counts]
-        found += [Arm("images", f"{one.images:,}", one) for one in (UNTUNED, *fewer)]
-        found.append(Arm("images", "all", WHOLE["merged"]))
+        found += [AskedVariant("images", f"{one.images:,}", one) for one in (BASE, *fewer)]
+        found.append(AskedVariant("images", "all", WHOLE["merged"]))
     return found
 
 
-# Models that keep the baseline's data and change how they are asked or trained: ablation `cures`.
-BASELINE, DROPPED, SENTENCE = "baseline", "history dropped", "sentence asked for"
+# Models that keep the LLaVA-style data and change how they are asked or trained: ablation `cures`.
+BASELINE, DROPPED, SENTENCE = "LLaVA-style", "history dropped", "sentence asked for"
 _FULL_SENTENCE = "Answer in a full sentence."
 _SENTENCE_ALONE, _SENTENCE_AFTER = "sentence_alone", "sentence_after_short"
 
 
-def cure_arms(mixtures: Sequence[str]) -> list[Arm]:
-    """Return the rival cures of the collapse, on the baseline's data, and the merge itself.
+def mitigation_variants(mixtures: Sequence[str]) -> list[AskedVariant]:
+    """Return the alternative mitigations, on the LLaVA-style data, and the merge itself.
 
-    A cure at inference changes how the baseline's model is asked: without the history, or for a
-    full sentence.  `mixtures` are those that notebook 04 tunes on.
+    A mitigation at inference changes how that data's model is asked: without the history, or for
+    a full sentence.  `mixtures` are those that notebook 04 tunes on.
     """
     mix, last = WHOLE["mix"], Variant(name="last-answer", layout=MIX, loss_on="last")
     every = Layout(prompts="every", sources="apart")
     merges = [name for name in ("merged", "instructed") if name in mixtures]
     return [
-        Arm("cures", BASELINE, mix),
-        Arm("cures", DROPPED, mix, after=ALONE),
-        Arm("cures", SENTENCE, mix, alone=_SENTENCE_ALONE, after=_SENTENCE_AFTER),
-        Arm("cures", "loss on the last answer", last),
-        Arm("cures", "prompt in every turn", _laid_out(every)),
-        *(Arm("cures", name, WHOLE[name]) for name in merges),
+        AskedVariant("cures", BASELINE, mix),
+        AskedVariant("cures", DROPPED, mix, after=ALONE),
+        AskedVariant("cures", SENTENCE, mix, alone=_SENTENCE_ALONE, after=_SENTENCE_AFTER),
+        AskedVariant("cures", "loss on the last answer", last),
+        AskedVariant("cures", "prompt in every turn", _laid_out(every)),
+        *(AskedVariant("cures", name, WHOLE[name]) for name in merges),
     ]
 
 
@@ -129,7 +128,7 @@ def _laid_out(layout: Layout) -> Variant:
     return (same or [Variant(name=f"{layout.prompts}-{layout.sources}", layout=layout)])[0]
 
 
-def cure_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
+def mitigation_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
     """Return the protocols under which open questions ask for a full sentence."""
     named = {ALONE: _SENTENCE_ALONE, AFTER: _SENTENCE_AFTER}
     return [
@@ -137,11 +136,11 @@ def cure_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
     ]
 
 
-def trained(arms: Sequence[Arm], mixtures: Iterable[str]) -> dict[str, Variant]:
-    """Return the variants that arms train, and the mixtures of notebook 04, by name."""
-    found = {arm.variant.name: arm.variant for arm in arms}
+def trained(variants: Sequence[AskedVariant], mixtures: Iterable[str]) -> dict[str, Variant]:
+    """Return what asked variants train on, and the mixtures of notebook 04, by name."""
+    found = {asked.variant.name: asked.variant for asked in variants}
     found |= {name: WHOLE[name] for name in mixtures}
-    found.pop(UNTUNED.name, None)
+    found.pop(BASE.name, None)
     return found
 
 

@@ -153,7 +153,7 @@ def endpoint_candidates(
 
 
 def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candidate]:
-    """Yield the named models of one seed, `base` being the untuned one, on one loaded base.
+    """Yield the named models of one seed, `base` being the one not tuned, on one loaded base.
 
     Where the adapters were trained on four bits, so does the base answer, from dense weights of
     the same values if memory allows.  An adapter that is asked alone is merged into a float32

@@ -52,7 +52,7 @@ def evaluate(
     """Roll a model out on every benchmark under every protocol; files go below `folder`.
 
     A protocol whose replies are about another benchmark's images is left out.  A model that is
-    the same for several seeds, an untuned base, is asked once.
+    the same for several seeds, a base model, is asked once.
     """
     runs = []
     for benchmark in benchmarks:

@@ -1,7 +1,7 @@
 """The probe: does a short round make a short answer likelier?  No judge, no answer is generated.
 
 For a question with a known short and a known full answer, the model's log-probabilities of how
-each begins are compared, asked alone and after opening rounds.
+each begins are compared, in single round and after opening rounds.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALONE, AFTER = "single_round", "multi_round"
 # The question alone, with the picture of another question: what is right then is guessed.
 OTHER_PICTURE = "other_picture"
-# Obedience is measured after a long round too.
+# Adherence is measured after a long round too.
 AFTER_LONG = "after_long"
 # The dialog that the paper's project page shows, and an opening round that was answered wrongly,
 # beside the same round answered rightly.

@@ -1,4 +1,4 @@
-"""Variants: what the arms of the ablations train on, and the mixtures written for them."""
+"""Variants: what the ablations train on, and the mixtures written for them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,8 +38,8 @@ class Variant:
     loss_on: Literal["all", "last"] = "all"
 
 
-# The model that no arm trains: what `images` compares few images with.
-UNTUNED = Variant(name="base", images=0)
+# The model that is not trained: what `images` compares few images with.
+BASE = Variant(name="base", images=0)
 WHOLE = {name: Variant(name=name, layout=layout) for name, layout in LAYOUTS.items()}
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cocoift.evaluation import gates
+from cocoift.evaluation import sanity
 from cocoift.evaluation.effects import describe, sign
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import COLLAPSE
@@ -28,18 +28,18 @@ def dose_sentence(table: pd.DataFrame, ends: pd.DataFrame, metric: str) -> str:
     first, last = collapse.iloc[0], collapse.iloc[-1]
     if len(collapse) == 1:
         return (
-            f"With {collapse.index[0]} of the images laid out as in the baseline, multi-round "
+            f"With {collapse.index[0]} of the images laid out as in LLaVA's, multi-round "
             f"collapse is {_percent(first)}, the change of the score {score.iloc[0]:+.1f} points. "
             "One dose has none to be compared with."
         )
     text = (
-        f"With {collapse.index[0]} to {collapse.index[-1]} of the images laid out as in the "
-        f"baseline, multi-round collapse goes from {_percent(first)} to {_percent(last)}, the "
+        f"With {collapse.index[0]} to {collapse.index[-1]} of the images laid out in LLaVA's "
+        f"style, multi-round collapse goes from {_percent(first)} to {_percent(last)}, the "
         f"change of the score from {score.iloc[0]:+.1f} to {score.iloc[-1]:+.1f} points. "
         f"The ends differ by {describe(ends)}."
     )
     if sign(ends) <= 0:
-        return f"{text} No dose-response is shown."
+        return f"{text} There is no clear dose-response."
     half = collapse.index[collapse.value >= (first.value + last.value) / 2][0]
     return f"{text} Half of the rise is reached at {half}."
 
@@ -58,11 +58,11 @@ def factor_sentence(collapse: pd.DataFrame) -> str:
     if sign(by["interaction"]) > 0:
         text += " Together they do more than the sum of each alone."
     if not (sign(by["prompts"]) or sign(by["sources"])):
-        return f"{text} Neither effect is shown."
+        return f"{text} Neither effect is clear."
     more = {
         1: "More of it comes from where the prompt stands.",
         -1: "More of it comes from keeping the sources apart.",
-        0: "Which of the two matters more is not shown.",
+        0: "Which of the two matters more is not clear.",
     }
     return f"{text} {more[sign(by['prompts - sources'])]}"
 
@@ -83,7 +83,7 @@ def answers_sentence(table: pd.DataFrame, effect: pd.DataFrame, metric: str) -> 
     verdict = {
         -1: "Short answers, not the layout alone, make the collapse.",
         1: "Full sentences do not prevent it.",
-        0: "It is not shown.",
+        0: "That is no clear difference.",
     }
     return f"{text} {verdict[sign(effect)]}"
 
@@ -99,16 +99,16 @@ def sources_sentence(table: pd.DataFrame, collapse: pd.DataFrame, score: pd.Data
         own = score[score.contrast == name]
         if sign(rows) or sign(own):
             parts.append(
-                f"**{name}** collapse {describe(rows)}, score {describe(own)}, collapse asked "
-                f"alone {alone['all sources']:.0f} → {alone[name]:.0f} %"
+                f"**{name}** collapse {describe(rows)}, score {describe(own)}, single-round "
+                f"collapse {alone['all sources']:.0f} → {alone[name]:.0f} %"
             )
     rest = len(set(collapse.contrast)) - len(parts)
     text = f"After the short round, against all sources: {'; '.join(parts) or 'no group matters'}."
-    return f"{text} For {rest} of the groups neither effect is shown."
+    return f"{text} For {rest} of the groups neither effect is clear."
 
 
 def images_sentence(table: pd.DataFrame, effects: pd.DataFrame, metric: str) -> str:
-    """Say from how many images on a model is short when asked and scores as with all of them.
+    """Say from how many images on a model is brief when asked to be and scores as with all.
 
     `effects` holds those on the score of every number of images against all.
     """
@@ -117,17 +117,17 @@ def images_sentence(table: pd.DataFrame, effects: pd.DataFrame, metric: str) -> 
         f"{name}: {row.value:.1f} and {obeys[name]:.0f} %" for name, row in scores.iterrows()
     )
     text = (
-        "Multi-round score, and share of opening rounds answered as shortly as they ask, by number "
+        "Multi-round score, and share of opening rounds answered as briefly as they ask, by number "
         f"of images, one pass each: {numbers}."
     )
-    least = 100 * gates.OPENING
+    least = 100 * sanity.LEAST_OPENING
     lower = {name for name, rows in effects.groupby("contrast") if sign(rows) < 0}
     enough = scores[~scores.index.isin(lower) & (obeys >= least)]
     if enough.empty:
-        return f"{text} None is both as good as all images and short when asked."
+        return f"{text} None is both as good as all images and brief when asked."
     return (
-        f"{text} The smallest number that is short when asked (at least {least:.0f} %) and is not "
-        f"shown to score lower than all images is {enough.index[0]}."
+        f"{text} The smallest number that is brief when asked (at least {least:.0f} %) and does "
+        f"not clearly score lower than all images is {enough.index[0]}."
     )
 
 
@@ -156,7 +156,7 @@ def positions_sentence(table: pd.DataFrame, effects: pd.DataFrame) -> str:
     for model, own in rows.groupby("model", sort=False):
         numbers = " / ".join(f"{value:.0f}" for value in own.value)
         found = effects[effects.contrast == model]
-        more = {1: "shown to be more", -1: "shown to be less", 0: "not shown to differ"}
+        more = {1: "clearly more", -1: "clearly less", 0: "no clear difference"}
         parts.append(
             f"**{model}** {numbers} % (last against first {more[sign(found)]}: {describe(found)})"
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from cocoift.core.frames import stacked
-from cocoift.evaluation.ablations import BASELINE, Arm
+from cocoift.evaluation.ablations import BASELINE, AskedVariant
 from cocoift.evaluation.effects import COLUMNS as EFFECTS
 from cocoift.evaluation.effects import Contrast, change, effect_table, versus
 from cocoift.evaluation.lengths import SHORT_WORDS
@@ -20,16 +20,20 @@ CHANGE = "difference"
 OBEYS = "short opening replies"
 
 
-def arm_table(
-    arms: Sequence[Arm], verdicts: pd.DataFrame, metrics: Sequence[Metric], *, resamples: int
+def variant_table(
+    variants: Sequence[AskedVariant],
+    verdicts: pd.DataFrame,
+    metrics: Sequence[Metric],
+    *,
+    resamples: int,
 ) -> pd.DataFrame:
-    """Return every arm's metrics per seed and over all (`all`), in `COLUMNS`.
+    """Return every variant's metrics per seed and over all (`all`), in `COLUMNS`.
 
     `protocol` is `single_round`, `multi_round`, or `difference`: multi-round minus single round,
-    paired over questions.  Without arms, no rows.
+    paired over questions.  Without variants, no rows.
     """
-    own, obeyed = of_arms(arms, verdicts), _obedience(verdicts, resamples)
-    models = list(dict.fromkeys(arm.model for arm in arms))
+    own, replied = of_asked(variants, verdicts), _short_replies(verdicts, resamples)
+    models = list(dict.fromkeys(asked.model for asked in variants))
     scores = score_table(own, metrics, resamples=resamples)
     named = {change(name).name: name for name in models}
     changes = effect_table(own, metrics, list(map(change, models)), resamples=resamples)
@@ -37,27 +41,27 @@ def arm_table(
     changes = changes.rename(columns={"difference": "value"})
     both = pd.concat([scores, changes], ignore_index=True)
     parts = []
-    for arm in arms:
-        replies = obeyed[obeyed.model == arm.variant.name].assign(model=arm.model)
-        rows = pd.concat([both[both.model == arm.model], replies])
-        parts.append(rows.assign(ablation=arm.ablation, setting=arm.setting))
+    for asked in variants:
+        replies = replied[replied.model == asked.variant.name].assign(model=asked.model)
+        rows = pd.concat([both[both.model == asked.model], replies])
+        parts.append(rows.assign(ablation=asked.ablation, setting=asked.setting))
     return stacked(parts, COLUMNS)
 
 
-def of_arms(arms: Sequence[Arm], verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return each arm's answers under its model's name, as asked alone and after the short round.
+def of_asked(variants: Sequence[AskedVariant], verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return each variant's answers under its model's name, as single-round and multi-round.
 
-    `verdicts` has the protocols under which the arms are asked.
+    `verdicts` has the protocols under which the variants are asked.
     """
     parts = []
-    for arm in {arm.model: arm for arm in arms}.values():
-        own = verdicts[verdicts.model == arm.variant.name]
-        for asked, named in ((arm.alone, ALONE), (arm.after, AFTER)):
-            parts.append(own[own.protocol == asked].assign(model=arm.model, protocol=named))
+    for asked in {asked.model: asked for asked in variants}.values():
+        own = verdicts[verdicts.model == asked.variant.name]
+        for protocol, named in ((asked.alone, ALONE), (asked.after, AFTER)):
+            parts.append(own[own.protocol == protocol].assign(model=asked.model, protocol=named))
     return stacked(parts, list(verdicts))
 
 
-def _obedience(verdicts: pd.DataFrame, resamples: int) -> pd.DataFrame:
+def _short_replies(verdicts: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """Return how many of the opening rounds that ask for a short reply get one."""
     opened = verdicts[verdicts.protocol == AFTER].drop_duplicates(["model", "seed", "image"])
     words = opened.opening_reply.str.split().str.len()
@@ -90,18 +94,22 @@ def opening_table(
 
 
 def compared(
-    arms: Sequence[Arm], verdicts: pd.DataFrame, metrics: Sequence[Metric], *, resamples: int
+    variants: Sequence[AskedVariant],
+    verdicts: pd.DataFrame,
+    metrics: Sequence[Metric],
+    *,
+    resamples: int,
 ) -> pd.DataFrame:
     """Return the paired differences after the short round that the sentences rest on.
 
     Per ablation: the last dose minus none, sentences minus phrases, every number of images minus
-    all of them, every group of sources left out minus none, the merge minus every rival cure; and
+    all of them, every group of sources left out minus none, the merge minus every mitigation; and
     what each factor of the 2 x 2 adds to multi-round minus single round (`factor_contrasts`).
     Columns: ablation, then those of `effects.effect_table`.
     """
     by: dict[str, dict[str, str]] = {}
-    for arm in arms:
-        by.setdefault(arm.ablation, {})[arm.setting] = arm.model
+    for asked in variants:
+        by.setdefault(asked.ablation, {})[asked.setting] = asked.model
     wanted: dict[str, list[Contrast]] = {}
     if len(dose := list(by.get("dose", {}).values())) > 1:
         wanted["dose"] = [_versus("last - first", dose[-1], dose[0])]
@@ -114,14 +122,14 @@ def compared(
     if "merged" in (cures := by.get("cures", {})):
         rivals = {setting: name for setting, name in cures.items() if setting != "merged"}
         wanted["cures"] = [_versus(one, cures["merged"], name) for one, name in rivals.items()]
-        wanted["cures, asked alone"] = [
+        wanted["cures, single-round"] = [
             _versus(one, name, cures[BASELINE], ALONE)
             for one, name in cures.items()
             if one != BASELINE
         ]
     if "factors" in by:
         wanted["factors"] = factor_contrasts()
-    own = of_arms(arms, verdicts)
+    own = of_asked(variants, verdicts)
     parts = [
         effect_table(own, metrics, contrasts, resamples=resamples).assign(ablation=name)
         for name, contrasts in wanted.items()

@@ -8,11 +8,11 @@ import yaml
 
 from cocoift.core.files import DataError
 from cocoift.core.frames import stacked
+from cocoift.evaluation.adherence import NAME, adherence_metrics
 from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
-from cocoift.evaluation.obedience import NAME, obedience_metrics
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.reference_judge import BY_DESIGN
 from cocoift.evaluation.rollout import Rollout
@@ -83,24 +83,24 @@ def all_scores(
     return stacked(parts, [*first, *rest])
 
 
-def obedience_scores(runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:
+def adherence_scores(runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:
     """Return `score.score_table` of the held-out questions; empty where there are none."""
     if not runs:
         return pd.DataFrame(columns=[*SCORE_COLUMNS, "benchmark", "judge"])
     questions = runs[0].benchmark.questions
     counted = verdict_table(runs, OfflineJudge())
-    table = score_table(counted, obedience_metrics(questions), resamples=resamples)
+    table = score_table(counted, adherence_metrics(questions), resamples=resamples)
     return table.assign(benchmark=NAME, judge="none: words are counted")
 
 
-def obedience_effects(
+def adherence_effects(
     runs: Sequence[Run], contrasts: Sequence[Contrast], *, resamples: int
 ) -> pd.DataFrame:
     """Return `effects.effect_table` of the held-out questions; empty where there are none."""
     if not runs:
         return pd.DataFrame(columns=["benchmark", *COLUMNS])
     counted = verdict_table(runs, OfflineJudge())
-    metrics = obedience_metrics(runs[0].benchmark.questions)
+    metrics = adherence_metrics(runs[0].benchmark.questions)
     table = effect_table(counted, metrics, contrasts, resamples=resamples)
     return table.assign(benchmark=NAME)[["benchmark", *COLUMNS]]
 
@@ -133,15 +133,17 @@ def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     return shown.assign(metric="change")
 
 
-def gate_sentence(gates: pd.DataFrame) -> str:
-    """Say whether the models pass the gates, and which gates fail."""
-    if gates.empty:
-        return "There are no gates: no local model is evaluated, or nothing was merged to hold out."
-    failed = gates[~gates.passed.astype(bool)]
+def sanity_sentence(checks: pd.DataFrame) -> str:
+    """Say whether the models pass the sanity checks, and which fail."""
+    if checks.empty:
+        return "No sanity checks: no local model is evaluated, or nothing was merged to hold out."
+    failed = checks[~checks.passed.astype(bool)]
     if failed.empty:
-        return f"All {len(gates)} gates pass."
+        return f"All {len(checks)} sanity checks pass."
     named = "; ".join(dict.fromkeys(f"{row.model}: {row.gate}" for row in failed.itertuples()))
-    return f"{len(failed)} of {len(gates)} gates fail ({named}): read what follows with care."
+    return (
+        f"{len(failed)} of {len(checks)} sanity checks fail ({named}): read what follows with care."
+    )
 
 
 def wide_table(

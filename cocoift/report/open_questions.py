@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from cocoift.core.files import DataError
+from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.effects import change, describe, rows_of
-from cocoift.evaluation.obedience import OBEDIENCE
 from cocoift.evaluation.protocols import AFTER, AFTER_LONG, ALONE
 from cocoift.evaluation.score import COLLAPSE
 from cocoift.merge.layouts import MIXTURES
@@ -113,7 +113,7 @@ def architecture(tables: Tables) -> str:
 
 
 def opening(tables: Tables) -> str:
-    """Say how collapse goes with the kind of opening, for the baseline mixture."""
+    """Say how collapse goes with the kind of opening, for the LLaVA-style mixture."""
     value = _scores(tables)
     kinds = {ALONE: "none", AFTER: "a short round", "reference_history": "a true short reply",
              AFTER_LONG: "a long round"}  # fmt: skip
@@ -121,9 +121,7 @@ def opening(tables: Tables) -> str:
               if ("mix", one, COLLAPSE) in value]  # fmt: skip
     if not shares:
         return ""
-    return (
-        f"Collapse of the baseline mixture by what stands before the question: {', '.join(shares)}."
-    )
+    return f"Collapse, LLaVA-style mixture, by what comes before the question: {', '.join(shares)}."
 
 
 def generation(tables: Tables) -> str:
@@ -137,25 +135,23 @@ def abduction(tables: Tables) -> str:
 
 
 def measures(tables: Tables) -> str:
-    """Say what other measures show of the bias: the dose, obedience, the probe."""
+    """Say what other measures show of the bias: the dose, compliance, the probe."""
     parts, value = [], _scores(tables)
     table = tables.get("ablations", pd.DataFrame(columns=["ablation"]))
     dose = table[table.ablation == "dose"]
     if len(dose):
         rows = dose[(dose.seed == "all") & (dose.protocol == AFTER) & (dose.metric == COLLAPSE)]
         shown = ", ".join(f"{r.setting} → {r.value:.0f} %" for r in rows.itertuples())
-        parts.append(
-            f"Dialled by the share of images laid out as in the baseline, collapse: {shown}"
-        )
+        parts.append(f"By the share of images in LLaVA's style, collapse is: {shown}")
     if "probe" in tables:
         means = _table(tables, "probe").groupby(["model", "protocol"], sort=False).margin.mean()
         shift = means.unstack("protocol").reindex(columns=[ALONE, AFTER]).diff(axis=1)[AFTER]
         moved = ", ".join(f"{model} {nats:+.1f}" for model, nats in shift.dropna().items())
         parts.append(f"the probe's margin moves towards the short answer by (nats): {moved}")
-    obeys = [f"{model} {value[model, AFTER, OBEDIENCE]}" for model in MIXTURES
-             if (model, AFTER, OBEDIENCE) in value]  # fmt: skip
+    obeys = [f"{model} {value[model, AFTER, ADHERENCE]}" for model in MIXTURES
+             if (model, AFTER, ADHERENCE) in value]  # fmt: skip
     if obeys:
-        parts.append(f"short when asked, after the short round: {', '.join(obeys)}")
+        parts.append(f"short-answer compliance after the short round: {', '.join(obeys)}")
     return f"{'; '.join(parts)}." if parts else ""
 
 
@@ -177,7 +173,7 @@ def benchmark(tables: Tables) -> str:
         by = ", ".join(
             f"{row.wording} {row['collapse, multi_round']:.0%}" for _, row in rows.iterrows()
         )
-        parts.append(f"Collapse of the baseline after the short round by wording: {by}.")
+        parts.append(f"Collapse, LLaVA-style mixture, after the short round by wording: {by}.")
     for model, protocol, metric in value:
         if (model, protocol) == ("merged", "other_picture") and metric in ("total", "overall"):
             parts.append(
@@ -203,7 +199,7 @@ def _scores(tables: Tables) -> dict[tuple[str, str, str], str]:
     """Return `value [low, high] %` by model, protocol and metric, of the first benchmark."""
     scores = _table(tables, "scores")
     whole = scores[scores.seed == "all"]
-    own = whole[whole.benchmark.isin(whole.benchmark.head(1)) | (whole.metric == OBEDIENCE)]
+    own = whole[whole.benchmark.isin(whole.benchmark.head(1)) | (whole.metric == ADHERENCE)]
     return {
         (r.model, r.protocol, r.metric): f"{r.value:.0f} [{r.low:.0f}, {r.high:.0f}] %"
         for r in own.itertuples()

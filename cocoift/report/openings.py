@@ -45,17 +45,17 @@ def dialog_sentence(effects: pd.DataFrame, labels: Mapping[str, str]) -> str:
             parts.append(f"{labels[name]} {describe(rows)}")
     if not parts:
         return ""
-    text = f"Collapse after the paper's own dialog, against asked alone: {'; '.join(parts)}."
+    text = f"Collapse after the paper's own dialog, against single-round: {'; '.join(parts)}."
     rows = rows_of(effects, PAPERS_DIALOG.name, COLLAPSE)
     if rows.empty:
         return text
     verdict = {
-        1: "A short round that comes second shortens the baseline's later answers more than the "
-        "merged mixture's",
-        -1: "A short round that comes second shortens the merged mixture's later answers more than "
-        "the baseline's",
-        0: "That the short round, coming second, shortens the baseline's later answers more is not "
-        "shown",
+        1: "A short round that comes second shortens the later answers of the LLaVA-style mixture "
+        "more than the merged one's",
+        -1: "A short round that comes second shortens the later answers of the merged mixture more "
+        "than the LLaVA-style one's",
+        0: "Where the short round comes second, there is no clear difference between the two "
+        "mixtures",
     }[sign(rows)]
     return f"{text} {verdict} ({describe(rows)})."
 
@@ -70,6 +70,8 @@ def wrong_reply_sentence(effects: pd.DataFrame, metric: str, labels: Mapping[str
     for name in labels:
         rows = rows_of(effects, misled(name).name, metric)
         if len(rows):
-            verdict = {-1: "spreads", 0: "is not shown to spread", 1: "does not spread"}[sign(rows)]
+            verdict = {-1: "spreads", 0: "does not clearly spread", 1: "does not spread"}[
+                sign(rows)
+            ]
             parts.append(f"{labels[name]} {describe(rows)}, the error {verdict}")
     return f"Score with a wrong reply against a right one: {'; '.join(parts)}." if parts else ""

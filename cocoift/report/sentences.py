@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.effects import (
     ASKED_ALONE,
     INSTRUCTED_AFTER,
@@ -16,15 +17,14 @@ from cocoift.evaluation.effects import (
     sign,
 )
 from cocoift.evaluation.lengths import SHORT_WORDS
-from cocoift.evaluation.obedience import OBEDIENCE
 from cocoift.evaluation.protocols import AFTER, AFTER_LONG, ALONE
 from cocoift.evaluation.score import COLLAPSE
 
-_BETTER = {1: "better than", -1: "worse than", 0: "not shown to differ from"}
+_BETTER = {1: "better than", -1: "worse than", 0: "not clearly different from"}
 
 
 def conclusion(effects: pd.DataFrame, metric: str) -> str:
-    """Say what one short round does to both tuned models and how they compare asked alone.
+    """Say what one short round does to both tuned models and how they compare in single round.
 
     `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where one of the
     two models is missing.
@@ -38,16 +38,16 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
         return none if both else ""
     effect = describe(layout)
     text = {
-        -1: "One short round costs the model tuned on the baseline mixture more than the one tuned "
-        f"on the same annotations in merged conversations (difference of the changes {effect}): "
-        "layout decides.",
-        1: "One short round costs the model tuned on the merged mixture more, the opposite of the "
-        f"paper (difference of the changes {effect}).",
-        0: f"The changes of the two tuned models do not clearly differ ({effect}): that layout "
-        "decides is not shown.",
+        -1: "One short-answer round costs the model tuned on the LLaVA-style mixture more than the "
+        "one tuned on the same annotations in merged conversations (difference of the changes "
+        f"{effect}): layout decides.",
+        1: "One short-answer round costs the model tuned on the merged mixture more, the opposite "
+        f"of the paper (difference of the changes {effect}).",
+        0: "No clear difference between the changes of the two tuned models "
+        f"({effect}): whether layout decides stays open.",
     }[sign(layout)]
     text = (
-        f"{text} Asked alone, the merged mixture is {_BETTER[sign(alone)]} the baseline mixture "
+        f"{text} In single round, the merged mixture is {_BETTER[sign(alone)]} the LLaVA-style one "
         f"({describe(alone)})."
     )
     alone, after = (
@@ -56,19 +56,19 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
     if alone.empty or after.empty:
         return text
     return (
-        f"{text} The instructed mixture is, asked alone, {_BETTER[sign(alone)]} the baseline "
-        f"mixture ({describe(alone)}) and, after the short round, {_BETTER[sign(after)]} the "
-        f"merged one ({describe(after)})."
+        f"{text} The instructed mixture is, in single round, {_BETTER[sign(alone)]} the "
+        f"LLaVA-style one ({describe(alone)}) and, after the short-answer round, "
+        f"{_BETTER[sign(after)]} the merged one ({describe(after)})."
     )
 
 
-def obedience_sentence(scores: pd.DataFrame, labels: Mapping[str, str]) -> str:
-    """Say how often each model is short when asked to be, and full when it is not asked.
+def adherence_sentence(scores: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Say how often each model is brief when asked to be, and in full when it is not asked.
 
-    `scores` are of the benchmark `obedience.NAME`.  Empty where nothing was held out.
+    `scores` are of the benchmark `adherence.NAME`.  Empty where nothing was held out.
     """
     value = scores[scores.seed == "all"].set_index(["model", "metric", "protocol"]).value
-    kinds = {OBEDIENCE: "short when asked in", COLLAPSE: "full when not in"}
+    kinds = {ADHERENCE: "brief when asked in", COLLAPSE: "in full when not in"}
     parts = []
     for name in labels:
         told = []
@@ -80,7 +80,7 @@ def obedience_sentence(scores: pd.DataFrame, labels: Mapping[str, str]) -> str:
                 told.append(f"{kind} {' / '.join(f'{share:.0f}' for share in shares)} %")
         if told:
             parts.append(f"{labels[name]}: {', '.join(told)}")
-    when = "asked alone / after a short round / after a long round"
+    when = "single-round / after a short-answer round / after a long one"
     return f"On held-out images, {when}: {'; '.join(parts)}." if parts else ""
 
 
@@ -123,7 +123,7 @@ def evaluation_answer(
             scored = len(rows_of(effects, change(name).name, metric))
             parts.append(f"{labels[name]}: {'' if scored else 'no score, '}{', '.join(told)}")
     if not parts:
-        return "no model answered both alone and after the short round."
+        return "no model answered both in single round and after the short-answer round."
     return f"{'; '.join(parts)}. {conclusion(effects, metric)}".strip()
 
 
@@ -138,7 +138,7 @@ def finding(
     first = scores.benchmark.iloc[0]
     own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
     metric = next((name for name in own.metric.unique()[::-1] if name != COLLAPSE), "")
-    held = scores[(scores.metric == OBEDIENCE) & (scores.seed.astype(str) == "all")]
+    held = scores[(scores.metric == ADHERENCE) & (scores.seed.astype(str) == "all")]
     value = pd.concat([own, held]).set_index(["model", "metric", "protocol"]).value
     effects = effects[effects.benchmark == first]
     rows = []
@@ -146,11 +146,15 @@ def finding(
         changes = rows_of(effects, change(name).name, metric or COLLAPSE)
         if changes.empty:
             continue
-        shown = ((metric, "score", ""), (COLLAPSE, "collapsed", " %"), (OBEDIENCE, "obeys", " %"))
+        shown = {
+            metric: ("score", ""),
+            COLLAPSE: ("collapsed", " %"),
+            ADHERENCE: ("compliance", " %"),
+        }
         cells = {
             f"{what}, {when}": f"{value[name, one, protocol]:.0f}{unit}"
-            for one, what, unit in shown
-            for protocol, when in ((ALONE, "alone"), (AFTER, "after"))
+            for one, (what, unit) in shown.items()
+            for protocol, when in ((ALONE, "single-round"), (AFTER, "after"))
             if (name, one, protocol) in value
         }
         effect = describe(changes, unit="")
@@ -159,10 +163,10 @@ def finding(
     if not rows:
         return None
     sentence = (
-        f"Asked alone and after one short round, {int(own.n.max()):,} answers per model and "
-        f"protocol on {first} (judge: {', '.join(sorted(set(own.judge)))}); change with 95 % "
+        f"Single-round and after one short-answer round: {int(own.n.max()):,} answers per model "
+        f"and protocol on {first} (judge: {', '.join(sorted(set(own.judge)))}); change with 95 % "
         f"interval over images. Collapsed: {SHORT_WORDS} words or fewer to an open question. "
-        "Obeys: as short when a held-out question asks for that."
+        "Compliance: as short when a held-out question asks for that."
     )
     return {"conclusion": conclusion(effects, metric), "sentence": sentence, "table": rows}
 
@@ -202,7 +206,7 @@ def _bias(lengths: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str
         for n in both
     )
     rises = [labels[n] for n in both if sign(rows_of(changes, change(n).name, COLLAPSE)) > 0]
-    found = f"one is shown for: {', '.join(rises)}" if rises else "none is shown"
+    found = f"one is shown for: {', '.join(rises)}" if rises else "there is no clear one"
     return (
         "**Is there a length bias?** Medians and collapse, single round → multi-round: "
         f"{numbers}. By the paired change of collapse, {found}."
@@ -210,7 +214,7 @@ def _bias(lengths: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str
 
 
 def _alone(lengths: pd.DataFrame, labels: Mapping[str, str]) -> str:
-    """Say how long the answers of models are that were asked alone only."""
+    """Say how long the answers of models are that were asked in single round only."""
     rates, medians = _cells(lengths, "collapse_rate"), _cells(lengths, "median_words")
     found = [
         f"{labels[name]} {median:.0f} words"
@@ -220,7 +224,7 @@ def _alone(lengths: pd.DataFrame, labels: Mapping[str, str]) -> str:
     ]
     if not found:
         return ""
-    return f"**How long are answers without a round before?** Asked alone only: {'; '.join(found)}."
+    return f"**How long are answers without a round before?** Single-round: {'; '.join(found)}."
 
 
 def _origin(taught: pd.DataFrame, labels: Mapping[str, str]) -> str:

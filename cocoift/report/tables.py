@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # How tables and figures call the models, in their order.
 LABELS = {
-    "base": "untuned",
-    "mix": "baseline mixture",
+    "base": "base model",
+    "mix": "LLaVA-style mixture",
     "merged": "merged mixture",
     "instructed": "instructed mixture",
 }

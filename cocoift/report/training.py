@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import LlavaProcessor
 
-from cocoift.evaluation.gates import HeldOutRound, read_held_out
+from cocoift.evaluation.sanity import HeldOutRound, read_held_out
 from cocoift.tuning.batches import Plan
 from cocoift.tuning.chat import Sample
 from cocoift.tuning.checkpoints import using
@@ -235,7 +235,7 @@ def validation_sentence(table: pd.DataFrame, labels: Mapping[str, str]) -> str:
     parts = []
     for row in best.itertuples():
         label = labels[row.model]
-        model = f"the {label} model" if row.model == "base" else f"the model tuned on the {label}"
+        model = f"the {label}" if row.model == "base" else f"the model tuned on the {label}"
         parts.append(
             f"laid out as the {labels[row.laid_out]}, by {model} ({row.loss:.3f} nats per token)"
         )

@@ -9,8 +9,8 @@ from cocoift.evaluation.effects import COLUMNS, describe, effect_table, rows_of,
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import Metric, collapsed
 
-_WHEN = {ALONE: "asked alone", AFTER: "after the short round"}
-# Each mixture with a prompt in every turn against the baseline, and against no tuning.
+_WHEN = {ALONE: "single-round", AFTER: "after the short-answer round"}
+# Each mixture with a prompt in every turn against the LLaVA-style one, and against the base model.
 _COMPARED = tuple(
     (one, other, protocol)
     for other, protocol in (("mix", ALONE), ("base", AFTER))
@@ -33,8 +33,8 @@ def wording_effects(
 ) -> pd.DataFrame:
     """Return how models differ in a metric within each wording: `effect_table` and `wording`.
 
-    Merged and instructed are compared with the baseline, asked alone, and with the untuned model,
-    after the short round.  Empty where questions have no wordings.
+    Merged and instructed are compared with the LLaVA-style mixture in single round, and with the
+    base model after the short round.  Empty where questions have no wordings.
     """
     contrasts = [versus(*names) for names in _COMPARED]
     parts = [
@@ -57,5 +57,5 @@ def wording_sentence(effects: pd.DataFrame, metric: Metric, labels: Mapping[str,
 
 
 def _verdict(rows: pd.DataFrame) -> str:
-    shown = {-1: "less", 0: "not shown to differ", 1: "more"}[sign(rows)]
+    shown = {-1: "less", 0: "no clear difference", 1: "more"}[sign(rows)]
     return f"{shown} ({describe(rows)})"

@@ -59,7 +59,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One source: what it is, which reader reads it, how its questions become instructions.
 
     An entry without a reader is a file the study needs beside the sources (image lists,
-    evaluation questions, the baseline mixture).  `parts` lists the annotation files as
+    evaluation questions, the LLaVA-style mixture).  `parts` lists the annotation files as
     `{reader keyword: path}`, below the raw folder or absolute (`~` is the home folder); a part is
     read when all of its files are there, so one entry serves several splits.  An `optional` source
     is read only where a preset names it.

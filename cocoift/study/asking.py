@@ -1,4 +1,4 @@
-"""How a study asks its models: the gates, the benchmarks, the held-out questions, the ablations."""
+"""How a study asks its models: sanity checks, benchmarks, held-out questions, ablations."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,16 +19,16 @@ from cocoift.study.study import Study
 if TYPE_CHECKING:
     from cocoift.evaluation.candidates import Candidate
     from cocoift.evaluation.evaluate import Run
-    from cocoift.evaluation.gates import HeldOutRound
     from cocoift.evaluation.harness.tasks import Tasks
+    from cocoift.evaluation.sanity import HeldOutRound
 
 
 def held_out_halves(study: Study) -> "tuple[list[HeldOutRound], list[HeldOutRound]]":
-    """Return the rounds of the images that no training sees: half for gates, half for outcomes.
+    """Return the rounds of the images that no training sees: half for checks, half for outcomes.
 
     Both are empty where nothing was merged.
     """
-    from cocoift.evaluation.gates import halves, read_held_out
+    from cocoift.evaluation.sanity import halves, read_held_out
 
     merged = study.merged / "merged.json"
     if not merged.is_file():
@@ -37,15 +37,15 @@ def held_out_halves(study: Study) -> "tuple[list[HeldOutRound], list[HeldOutRoun
     return halves(read_held_out(merged, forms=study.forms(), held_out=held_out))
 
 
-def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFrame:
-    """Return the gates of every local model on these rounds, with model and seed.
+def sanity_checks(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFrame:
+    """Return the sanity checks of every local model on these rounds, with model and seed.
 
-    Those of tuned models are `gates.gate_table`, those of a tiny LLaVA
-    `mini.language.base_gates`.  Empty without local models or rounds.
+    Those of tuned models are `sanity.check_table`, those of a tiny LLaVA
+    `minicoco.sight.base_checks`.  Empty without local models or rounds.
     """
     from cocoift.evaluation.candidates import local_candidates
-    from cocoift.evaluation.gates import COLUMNS, gate_table
-    from minicoco.sight import base_gates
+    from cocoift.evaluation.sanity import COLUMNS, check_table
+    from minicoco.sight import base_checks
 
     models, mini = study.preset.evaluation.models, study.preset.mini_coco
     if not (models and rounds):
@@ -54,22 +54,22 @@ def measure_gates(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
     for seed in study.preset.seeds:
         for one in local_candidates(study.local_models(seed), models):
             if one.name != "base":
-                table = gate_table(one.answer, rounds, opening=opening, image_root=study.images)
+                table = check_table(one.answer, rounds, opening=opening, image_root=study.images)
             elif mini and study.preset.tiny_llava:
                 closed = [r.prompt(study.images) for r in rounds if r.is_closed]
-                table = base_gates(one.answer, closed, seed=mini.seed, pixels=mini.pixels)
+                table = base_checks(one.answer, closed, seed=mini.seed, pixels=mini.pixels)
             else:
                 continue
             parts.append(table.assign(model=one.name, seed=one.seed))
     return stacked(parts, [*COLUMNS, "model", "seed"])
 
 
-def obedience_benchmark(study: Study, rounds: "Sequence[HeldOutRound]") -> Benchmark | None:
-    """Return the questions that obedience is measured on: of these rounds.
+def adherence_benchmark(study: Study, rounds: "Sequence[HeldOutRound]") -> Benchmark | None:
+    """Return the questions that adherence is measured on: of these rounds.
 
     Without rounds, questions on mini's benchmark pictures; without mini, `None`.
     """
-    from cocoift.evaluation.obedience import held_out_benchmark
+    from cocoift.evaluation.adherence import held_out_benchmark
     from minicoco.benchmark import closed_and_open
 
     if rounds:
@@ -80,12 +80,12 @@ def obedience_benchmark(study: Study, rounds: "Sequence[HeldOutRound]") -> Bench
     return held_out_benchmark(drawn, image_root=study.raw / "mm_vet/images")
 
 
-def obedience_runs(study: Study, rounds: "Sequence[HeldOutRound]") -> "list[Run]":
-    """Ask every model `obedience_benchmark` alone, after a short round and after a long one."""
-    from cocoift.evaluation.obedience import obedience_protocols
+def adherence_runs(study: Study, rounds: "Sequence[HeldOutRound]") -> "list[Run]":
+    """Ask every model `adherence_benchmark` alone, after a short round and after a long one."""
+    from cocoift.evaluation.adherence import adherence_protocols
 
-    asked = obedience_benchmark(study, rounds)
-    return ask(study, [asked], obedience_protocols(study.protocols())) if asked else []
+    asked = adherence_benchmark(study, rounds)
+    return ask(study, [asked], adherence_protocols(study.protocols())) if asked else []
 
 
 def roll_out(study: Study, benchmarks: Sequence[Benchmark]) -> "list[Run]":
@@ -173,11 +173,11 @@ def chat_models(study: Study) -> "list[Candidate]":
     return [*found, *_served(preset)]
 
 
-def obedience_of_variants(
+def adherence_of_variants(
     study: Study, adapters: Mapping[tuple[str, int], Path], names: Collection[str]
 ) -> "list[Run]":
-    """Ask these arms `obedience_benchmark` alone and after the short round."""
-    asked = obedience_benchmark(study, held_out_halves(study)[1])
+    """Ask these variants `adherence_benchmark` alone and after the short round."""
+    asked = adherence_benchmark(study, held_out_halves(study)[1])
     own = {key: path for key, path in adapters.items() if key[0] in names}
     return roll_out_variants(study, asked, own, {}) if asked else []
 
@@ -188,7 +188,7 @@ def roll_out_variants(
     adapters: Mapping[tuple[str, int], Path],
     further: Mapping[str, Sequence[Protocol]],
 ) -> "list[Run]":
-    """Ask every arm, and the untuned model, alone and after the short round.
+    """Ask every variant, and the base model, alone and after the short round.
 
     `further` are protocols under which single models are asked too.
     """

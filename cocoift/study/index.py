@@ -11,7 +11,7 @@ import pandas as pd
 from cocoift.core.files import write_text
 from cocoift.core.images import data_address, png_texts
 from cocoift.report import sentences
-from cocoift.report.evaluation import gate_sentence
+from cocoift.report.evaluation import sanity_sentence
 from cocoift.report.pages import index_page
 from cocoift.report.tables import LABELS
 from cocoift.study.preset import Preset
@@ -116,7 +116,7 @@ def _finding(reports: Path) -> dict[str, Any] | None:
     if found and gates.is_file():
         checked = pd.read_csv(gates)
         if not checked.passed.all():
-            found["conclusion"] = f"{gate_sentence(checked)} {found['conclusion']}"
+            found["conclusion"] = f"{sanity_sentence(checked)} {found['conclusion']}"
     return found
 
 

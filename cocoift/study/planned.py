@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cocoift.core.files import DataError
 from cocoift.evaluation import ablations
-from cocoift.evaluation.ablations import Arm
+from cocoift.evaluation.ablations import AskedVariant
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.reference_judge import ToJudge
@@ -17,14 +17,14 @@ from cocoift.study.study import Study
 class AblationPlan:
     """What notebook 07 trains and asks.
 
-    `arms` are all settings that have a model of their own, `cures` those of them; `variants` is
+    `asked` are all settings that have a model of their own, `cures` those of them; `variants` is
     what trains, by name; `openings` and `positions` are protocols by how they are called;
     `further` are the protocols of a model beside the headline's two; `left_out` are the ablations
     whose data is absent.
     """
 
-    arms: Sequence[Arm]
-    cures: Sequence[Arm]
+    asked: Sequence[AskedVariant]
+    cures: Sequence[AskedVariant]
     variants: Mapping[str, Variant]
     openings: Mapping[str, Protocol]
     positions: Mapping[str, Protocol]
@@ -38,22 +38,22 @@ def ablation_plan(study: Study) -> AblationPlan:
     present = (study.raw / chosen.gqa_questions).is_file()
     left_out = [name for name in chosen.run if name == "answers" and not present]
     wanted = [name for name in chosen.run if name not in left_out]
-    arms = ablations.arms(
+    asked = ablations.asked_variants(
         wanted, doses=chosen.doses, image_counts=chosen.image_counts, groups=chosen.groups
     )
-    cures = ablations.cure_arms(mixtures) if "cures" in wanted else []
+    cures = ablations.mitigation_variants(mixtures) if "cures" in wanted else []
     kinds = chosen.openings if "openings" in wanted else {}
     opened, placed = ablations.opening_protocols(kinds), ablations.position_protocols(kinds)
     further: dict[str, list[Protocol]] = {
         name: [*opened.values(), *placed.values()] for name in mixtures
     }
     if cures:
-        full = ablations.cure_protocols(study.protocols())
+        full = ablations.mitigation_protocols(study.protocols())
         further["mix"] = [*further.get("mix", ()), *full]
     return AblationPlan(
-        arms=[*arms, *cures],
+        asked=[*asked, *cures],
         cures=cures,
-        variants=ablations.trained([*arms, *cures], mixtures),
+        variants=ablations.trained([*asked, *cures], mixtures),
         openings=opened,
         positions=placed,
         further=further,
@@ -81,7 +81,7 @@ def asked_of(
     further: Mapping[str, Sequence[Protocol]],
     protocols: Mapping[str, Protocol],
 ) -> dict[str, list[Protocol]]:
-    """Return the protocols under which notebook 07 asks each model, the untuned one first."""
+    """Return the protocols under which notebook 07 asks each model, the base model first."""
     both = [protocols[ALONE], protocols[AFTER]]
     return {
         name: list({one.name: one for one in [*both, *further.get(name, ())]}.values())

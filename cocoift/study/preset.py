@@ -88,7 +88,7 @@ class Bias(Settings, frozen=True):
 class Ablations(Settings, frozen=True):
     """Which ablations notebook 07 runs; all but `openings` train adapters of their own.
 
-    `doses` are shares of images laid out as in the baseline, `openings` rounds in order by kind.
+    `doses` are shares of images laid out in LLaVA's style, `openings` rounds in order by kind.
     `groups` are the sources that the ablation `sources` leaves out together.
     """
 
@@ -168,6 +168,6 @@ class Preset(Settings, frozen=True):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has {values}; name each only once")
-        untuned = set(self.evaluation.models) - {"base", *self.mixtures}
-        if untuned:
-            raise ValueError(f"evaluation.models has {', '.join(untuned)}; mixtures does not")
+        strange = set(self.evaluation.models) - {"base", *self.mixtures}
+        if strange:
+            raise ValueError(f"evaluation.models has {', '.join(strange)}; mixtures does not")

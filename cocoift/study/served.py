@@ -21,15 +21,15 @@ from cocoift.core.images import open_image
 from cocoift.core.progress import Progress
 from cocoift.core.spread import spread
 from cocoift.core.text import tidy
+from cocoift.evaluation.adherence import adherence_protocols
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.candidates import Candidate, endpoint_candidates
 from cocoift.evaluation.endpoint import Endpoint
 from cocoift.evaluation.evaluate import Run, evaluate, rollout_place
-from cocoift.evaluation.obedience import obedience_protocols
 from cocoift.evaluation.protocols import AFTER, ALONE, Answerer, Failure, Prompt, Protocol
 from cocoift.evaluation.rollout import Rollout, Round, as_prompt, kept_answers
 from cocoift.study import steps
-from cocoift.study.asking import obedience_benchmark
+from cocoift.study.asking import adherence_benchmark
 from cocoift.study.runner import notebooks, run_notebook
 from cocoift.study.served_report import write_served_index
 from cocoift.study.study import Study, open_study
@@ -93,8 +93,8 @@ def parts_of(study: Study, candidate: Candidate) -> list[Part]:
     pairs = [
         (one, protocol) for one in study.benchmarks_to_ask() for protocol in protocols.values()
     ]
-    if obeyed := obedience_benchmark(study, []):
-        pairs += [(obeyed, protocol) for protocol in obedience_protocols(protocols)]
+    if obeyed := adherence_benchmark(study, []):
+        pairs += [(obeyed, protocol) for protocol in adherence_protocols(protocols)]
     found = []
     for benchmark, protocol in pairs:
         if protocol.fits(benchmark):

@@ -12,10 +12,10 @@ from markupsafe import Markup
 from cocoift.core.files import write_text
 from cocoift.core.images import data_address
 from cocoift.core.templates import render
+from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.effects import change, describe, effect_table, rows_of, sighted, sign
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.obedience import OBEDIENCE
 from cocoift.evaluation.protocols import ALONE, OTHER_PICTURE
 from cocoift.evaluation.score import COLLAPSE, metrics_of
 from cocoift.report.cards import dialog_card
@@ -29,18 +29,18 @@ _TITLES = {
     "mm_vet_photos": "MM-Vet's own photographs",
 }
 _PROTOCOLS = {
-    "single_round": "asked alone",
-    "multi_round": "after one short round",
-    "reference_history": "after one short round, answered rightly by others",
+    "single_round": "single-round",
+    "multi_round": "after one short-answer round",
+    "reference_history": "after one short-answer round, the right reply given",
     "after_long": "after one long round",
     "five_rounds": "in the fifth round",
-    "other_picture": "alone, about another picture",
-    "blank_picture": "alone, about a blank picture",
+    "other_picture": "single-round, another image",
+    "blank_picture": "single-round, a blank image",
 }
 _METRICS = {
     "total": "score (%)",
     COLLAPSE: "collapsed answers (%)",
-    OBEDIENCE: "short when asked (%)",
+    ADHERENCE: "short-answer compliance (%)",
 }
 # From this share of equal answers on, a model is said not to look at its picture.
 _BLIND = 0.5
@@ -65,16 +65,16 @@ def title(benchmark: Benchmark) -> str:
 
 
 def result_table(study: Study, benchmark: str) -> pd.DataFrame:
-    """Return score, collapse and obedience by protocol in percent, with 95 % intervals.
+    """Return score, collapse and adherence by protocol in percent, with 95 % intervals.
 
-    Obedience is measured on questions of its own, whichever the benchmark.
+    Adherence is measured on questions of its own, whichever the benchmark.
     """
     scores = pd.read_csv(study.tables / "scores.csv", dtype={"seed": str})
     own = scores[(scores.seed == "all")
                  & ((scores.benchmark == benchmark) & scores.metric.isin(["total", COLLAPSE])
-                    | (scores.metric == OBEDIENCE))]  # fmt: skip
+                    | (scores.metric == ADHERENCE))]  # fmt: skip
     table = wide_table(own, list(own.protocol.unique()), study.labels).set_index("protocol")
-    return table[["total", COLLAPSE, OBEDIENCE]].fillna("")
+    return table[["total", COLLAPSE, ADHERENCE]].fillna("")
 
 
 def verdict(study: Study, benchmark: Benchmark) -> list[str]:
@@ -83,7 +83,7 @@ def verdict(study: Study, benchmark: Benchmark) -> list[str]:
     (model,) = study.models
     own = effects[effects.benchmark == benchmark.name]
     rows = rows_of(own, change(model).name, COLLAPSE)
-    found = {1: "makes it terse", -1: "makes it less terse", 0: "is not shown to make it terse"}
+    found = {1: "makes it terse", -1: "makes it less terse", 0: "does not clearly make it terse"}
     terse = f"One short round {found[sign(rows)]}: collapsed answers {describe(rows)}."
     verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
     seen = sight_sentence(verdicts[verdicts.benchmark == benchmark.name], benchmark, model)

@@ -157,7 +157,7 @@ def probe_margins(study: Study) -> tuple[pd.DataFrame, str]:
 
 
 def history_worth(study: Study) -> pd.DataFrame:
-    """Return `history.history_worth` of the baseline's models on held-out images."""
+    """Return `history.history_worth` of the LLaVA-style models on held-out images."""
     from cocoift.evaluation.history import history_worth
 
     images = _held_out_images(study)
@@ -169,9 +169,9 @@ def history_worth(study: Study) -> pd.DataFrame:
 def variant_trainings(
     study: Study, variants: "Mapping[str, Variant]", *, sentences: Mapping[str, str]
 ) -> dict[tuple[str, int], Training]:
-    """Return the training of every arm and seed, those of notebook 04 first.
+    """Return the training of every variant and seed, those of notebook 04 first.
 
-    Writes the mixtures that arms have of their own.  `sentences` maps GQA's question ids to full
+    Writes the mixtures of those that have their own.  `sentences` maps GQA's question ids to full
     answers.
     """
     from cocoift.evaluation.variants import WHOLE, same_records, write_variant

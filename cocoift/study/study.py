@@ -121,7 +121,7 @@ class Study(Folders):
         return read_protocols(self.preset.evaluation.protocols, self.raw)
 
     def base(self, seed: int) -> str:
-        """Return the untuned checkpoint of a seed: a folder, or a name on the model hub."""
+        """Return the base checkpoint of a seed: a folder, or a name on the model hub."""
         return base_of(self.preset.checkpoint, seed, self.root)
 
     def adapter(self, mixture: str, seed: int) -> Path:

@@ -10,7 +10,7 @@ import pandas as pd
 TURNS = 3_500_000  # of the paper's sources (tests/bench/make_corpus.py)
 IMAGES = 118_287
 # Records and tokens of both mixtures of all these images, the image in each record: 8.5 and 1.4
-# records an image.  Steps are the same, so the baseline's are longer.
+# records an image.  Steps are the same, so the LLaVA-style ones are longer.
 RECORDS = {"mix": round(8.5 * IMAGES), "merged": round(1.4 * IMAGES)}
 TOKENS = {"mix": 714e6, "merged": 211e6}
 CPU_SECONDS_PER_TURN = 19e-6  # tests/bench/merge.py at full size

@@ -5,7 +5,7 @@
 The writers are those of the mini-COCO, on so many drawn scenes (default 118,287, COCO train2017),
 without pictures.  What mini's scenes are too plain for is brought to upstream's size: long answers
 gain sentences, Visual Genome's sets gain questions, GQA's entries and COCO's outlines gain the
-fields and points that a reader must pass over, and the baseline file has as many records as
+fields and points that a reader must pass over, and LLaVA's file has as many records as
 LLaVA-mix-665k.
 """
 

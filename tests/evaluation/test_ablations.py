@@ -1,4 +1,4 @@
-"""Ablations: arms differ in one thing, and sentences say what the numbers say."""
+"""Ablations: variants differ in one thing, and sentences say what the numbers say."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ from kept_turns import IMAGE, asked, kept
 from cocoift.core.files import DataError
 from cocoift.evaluation.ablations import (
     ABLATIONS,
-    arms,
-    cure_arms,
-    cure_protocols,
+    asked_variants,
+    mitigation_protocols,
+    mitigation_variants,
     opening_protocols,
     position_protocols,
 )
@@ -54,7 +54,7 @@ def made(variant, sentences=None, turns=None):
     return list(found)
 
 
-def test_no_dose_is_the_merged_mixture_and_the_whole_dose_the_baseline():
+def test_no_dose_is_the_merged_mixture_and_the_whole_dose_the_llava_style_one():
     for share, layout in ((0.0, MERGED), (1.0, MIX)):
         variant = Variant(name="x", layout=MIX, share=share)
         assert made(variant) == list(records(images(60), layout=layout, **BUDGET))
@@ -71,7 +71,7 @@ def test_a_larger_dose_holds_the_images_of_a_smaller_one():
     assert 0.1 < len(quarter) / 60 < 0.4 < len(half) / 60 < 0.7
 
 
-def test_both_answers_arms_ask_the_same_questions_and_only_the_answers_differ():
+def test_both_answers_variants_ask_the_same_questions_and_only_the_answers_differ():
     turns = [
         [
             kept("gqa", "7", 0, "What is it?", "cup"),
@@ -94,8 +94,8 @@ def test_both_answers_arms_ask_the_same_questions_and_only_the_answers_differ():
 
 
 def test_the_two_by_two_holds_both_mixtures_and_two_more():
-    found = arms(["factors"], doses=(), image_counts=(), groups={})
-    layouts = [dataclasses.astuple(arm.variant.layout) for arm in found]
+    found = asked_variants(["factors"], doses=(), image_counts=(), groups={})
+    layouts = [dataclasses.astuple(each.variant.layout) for each in found]
     assert sorted(layouts) == sorted(
         {(p, s, 0) for p in ("first", "every") for s in ("apart", "mixed")}
     )
@@ -104,16 +104,16 @@ def test_the_two_by_two_holds_both_mixtures_and_two_more():
 
 
 def test_the_ends_of_the_dose_and_all_images_are_not_trained_again():
-    found = arms(["dose", "images"], doses=(0, 0.5, 1), image_counts=(50,), groups={})
-    names = [(arm.setting, arm.variant.name) for arm in found]
+    found = asked_variants(["dose", "images"], doses=(0, 0.5, 1), image_counts=(50,), groups={})
+    names = [(each.setting, each.variant.name) for each in found]
     assert names == [("0 %", "merged"), ("50 %", "dose-50"), ("100 %", "mix"),
                      ("0", "base"), ("50", "images-50"), ("all", "merged")]  # fmt: skip
 
 
 def test_a_group_of_sources_is_left_out_and_the_rest_stays_merged():
     groups = {"terse dialogs": ["visdial"], "short questions": ["vqav2", "aokvqa"]}
-    found = arms(["sources"], doses=(), image_counts=(), groups=groups)
-    names = {arm.setting: arm.variant.name for arm in found}
+    found = asked_variants(["sources"], doses=(), image_counts=(), groups=groups)
+    names = {each.setting: each.variant.name for each in found}
     assert names == {"all sources": "merged", "without terse dialogs": "without-terse-dialogs",
                      "without short questions": "without-short-questions"}  # fmt: skip
     for record, whole in zip(made(found[2].variant), made(WHOLE["merged"]), strict=True):
@@ -123,7 +123,7 @@ def test_a_group_of_sources_is_left_out_and_the_rest_stays_merged():
 
 def test_an_unknown_ablation_is_named_with_those_there_are():
     with pytest.raises(DataError, match=rf"\['doze'\] are none of {', '.join(ABLATIONS)}"):
-        arms(["doze"], doses=(), image_counts=(), groups={})
+        asked_variants(["doze"], doses=(), image_counts=(), groups={})
 
 
 def test_a_mixture_is_written_once_and_again_when_its_turns_change(tmp_path, monkeypatch):
@@ -187,13 +187,13 @@ def study(mixture, checkpoint, tmp_path):
 def test_an_arm_trains_as_merged_does_but_for_its_images(study, tmp_path):
     variants = {"merged": WHOLE["merged"], "few": Variant(name="few", images=8)}
     found = steps.variant_trainings(study, variants, sentences={})
-    plain, arm = found["merged", 1], found["few", 1]
+    plain, few = found["merged", 1], found["few", 1]
     adapter = tmp_path / "work/ablations/adapters/few-1"
-    assert arm == dataclasses.replace(study.training("merged", 1, images=8), adapter=adapter)
-    assert plain.adapter == tmp_path / "work/adapters/merged-1" and arm.mixture == plain.mixture
+    assert few == dataclasses.replace(study.training("merged", 1, images=8), adapter=adapter)
+    assert plain.adapter == tmp_path / "work/adapters/merged-1" and few.mixture == plain.mixture
 
 
-def test_loss_on_the_last_answer_is_the_arms_own_and_changes_its_key(study):
+def test_loss_on_the_last_answer_is_the_variants_own_and_changes_its_key(study):
     last = Variant(name="last-answer", layout=MIX, loss_on="last")
     found = steps.variant_trainings(study, {"mix": WHOLE["mix"], "last-answer": last}, sentences={})
     assert found["mix", 1].recipe == study.preset.tuning
@@ -231,7 +231,7 @@ def test_the_short_round_takes_each_place_among_two_long_ones():
 def test_a_full_sentence_is_asked_for_with_and_without_the_short_round():
     plain = {n: Protocol(name=n, opening=o)
              for n, o in (("single_round", ()), ("multi_round", ("Where?",)))}  # fmt: skip
-    alone, after = cure_protocols(plain)
+    alone, after = mitigation_protocols(plain)
     assert (alone.opening, after.opening) == ((), ("Where?",))
     assert alone.asks("What is it?") == "What is it? Answer in a full sentence."
     assert {alone.name, after.name}.isdisjoint(plain)
@@ -245,22 +245,22 @@ def test_the_model_without_its_history_answers_as_if_it_were_asked_alone():
         {"protocol": {"single_round": "sentence_alone", "multi_round": "sentence_after_short"}}
     )
     sentence = sentence.assign(words=9)
-    found = report.arm_table(
-        cure_arms(mixtures), pd.concat([both, sentence]), [METRIC], resamples=100
+    found = report.variant_table(
+        mitigation_variants(mixtures), pd.concat([both, sentence]), [METRIC], resamples=100
     )
     whole = found[(found.seed == "all") & (found.metric == COLLAPSE)]
     value = whole.set_index(["setting", "protocol"]).value
-    assert value["baseline", "multi_round"] == pytest.approx(90)
+    assert value["LLaVA-style", "multi_round"] == pytest.approx(90)
     assert value["history dropped", "multi_round"] == pytest.approx(10)
     assert value["history dropped", "difference"] == pytest.approx(0)
     assert value["sentence asked for", "multi_round"] == pytest.approx(0)
     effects = report.compared(
-        cure_arms(mixtures), pd.concat([both, sentence]), [METRIC], resamples=100
+        mitigation_variants(mixtures), pd.concat([both, sentence]), [METRIC], resamples=100
     )
     after = report.effects_of(effects, "cures", COLLAPSE)
     gap = after[after.seed == "all"].set_index("contrast").difference
     assert gap.to_dict() == pytest.approx(
-        {"baseline": -70, "history dropped": 10, "sentence asked for": 20,
+        {"LLaVA-style": -70, "history dropped": 10, "sentence asked for": 20,
          "loss on the last answer": -20, "prompt in every turn": -30})  # fmt: skip
 
 
@@ -297,11 +297,13 @@ def test_the_dose_sentence_names_where_half_of_the_rise_is_reached():
     shown, hidden = apart("last - first", 70, 5), apart("last - first", 0, 5)
     assert sentences.dose_sentence(table, shown, "total").endswith("reached at 50 %.")
     flat = rows("dose", doses, dict.fromkeys(doses, (10, 5)))
-    assert sentences.dose_sentence(flat, hidden, "total").endswith("No dose-response is shown.")
+    assert sentences.dose_sentence(flat, hidden, "total").endswith(
+        "There is no clear dose-response."
+    )
 
 
 def test_a_single_dose_is_compared_with_nothing():
-    made = arms(["dose"], doses=(0.5,), image_counts=(), groups={})
+    made = asked_variants(["dose"], doses=(0.5,), image_counts=(), groups={})
     answers = verdicts({"dose-50": (3, 20)})
     assert report.compared(made, answers, [METRIC], resamples=50).empty
     table = rows("dose", ["50 %"], {"50 %": (40, 2)})
@@ -317,29 +319,29 @@ def test_the_answers_sentence_follows_the_paired_difference():
 
     assert said(-10, 3).endswith("make the collapse.")  # though the intervals overlap
     assert said(10, 3).endswith("do not prevent it.")
-    assert said(-10, 20).endswith("It is not shown.")
+    assert said(-10, 20).endswith("That is no clear difference.")
 
 
-def test_the_images_sentence_names_the_smallest_number_that_obeys_and_scores_as_all():
+def test_the_images_sentence_names_the_smallest_number_that_is_brief_and_scores_as_all():
     counts = ["0", "50", "200", "all"]
     scores = {"0": (45, 2), "50": (41, 2), "200": (39, 2), "all": (41, 2)}
 
-    def said(obeys):
+    def said(replies):
         found = rows("images", counts, scores, scores)
         own = [("images", n, "m", "all", "multi_round", report.OBEYS, v, v, v)
-               for n, v in zip(counts, obeys, strict=True)]  # fmt: skip
+               for n, v in zip(counts, replies, strict=True)]  # fmt: skip
         extra = pd.DataFrame(own, columns=list(report.COLUMNS))
         lower = pd.concat([apart("0", -4, 5), apart("50", -4, 1), apart("200", -2, 3)])
         return sentences.images_sentence(pd.concat([found, extra]), lower, "total")
 
-    assert said([30, 95, 95, 99]).endswith("shown to score lower than all images is 200.")
+    assert said([30, 95, 95, 99]).endswith("clearly score lower than all images is 200.")
     assert said([30, 50, 60, 70]).endswith(
-        "None is both as good as all images and short when asked."
+        "None is both as good as all images and brief when asked."
     )
 
 
 def verdicts(collapse):
-    """Verdicts of the four arms on 30 pictures: {model: (collapsed alone, after)} of 30."""
+    """Verdicts of the four variants on 30 pictures: {model: (collapsed alone, after)} of 30."""
     found = []
     for model, shares in collapse.items():
         for protocol, count in zip(("single_round", "multi_round"), shares, strict=True):
@@ -377,7 +379,7 @@ def test_effects_of_the_two_by_two_are_those_computed_by_hand():
         ({"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 28), "merged": (0, 1)},
          "More of it comes from keeping the sources apart."),
         ({"mix": (3, 3), "first-mixed": (3, 3), "every-apart": (3, 3), "merged": (3, 3)},
-         "Neither effect is shown."),
+         "Neither effect is clear."),
     ],
 )  # fmt: skip
 def test_the_factor_sentence_says_what_the_numbers_say(collapse, said):
@@ -387,16 +389,19 @@ def test_the_factor_sentence_says_what_the_numbers_say(collapse, said):
 def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
     table = verdicts({"mix": (0, 27), "merged": (0, 3)})
     both = pd.concat([table, table.assign(seed=1)])
-    found = report.arm_table(
-        arms(["dose"], doses=(0.0, 1.0), image_counts=(), groups={}), both, [METRIC], resamples=100
+    found = report.variant_table(
+        asked_variants(["dose"], doses=(0.0, 1.0), image_counts=(), groups={}),
+        both,
+        [METRIC],
+        resamples=100,
     )
     assert list(found.columns) == list(report.COLUMNS)
     assert set(found.seed) == {"0", "1", "all"}
     changes = found[(found.protocol == "difference") & (found.seed == "all")]
     change = changes.set_index("setting").value
     assert change["100 %"] == pytest.approx(90) and change["0 %"] == pytest.approx(10)
-    obeys = found[(found.metric == report.OBEYS) & (found.seed == "all")]
-    assert set(obeys.protocol) == {"multi_round"} and set(obeys.value) == {80.0}
+    replies = found[(found.metric == report.OBEYS) & (found.seed == "all")]
+    assert set(replies.protocol) == {"multi_round"} and set(replies.value) == {80.0}
 
 
 def test_positions_are_compared_within_a_model_last_against_first():
@@ -408,7 +413,7 @@ def test_positions_are_compared_within_a_model_last_against_first():
     assert moved.contrast.unique().tolist() == ["mix"]
     assert moved.difference.tolist() == pytest.approx([80, 80])
     rows = report.opening_table(protocols, table, [METRIC], resamples=100)
-    assert "**mix** 10 / 90 % (last against first shown to be more: +80.0" in (
+    assert "**mix** 10 / 90 % (last against first clearly more: +80.0" in (
         sentences.positions_sentence(rows, moved)
     )
 

@@ -75,7 +75,7 @@ def test_two_significances_side_by_side_decide_nothing():
     found["score"] += rng.normal(0, 0.1, len(found))
     table = effect_table(found, [TOTAL], headline(["mix", "merged"]))
     assert sign(rows_of(table, LAYOUT.name, "total")) == 0
-    assert "that layout decides is not shown" in conclusion(table, "total")
+    assert "whether layout decides stays open" in conclusion(table, "total")
 
 
 def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
@@ -96,8 +96,8 @@ def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
     [
         ((-20, -26, -14), (-20,), "layout decides."),
         ((-20, -26, -14), (-30, -10), "layout decides."),
-        ((-20, -26, -14), (-41, 1), "that layout decides is not shown"),
-        ((-3, -7, 1), (-3,), "that layout decides is not shown"),
+        ((-20, -26, -14), (-41, 1), "whether layout decides stays open"),
+        ((-3, -7, 1), (-3,), "whether layout decides stays open"),
         ((20, 14, 26), (20,), "the opposite of the paper"),
     ],
 )
@@ -108,10 +108,10 @@ def test_the_conclusion_needs_the_interval_and_every_seed(layout, seeds, said):
 @pytest.mark.parametrize(
     ("alone", "said"),
     [((5, 2, 8), "is better than"), ((-5, -8, -2), "is worse than"),
-     ((1, -2, 4), "is not shown to differ from")],
+     ((1, -2, 4), "is not clearly different from")],
 )  # fmt: skip
 def test_the_conclusion_tells_what_the_models_do_asked_alone(alone, said):
-    assert f"Asked alone, the merged mixture {said}" in conclusion(
+    assert f"In single round, the merged mixture {said}" in conclusion(
         effects((-20, -26, -14), alone), "total"
     )
 
@@ -121,10 +121,13 @@ def test_the_conclusion_tells_what_prompting_terse_turns_adds():
             for one, values in ((INSTRUCTED_ALONE, (1, -2, 4)), (INSTRUCTED_AFTER, (6, 3, 9)))
             for seed in ("0", "all")]  # fmt: skip
     table = pd.concat([effects((-20, -26, -14)), pd.DataFrame(rows, columns=list(COLUMNS))])
-    assert "The instructed mixture is, asked alone, not shown to differ from" in (
+    assert "The instructed mixture is, in single round, not clearly different from" in (
         said := conclusion(table, "total")
     )
-    assert "after the short round, better than the merged one (+6.0 points [+3.0, +9.0])" in said
+    assert (
+        "after the short-answer round, better than the merged one (+6.0 points [+3.0, +9.0])"
+        in said
+    )
     assert "instructed" not in conclusion(effects((-20, -26, -14)), "total")
 
 
@@ -133,8 +136,8 @@ def test_only_changes_that_are_shown_are_listed():
     rows = [("mm_vet", metric, "change of mix", seed, *values, 40)
             for metric, values in (("rec", (-9, -12, -6)), ("ocr", (3, -1, 7)), ("gen", (4, 2, 6)))
             for seed in ("0", "all")]  # fmt: skip
-    said = changes_sentence(pd.DataFrame(rows, columns=columns), ["mix"], {"mix": "baseline"})
-    assert said.endswith("- mm_vet, baseline: loses in rec and gains in gen")
+    said = changes_sentence(pd.DataFrame(rows, columns=columns), ["mix"], {"mix": "LLaVA-style"})
+    assert said.endswith("- mm_vet, LLaVA-style: loses in rec and gains in gen")
 
 
 def test_an_effect_is_told_with_the_seeds_that_share_its_sign():

@@ -1,4 +1,4 @@
-"""What notebook 05 is made of: verdict tables, gates, the paper's numbers, conclusions."""
+"""What notebook 05 is made of: verdict tables, sanity checks, the paper's numbers, conclusions."""
 
 import json
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pytest
 
 from cocoift.core.files import DataError
 from cocoift.evaluation import effects, score
+from cocoift.evaluation.adherence import CLOSED, held_out_benchmark
 from cocoift.evaluation.benchmarks import (
     Benchmark,
     BenchmarkFiles,
@@ -20,12 +21,11 @@ from cocoift.evaluation.effects import change
 from cocoift.evaluation.endpoint import Endpoint
 from cocoift.evaluation.endpoint_judge import OpenAiJudge
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.gates import HeldOutRound, gate_table, halves
 from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_table
-from cocoift.evaluation.obedience import CLOSED, held_out_benchmark
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.reference_judge import NO_ANSWER, SENTENCES, Claims, ToJudge
 from cocoift.evaluation.rollout import Rollout, Round
+from cocoift.evaluation.sanity import HeldOutRound, check_table, halves
 from cocoift.report import evaluation as report
 from cocoift.report import sentences, trust
 from cocoift.report.tables import LABELS
@@ -120,7 +120,7 @@ def test_a_benchmark_without_any_score_is_called_unmeasured(tmp_path):
             scores[scores.seed == "all"], found, metric="total", labels=LABELS
         ),
     ]
-    assert "baseline mixture: not measured" in said[0] and "no change" not in said[0]
+    assert "LLaVA-style mixture: not measured" in said[0] and "no change" not in said[0]
     assert said[1].startswith("No question has a score")
     assert "no score, collapsed answers 67 → 67 % (" in said[2]
     assert not any("nan" in text for text in said)
@@ -256,7 +256,7 @@ def test_gates_ask_closed_and_opening_questions_and_no_open_ones(mixture):
             asked.append(text)
             yield number, "red" if "Answer" in text else "It is red all over."
 
-    table = gate_table(answer, rounds(mixture), opening=["Where? Answer!"], image_root=mixture)
+    table = check_table(answer, rounds(mixture), opening=["Where? Answer!"], image_root=mixture)
     assert table.value.tolist() == [1.0, 1.0] and table.passed.all()
     assert table.n.tolist() == [10, 10] and all("Answer" in text for text in asked)
 
@@ -269,8 +269,8 @@ def test_a_gate_fails_for_a_model_that_is_never_short_and_without_answers(mixtur
         return ((number, Failure("HTTP 500")) for number in range(len(asks)))
 
     options = {"opening": ["Where?"], "image_root": mixture}
-    assert not gate_table(long, rounds(mixture), **options).passed.any()
-    assert not gate_table(broken, rounds(mixture), **options).passed.any()
+    assert not check_table(long, rounds(mixture), **options).passed.any()
+    assert not check_table(broken, rounds(mixture), **options).passed.any()
 
 
 def test_gates_and_outcomes_are_measured_on_different_images(mixture):
@@ -291,48 +291,54 @@ def test_held_out_questions_and_gates_are_spread_over_all_images(mixture):
             shown.append(prompt.key)
             yield number, "red"
 
-    gate_table(answer, held_out, opening=["Where?"], image_root=mixture, count=6)
+    check_table(answer, held_out, opening=["Where?"], image_root=mixture, count=6)
     assert shown == chosen * 2
 
 
-def test_obedience_is_counted_on_closed_questions_and_collapse_on_open_ones(mixture):
+def test_adherence_is_counted_on_closed_questions_and_collapse_on_open_ones(mixture):
     asked = held_out_benchmark(rounds(mixture), image_root=mixture)
     assert [q.text for q in asked.questions].count("what") == 0  # terse upstream: neither of both
     replies = {q.id: "red" if q.id.endswith(("0", "1", "2")) else "It is red all over."
                for q in asked.questions}  # fmt: skip
     said = [Rollout(q.id, list(q.images), [Round(q.text, replies[q.id])]) for q in asked.questions]
     made = Run(asked, "mix", 0, "single_round", said)
-    table = report.obedience_scores([made], resamples=50)
+    table = report.adherence_scores([made], resamples=50)
     whole = table[table.seed == "all"].set_index("metric")
     assert whole.value.to_dict() == {"obedience": 30.0, "collapse": 30.0}
     assert whole.n.tolist() == [10, 10]
-    line = sentences.obedience_sentence(table, {"mix": "baseline"})
-    assert "baseline: short when asked in 30 %, full when not in 70 %" in line
+    line = sentences.adherence_sentence(table, {"mix": "LLaVA-style"})
+    assert "LLaVA-style: brief when asked in 30 %, in full when not in 70 %" in line
 
 
-def test_what_a_round_does_to_obedience_is_paired_question_by_question(mixture):
+def test_what_a_round_does_to_adherence_is_paired_question_by_question(mixture):
     asked = held_out_benchmark(rounds(mixture), image_root=mixture)
     runs = []
-    for protocol, obeyed in (("single_round", "0123456789"), ("multi_round", "0123")):
+    for protocol, short in (("single_round", "0123456789"), ("multi_round", "0123")):
         said = [
-            Rollout(q.id, list(q.images), [Round(q.text, "red" if q.id[-1] in obeyed
+            Rollout(q.id, list(q.images), [Round(q.text, "red" if q.id[-1] in short
                     and q.wording == CLOSED else "It is red all over.")])
             for q in asked.questions
         ]  # fmt: skip
         runs.append(Run(asked, "mix", 0, protocol, said))
-    table = report.obedience_effects(runs, [change("mix")], resamples=200)
+    table = report.adherence_effects(runs, [change("mix")], resamples=200)
     whole = table[table.seed == "all"].set_index("metric")
     assert whole.difference.to_dict() == {"obedience": -60.0, "collapse": 0.0}
     assert whole.low["obedience"] < -60 < whole.high["obedience"] < 0
     assert set(table.benchmark) == {"held_out"}
-    assert list(report.obedience_effects([], [change("mix")], resamples=9).columns) == list(table)
+    assert list(report.adherence_effects([], [change("mix")], resamples=9).columns) == list(table)
 
 
 def test_the_gate_sentence_names_what_fails():
-    rows = [("mix", "short when asked to be", True), ("base", "does not obey yet", False)]
+    rows = [
+        ("mix", "short-answer compliance", True),
+        ("base", "no short answers on request yet", False),
+    ]
     table = pd.DataFrame(rows, columns=["model", "gate", "passed"])
-    assert "1 of 2 gates fail (base: does not obey yet)" in report.gate_sentence(table)
-    assert report.gate_sentence(table.head(1)) == "All 1 gates pass."
+    assert (
+        "1 of 2 sanity checks fail (base: no short answers on request yet)"
+        in report.sanity_sentence(table)
+    )
+    assert report.sanity_sentence(table.head(1)) == "All 1 sanity checks pass."
 
 
 def test_where_a_mixture_teaches_unasked_short_answers_is_told(mixture):
@@ -363,12 +369,12 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
          for seed in ("0", "all")],
         columns=["benchmark", "metric", "contrast", "seed", "difference", "low", "high"],
     )  # fmt: skip
-    labels = {"mix": "baseline", "merged": "merged"}
-    obeys = [("held_out", "mix", "all", "single_round", "obedience", 96, 50, "none")]
-    found = sentences.finding(pd.DataFrame([*rows, *obeys], columns=columns), told, labels=labels)
+    labels = {"mix": "LLaVA-style", "merged": "merged"}
+    brief = [("held_out", "mix", "all", "single_round", "obedience", 96, 50, "none")]
+    found = sentences.finding(pd.DataFrame([*rows, *brief], columns=columns), told, labels=labels)
     assert list(found["table"][0].values()) == [
-        "baseline", "48", "25", "14 %", "77 %", "96 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
-    assert "layout decides. Asked alone, the merged mixture is worse" in found["conclusion"]
+        "LLaVA-style", "48", "25", "14 %", "77 %", "96 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
+    assert "layout decides. In single round, the merged mixture is worse" in found["conclusion"]
     assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
     assert (
         sentences.finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None

@@ -3,7 +3,7 @@ import random
 from minicoco.benchmark import UNTUNED, mm_vet
 from minicoco.corpus import conversation
 from minicoco.scenes import paragraph, sample_scenes
-from minicoco.sight import base_gates
+from minicoco.sight import base_checks
 
 
 def test_every_wording_of_the_benchmark_stands_in_the_bases_pretraining_and_never_with_a_cue():
@@ -21,11 +21,13 @@ def test_every_wording_of_the_benchmark_stands_in_the_bases_pretraining_and_neve
 
 
 def test_a_base_that_answers_everything_with_a_word_fails_the_language_gates():
-    table = base_gates(lambda asked: enumerate(["no"] * len(asked)), [], seed=0, pixels=64, count=5)
+    table = base_checks(
+        lambda asked: enumerate(["no"] * len(asked)), [], seed=0, pixels=64, count=5
+    )
     assert table.passed.tolist()[:3] == [False, False, False]
 
 
-def test_a_base_that_describes_the_scene_whatever_it_is_asked_passes_and_does_not_obey():
+def test_a_base_that_describes_the_scene_whatever_it_is_asked_passes_and_is_not_yet_brief():
     scenes = sample_scenes(5, seed=7_000_003, pixels=64)
     rng = random.Random("language/0")
     truths = [paragraph(scene) for scene in scenes for _ in mm_vet("", scene, rng)]
@@ -34,6 +36,6 @@ def test_a_base_that_describes_the_scene_whatever_it_is_asked_passes_and_does_no
         return enumerate(truths[: len(asked)])
 
     closed = [object()] * 4
-    table = base_gates(answer, closed, seed=0, pixels=64, count=5)
+    table = base_checks(answer, closed, seed=0, pixels=64, count=5)
     assert table.passed.tolist() == [True, True, True, True]
     assert table.n.tolist()[3] == 4 and table.value.tolist()[3] == 0.0

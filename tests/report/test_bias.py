@@ -13,7 +13,7 @@ from cocoift.report import bias as report
 from cocoift.report import sentences
 from cocoift.report.merge import after_short_table
 
-LABELS = {"mix": "baseline mixture", "merged": "merged mixture"}
+LABELS = {"mix": "LLaVA-style mixture", "merged": "merged mixture"}
 
 
 def benchmark(tmp_path):
@@ -134,9 +134,9 @@ def changes(after):
 @pytest.mark.parametrize(
     ("after", "said"),
     [
-        ({"mix": (10, 80), "merged": (10, 12)}, "one is shown for: baseline mixture."),
-        ({"mix": (10, 12), "merged": (10, 12)}, "none is shown."),
-        ({"mix": (10, 80), "merged": (10, 50)}, "for: baseline mixture, merged mixture."),
+        ({"mix": (10, 80), "merged": (10, 12)}, "one is shown for: LLaVA-style mixture."),
+        ({"mix": (10, 12), "merged": (10, 12)}, "there is no clear one."),
+        ({"mix": (10, 80), "merged": (10, 50)}, "for: LLaVA-style mixture, merged mixture."),
     ],
 )
 def test_the_answer_says_what_the_intervals_say(after, said):
@@ -150,10 +150,10 @@ def test_answers_of_models_that_were_asked_alone_only_are_told_too():
     table = pd.concat([lengths({"mix": (10, 80)}), lengths({"merged": (5, 9)}).head(1)])
     nothing = [pd.DataFrame()] * 3
     text = sentences.bias_answer(table, changes({"mix": (10, 80)}), *nothing, labels=LABELS)
-    assert "Asked alone only: merged mixture 9 words, 5 % collapsed." in text
+    assert "Single-round: merged mixture 9 words, 5 % collapsed." in text
     alone = table.tail(1).assign(collapse_rate=float("nan"))
     text = sentences.bias_answer(alone, pd.DataFrame(), *nothing, labels=LABELS)
-    assert text.endswith("Asked alone only: merged mixture 9 words.")
+    assert text.endswith("Single-round: merged mixture 9 words.")
 
 
 def test_a_dataset_in_which_nothing_follows_a_short_answer_is_told_without_a_number():

@@ -117,7 +117,7 @@ def test_a_panel_a_model_makes_rows_of_four(count, rows, columns):
 def test_the_legend_names_the_protocols_that_only_some_models_have():
     rows = [("a", "alone", 3), ("a", "after", 1), ("b", "alone", 8)]
     answers = pd.DataFrame(rows, columns=["model", "protocol", "words"])
-    both = {"after": "after a short round", "alone": "asked alone"}
+    both = {"after": "after a short-answer round", "alone": "single-round"}
     figure = study_figures.length_curves(answers, models={"a": "A", "b": "B"}, protocols=both)
     named = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
     assert sorted(named) == sorted(both.values())

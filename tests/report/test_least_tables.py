@@ -1,4 +1,4 @@
-"""Tables of the least there can be: no arm, no score, nothing said of the questions."""
+"""Tables of the least there can be: no variant, no score, nothing said of the questions."""
 
 import pandas as pd
 import pytest
@@ -23,7 +23,7 @@ def verdicts(value=None):
 
 
 def test_ablations_without_an_arm_of_their_own_have_tables_without_rows():
-    table = ablations.arm_table([], verdicts(0.5), METRICS, resamples=10)
+    table = ablations.variant_table([], verdicts(0.5), METRICS, resamples=10)
     assert table.empty and tuple(table) == ablations.COLUMNS
     found = ablations.compared([], verdicts(0.5), METRICS, resamples=10)
     assert found.empty and tuple(found) == ablations.EFFECT_COLUMNS
@@ -35,12 +35,13 @@ def test_answers_without_a_score_have_a_collapse_rate_and_no_other_row():
     found = effects.effect_table(verdicts(), METRICS, [effects.change("mix")], resamples=10)
     assert set(found.metric) == {score.COLLAPSE} and set(found.difference) == {100.0}
     own = table[table.seed == "all"]
-    said = sentences.evaluation_answer(own, found, metric="total", labels={"mix": "baseline"})
+    said = sentences.evaluation_answer(own, found, metric="total", labels={"mix": "LLaVA-style"})
     assert (
-        said == "baseline: no score, collapsed answers 0 → 100 % (+100.0 points [+100.0, +100.0])."
+        said
+        == "LLaVA-style: no score, collapsed answers 0 → 100 % (+100.0 points [+100.0, +100.0])."
     )
     labelled = table.assign(benchmark="b", judge="j"), found.assign(benchmark="b")
-    row = sentences.finding(*labelled, labels={"mix": "baseline"})["table"][0]
+    row = sentences.finding(*labelled, labels={"mix": "LLaVA-style"})["table"][0]
     assert row["change of collapse"].startswith("+100.0")
 
 
@@ -58,9 +59,9 @@ def test_answers_are_told_by_category_where_a_benchmark_has_no_capabilities():
 def test_what_follows_a_short_answer_is_told_of_the_mixtures_there_are(previous):
     rounds = pd.DataFrame({"words": [1, 9], "previous_words": [0, previous]})
     rounds = rounds.assign(mixture="mix", has_prompt=[True, False])
-    said = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "baseline"})
+    said = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "LLaVA-style"})
     if previous:
-        assert "is short in baseline 0%, and 0% of these turns state a format." in said
+        assert "is short in LLaVA-style 0%, and 0% of these turns state a format." in said
     else:
         assert said.startswith("No conversation goes on after a short answer")
 
@@ -87,13 +88,15 @@ def test_a_judge_that_always_says_the_same_has_no_rank_correlation():
     assert "all scores the same and mean absolute error 0.50" in trust.trust_sentence(table)
 
 
-def test_obedience_is_told_of_the_kinds_of_question_that_were_held_out():
+def test_adherence_is_told_of_the_kinds_of_question_that_were_held_out():
     rows = [("mix", "all", "obedience", protocol, 75.0)
             for protocol in ("single_round", "multi_round")]  # fmt: skip
     scores = pd.DataFrame(rows, columns=["model", "seed", "metric", "protocol", "value"])
-    said = sentences.obedience_sentence(scores, {"mix": "baseline"})
-    assert said.endswith("long round: baseline: short when asked in 75 / 75 %.")
+    said = sentences.adherence_sentence(scores, {"mix": "LLaVA-style"})
+    assert said.endswith("long one: LLaVA-style: brief when asked in 75 / 75 %.")
     both = pd.concat([scores, scores.assign(metric="collapse", value=10.0)])
-    said = sentences.obedience_sentence(both, {"mix": "baseline", "merged": "merged"})
-    assert said.endswith("baseline: short when asked in 75 / 75 %, full when not in 90 / 90 %.")
-    assert sentences.obedience_sentence(scores.head(0), {"mix": "baseline"}) == ""
+    said = sentences.adherence_sentence(both, {"mix": "LLaVA-style", "merged": "merged"})
+    assert said.endswith(
+        "LLaVA-style: brief when asked in 75 / 75 %, in full when not in 90 / 90 %."
+    )
+    assert sentences.adherence_sentence(scores.head(0), {"mix": "LLaVA-style"}) == ""

@@ -3,7 +3,7 @@ import pandas as pd
 from cocoift.evaluation.score import Metric
 from cocoift.report import wordings
 
-LABELS = {"base": "untuned", "mix": "baseline", "merged": "merged mixture"}
+LABELS = {"base": "base model", "mix": "LLaVA-style", "merged": "merged mixture"}
 TOTAL = Metric("total", {str(number): 1.0 for number in range(8)})
 
 
@@ -25,8 +25,8 @@ def test_a_loss_on_one_wording_is_told_apart_from_the_others():
     own = verdicts(lambda number: "known" if number < 4 else "never tuned on")
     effects = wordings.wording_effects(own, TOTAL, resamples=50)
     said = wordings.wording_sentence(effects, TOTAL, LABELS)
-    assert "merged mixture against untuned, after the short round" in said
-    assert "*known* not shown to differ (+0.0" in said
+    assert "merged mixture against base model, after the short-answer round" in said
+    assert "*known* no clear difference (+0.0" in said
     assert "*never tuned on* less (-50.0" in said
 
 

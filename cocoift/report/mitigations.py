@@ -1,4 +1,4 @@
-"""Rival cures beside the merge: what each does to score, collapse and obedience, and its cost."""
+"""Alternative mitigations beside the merge: score, collapse, compliance, and what each costs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,63 +8,65 @@ import pandas as pd
 
 from cocoift.core.frames import stacked
 from cocoift.core.resampling import ratio_interval
-from cocoift.evaluation.ablations import BASELINE, DROPPED, Arm
+from cocoift.evaluation.ablations import BASELINE, DROPPED, AskedVariant
+from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.effects import describe, sign
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.obedience import OBEDIENCE
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import COLLAPSE
 from cocoift.report.ablations import COLUMNS, effects_of
-from cocoift.report.evaluation import obedience_scores
+from cocoift.report.evaluation import adherence_scores
 from cocoift.tuning.checkpoints import training_log
 
 
-def obedience_rows(arms: Sequence[Arm], runs: Sequence[Run], *, resamples: int) -> pd.DataFrame:
-    """Return how often each arm is short when a held-out question asks for that, in `COLUMNS`.
+def adherence_rows(
+    variants: Sequence[AskedVariant], runs: Sequence[Run], *, resamples: int
+) -> pd.DataFrame:
+    """Return how often each variant is short when a held-out question asks for that, in `COLUMNS`.
 
     `runs` are those on held-out questions, alone and after the short round.  A question that asks
     for a short answer is never asked for a full sentence.  No rows without runs.
     """
-    scores = obedience_scores(runs, resamples=resamples)
-    scores = scores[scores.metric == OBEDIENCE]
+    scores = adherence_scores(runs, resamples=resamples)
+    scores = scores[scores.metric == ADHERENCE]
     parts = []
-    for arm in arms:
-        own = scores[scores.model == arm.variant.name]
-        named = {"ablation": arm.ablation, "setting": arm.setting, "model": arm.model}
-        after = own[own.protocol == (ALONE if arm.after == ALONE else AFTER)]
+    for asked in variants:
+        own = scores[scores.model == asked.variant.name]
+        named = {"ablation": asked.ablation, "setting": asked.setting, "model": asked.model}
+        after = own[own.protocol == (ALONE if asked.after == ALONE else AFTER)]
         parts.append(own[own.protocol == ALONE].assign(**named))
         parts.append(after.assign(**named, protocol=AFTER))
     return stacked(parts, COLUMNS)
 
 
 def cost_table(
-    arms: Sequence[Arm],
+    variants: Sequence[AskedVariant],
     adapters: Mapping[tuple[str, int], Path],
     worth: pd.DataFrame,
     *,
     resamples: int,
 ) -> pd.DataFrame:
-    """Return what each cure costs: cure, trained_tokens, tokens, history, low, high.
+    """Return what each mitigation costs: cure, trained_tokens, tokens, history, low, high.
 
     `trained_tokens` are those of answers that carry loss and `tokens` all that one training reads,
-    in percent of the baseline's, over all seeds; `history` is by how many nats per token later
-    answers of held-out conversations are predicted worse without it (`history.history_worth`),
-    with its 95 % interval over images.  It is missing where the history is kept, and where nothing
-    measures it; the interval, where one image does.
+    in percent of `mix`, over all seeds; `history` is by how many nats per token later answers of
+    held-out conversations are predicted worse without it (`history.history_worth`), with its 95 %
+    interval over images.  It is missing where the history is kept, and where nothing measures it;
+    the interval, where one image does.
     """
 
-    def totals(arm: Arm) -> tuple[float, float]:
+    def totals(asked: AskedVariant) -> tuple[float, float]:
         logs = [training_log(path) for (name, _), path in adapters.items()
-                if name == arm.variant.name]  # fmt: skip
+                if name == asked.variant.name]  # fmt: skip
         read = [[row["tokens"] for row in log["log"] if "tokens" in row][-1] for log in logs]
         return sum(log["supervised_tokens"] for log in logs), sum(read)
 
-    whole = totals(next(arm for arm in arms if arm.setting == BASELINE))
+    whole = totals(next(asked for asked in variants if asked.setting == BASELINE))
     lost, kept = _history_lost(worth, resamples), (float("nan"),) * 3
     rows = []
-    for arm in arms:
-        shares = [100 * own / all_ for own, all_ in zip(totals(arm), whole, strict=True)]
-        rows.append((arm.setting, *shares, *(lost if arm.setting == DROPPED else kept)))
+    for asked in variants:
+        shares = [100 * own / all_ for own, all_ in zip(totals(asked), whole, strict=True)]
+        rows.append((asked.setting, *shares, *(lost if asked.setting == DROPPED else kept)))
     columns = ["cure", "trained_tokens", "tokens", "history", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -80,18 +82,18 @@ def _history_lost(worth: pd.DataFrame, resamples: int) -> tuple[float, float, fl
     return mean, *ratio_interval(worth.image, lost, worth.tokens, resamples=resamples)
 
 
-def cure_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return a row per cure for readers: score, collapse, obedience (alone, after), and costs.
+def mitigation_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a row per mitigation: score, collapse, compliance (single-round, after), and costs.
 
-    `table` holds the arms' rows, `costs` is `cost_table`.
+    `table` holds the variants' rows, `costs` is `cost_table`.
     """
     whole = table[table.seed == "all"].set_index(["setting", "metric", "protocol"])
-    wanted = {metric: "score", COLLAPSE: "collapsed", OBEDIENCE: "short when asked"}
+    wanted = {metric: "score", COLLAPSE: "collapsed", ADHERENCE: "compliance"}
     rows = []
     for cost in costs.itertuples():
-        row = {"cure": cost.cure}
+        row = {"mitigation": cost.cure}
         for name, label in wanted.items():
-            for protocol, when in ((ALONE, "alone"), (AFTER, "after")):
+            for protocol, when in ((ALONE, "single-round"), (AFTER, "after")):
                 if (cost.cure, name, protocol) in whole.index:
                     one = whole.loc[(cost.cure, name, protocol)]
                     row[f"{label}, {when}"] = f"{one.value:.0f} [{one.low:.0f}, {one.high:.0f}]"
@@ -101,13 +103,13 @@ def cure_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def cures_sentence(
+def mitigations_sentence(
     table: pd.DataFrame, effects: pd.DataFrame, costs: pd.DataFrame, metric: str
 ) -> str:
-    """Say what each cure reaches after the short round, and what the merge adds to it.
+    """Say what each mitigation reaches after the short round, and what the merge adds to it.
 
     `effects` is `ablations.compared`: the merge minus each cure after the short round, and each
-    cure minus the baseline asked alone.
+    mitigation minus the LLaVA-style mixture in single round.
     """
     value = table[(table.seed == "all") & (table.protocol == AFTER)]
     value = value.set_index(["setting", "metric"]).value
@@ -115,7 +117,7 @@ def cures_sentence(
         f"{cure}: {value[cure, metric]:.0f} and {value[cure, COLLAPSE]:.0f} %"
         for cure in costs.cure
     )
-    parts = [f"Score and collapse after the short round, by cure: {numbers}."]
+    parts = [f"Score and collapse after the short round, by mitigation: {numbers}."]
     score, collapse = (effects_of(effects, "cures", one) for one in (metric, COLLAPSE))
     for cure, rows in score.groupby("contrast", sort=False):
         if cure != BASELINE:
@@ -124,10 +126,10 @@ def cures_sentence(
                 f"Against *{cure}*, the merge {_moves(sign(rows))} the score ({describe(rows)}) "
                 f"and {_moves(sign(less))} collapse ({describe(less)})."
             )
-    alone = effects_of(effects, "cures, asked alone", metric)
+    alone = effects_of(effects, "cures, single-round", metric)
     for cure, rows in alone.groupby("contrast", sort=False):
         if sign(rows) < 0:
-            parts.append(f"Asked alone, *{cure}* costs score ({describe(rows)}).")
+            parts.append(f"In single round, *{cure}* costs score ({describe(rows)}).")
     lost = costs[costs.cure == DROPPED]
     return " ".join([*parts, *(_history_verdict(row) for row in lost.itertuples())])
 
@@ -145,9 +147,11 @@ def _history_verdict(cost: Any) -> str:
     text = f"{text} [{cost.low:+.2f}, {cost.high:+.2f}] nats per token: "
     if cost.low > 0:
         return f"{text}whatever a question refers back to is gone."
-    worse = "they are predicted better without it" if cost.high < 0 else "its worth is not shown"
+    worse = (
+        "they are predicted better without it" if cost.high < 0 else "it makes no clear difference"
+    )
     return f"{text}{worse}."
 
 
 def _moves(found: int) -> str:
-    return {1: "raises", -1: "lowers", 0: "is not shown to change"}[found]
+    return {1: "raises", -1: "lowers", 0: "makes no clear difference to"}[found]

@@ -1,8 +1,8 @@
-"""The tuning split: rounds of images that never trained, to choose settings and to check gates.
+"""Sanity checks, on the tuning split: rounds of images that never trained.
 
-The gates check that the models follow length instructions: tuned models are short when asked to be,
-and reply briefly to the opening round.  No gate looks at an outcome on which mixtures are compared,
-such as open questions that collapse.
+They check that the models follow length instructions: tuned models answer briefly when asked to,
+also the opening round.  None looks at an outcome on which mixtures are compared, such as open
+questions that collapse.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,13 +21,13 @@ from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.data import split_images
 
 # The least share of short answers to closed questions and to opening rounds.
-ADHERENCE, OPENING = 0.9, 0.9
+LEAST_SHORT, LEAST_OPENING = 0.9, 0.9
 COLUMNS = ["gate", "value", "bound", "n", "passed"]
 
 
 @dataclass(frozen=True)
 class HeldOutRound:
-    """One round of a held-out image, asked alone."""
+    """One round of a held-out image, asked as the first."""
 
     image: str
     form: str
@@ -80,14 +80,14 @@ def read_held_out(mixture: Path, *, forms: Mapping[str, str], held_out: int) -> 
 
 
 def halves(rounds: Iterable[HeldOutRound]) -> tuple[list[HeldOutRound], list[HeldOutRound]]:
-    """Return the rounds of every second image, for gates, and those of the others, for outcomes."""
+    """Return the rounds of every second image, for checks, and those of the others."""
     rounds = list(rounds)
     first = set(list(dict.fromkeys(one.image for one in rounds))[::2])
     chosen = [one for one in rounds if one.image in first]
     return chosen, [one for one in rounds if one.image not in first]
 
 
-def gate_table(
+def check_table(
     answer: Answerer,
     rounds: Sequence[HeldOutRound],
     *,
@@ -95,24 +95,26 @@ def gate_table(
     image_root: Path,
     count: int = 100,
 ) -> pd.DataFrame:
-    """Return the gates of one tuned model: gate, value, bound, n, passed.
+    """Return the sanity checks of one tuned model: gate, value, bound, n, passed.
 
-    `count` closed questions at most are asked alone, and the opening rounds on as many images,
-    both spread over the rounds.
+    At most `count` closed questions are asked in single round, and the opening rounds on as many
+    images, both spread over the rounds.
     """
     closed = [one.prompt(image_root) for one in spread([r for r in rounds if r.is_closed], count)]
     images = spread(list(dict.fromkeys(one.image for one in rounds)), count)
-    rows = [gate("short when asked to be", _short(answer, closed), ADHERENCE)]
+    rows = [check("short-answer compliance", _short(answer, closed), LEAST_SHORT)]
     for text in opening:
         asked = [_prompt(image, text, image_root) for image in images]
-        rows.append(gate(f"short reply to the opening: {text}", _short(answer, asked), OPENING))
+        rows.append(
+            check(f"short reply to the opening: {text}", _short(answer, asked), LEAST_OPENING)
+        )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def gate(
+def check(
     name: str, values: Sequence[float], bound: float, *, at_most: bool = False
 ) -> tuple[str, float, str, int, bool]:
-    """Return a row of the gate table; the mean of `values` must reach `bound`, or stay below it.
+    """Return a row of the table; the mean of `values` must reach `bound`, or stay below it.
 
     Without values it does not pass.
     """

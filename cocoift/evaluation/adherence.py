@@ -1,4 +1,4 @@
-"""Obedience: are answers short when the question asks for that, and full when it does not?
+"""Instruction adherence: short answers where the question asks for them, full ones elsewhere.
 
 Questions are rounds of images that no model trained on, put alone, after a short round and after a
 long one.  No judge is needed: words are counted.
@@ -10,11 +10,11 @@ from pathlib import Path
 from cocoift.core.files import digest
 from cocoift.core.spread import spread
 from cocoift.evaluation.benchmarks import Benchmark, Question
-from cocoift.evaluation.gates import HeldOutRound
 from cocoift.evaluation.protocols import AFTER, AFTER_LONG, ALONE, Protocol
+from cocoift.evaluation.sanity import HeldOutRound
 from cocoift.evaluation.score import COLLAPSE, Metric
 
-NAME, OBEDIENCE = "held_out", "obedience"
+NAME, ADHERENCE = "held_out", "obedience"
 CLOSED, OPEN = "asks for a short answer", "asks for no form"
 
 
@@ -43,12 +43,12 @@ def held_out_benchmark(
     return Benchmark(NAME, NAME, questions, image_root, digest(listed))
 
 
-def obedience_metrics(questions: Sequence[Question]) -> list[Metric]:
-    """Return the share of closed questions answered shortly, and that of open ones."""
+def adherence_metrics(questions: Sequence[Question]) -> list[Metric]:
+    """Return the share of closed questions answered briefly, and that of open ones."""
     closed, open_ = ({q.id: 1.0 for q in questions if q.wording == one} for one in (CLOSED, OPEN))
-    return [Metric(OBEDIENCE, closed, of="collapsed"), Metric(COLLAPSE, open_, of="collapsed")]
+    return [Metric(ADHERENCE, closed, of="collapsed"), Metric(COLLAPSE, open_, of="collapsed")]
 
 
-def obedience_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
-    """Return those of a preset's protocols under which obedience is measured."""
+def adherence_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
+    """Return those of a preset's protocols under which adherence is measured."""
     return [protocols[name] for name in (ALONE, AFTER, AFTER_LONG) if name in protocols]
