@@ -8,9 +8,11 @@ is read for that only where its size or a time of it changed.
 import os
 import signal
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
+import yaml
 from doit import get_var
 from doit.exceptions import TaskFailed
 from doit.reporter import ConsoleReporter
@@ -24,6 +26,7 @@ from minicoco.annotate import STAMP, drawn_files
 
 ROOT = Path(__file__).resolve().parent
 PRESET = get_var("preset", "mini")
+CHANGES = yaml.safe_load(get_var("changes", "{}"))
 
 # Manifests of what notebooks leave below the preset's `work_dir`; later notebooks depend on them.
 PRODUCTS = {
@@ -88,7 +91,7 @@ def source_files(opened):
 def open_preset():
     """Return study, notebooks and raw files; end with one line if preset or catalogue are wrong."""
     try:
-        opened = study.Study(ROOT, study.read_preset(PRESET))
+        opened = study.Study(ROOT, study.read_preset(PRESET, CHANGES))
         return opened, study.notebooks(ROOT, opened.preset.notebooks), raw_files(opened)
     except DataError as error:
         sys.exit(f"error: {error}")
@@ -105,9 +108,11 @@ DOIT_CONFIG = {
 }
 
 
-def run(notebook):
+def run(notebook, following):
     try:
-        seconds = study.run_notebook(notebook, preset=PRESET, reports=REPORTS)
+        seconds = study.run_notebook(
+            notebook, preset=PRESET, reports=REPORTS, changes=CHANGES, following=following
+        )
     except (study.NotebookFailed, DataError) as error:
         return TaskFailed(str(error))
     except KeyboardInterrupt:
@@ -163,7 +168,7 @@ def task_notebook():
     package = [*(ROOT / "cocoift").rglob("*.py"), *(ROOT / "minicoco").glob("*.py"), *small_files()]
     package += (ROOT / "cocoift").rglob("*.html")
     before, upstream, executed = None, [], []
-    for notebook in NOTEBOOKS:
+    for notebook, following in zip_longest(NOTEBOOKS, NOTEBOOKS[1:]):
         name = notebook.stem
         products = [STUDY.work / PRODUCTS[name]] if name in PRODUCTS else []
         if name.startswith("09"):  # it reads the tables of all others
@@ -171,7 +176,7 @@ def task_notebook():
         inputs = {"preset": settings_of(name), "raw": RAW, "curation": decisions(name)}
         yield {
             "name": name,
-            "actions": [(run, [notebook])],
+            "actions": [(run, [notebook, following.stem if following else ""])],
             "file_dep": [notebook, *package, *upstream],
             "targets": [REPORTS / f"{name}.ipynb", REPORTS / f"{name}.html", *products],
             "uptodate": [config_changed(inputs), results_are_there(name)],

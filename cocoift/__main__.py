@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from cocoift import __version__
 from cocoift.core.files import DataError
+from cocoift.merge.layouts import MIXTURES
 from cocoift.tuning.chat import VICUNA_SYSTEM, ChatFormat, FormatName
 
 Run = Callable[[argparse.Namespace], None]
@@ -32,89 +34,96 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cocoift", description="The study, step by step.")
+    parser.add_argument("--version", action="version", version=f"cocoift {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(run: Run, text: str, example: str) -> argparse.ArgumentParser:
-        name = run.__name__.removeprefix("_").replace("_", "-")
-        own = commands.add_parser(name, help=text, description=text, epilog=f"e.g. {example}")
-        own.set_defaults(run=run)
-        return own
+    def command(name: str, run: Run, text: str, example: str) -> argparse.ArgumentParser:
+        epilog = f"e.g. cocoift {name} {example}"
+        added = commands.add_parser(name, help=text, description=text, epilog=epilog)
+        added.set_defaults(run=run)
+        return added
 
-    own = command(_study, "run the notebooks that need it, in order", "cocoift study mini")
-    own.add_argument("preset", nargs="?", default="mini", help=PRESET)
+    study = command("study", _study, "run the notebooks that need it, in order", "mini")
+    study.add_argument("preset", nargs="?", default="mini", help=PRESET)
+    text = "on top of the preset, e.g. '{name: trial, seeds: [0, 1]}'; a new name, new folders"
+    study.add_argument("--changes", metavar="YAML", default="{}", help=text)
     text = "probe a model behind a server: does one short answer make it terse?"
-    example = "cocoift probe-server --base-url http://localhost:8000/v1 --model my-llava"
-    _names_a_server(command(_probe_server, text, example))
-    _names_a_server(commands.add_parser("test")).set_defaults(run=_test)  # without help: unlisted
+    example = "--base-url http://localhost:8000/v1 --model my-llava"
+    _add_server(command("probe-server", _probe_server, text, example))
+    _add_server(commands.add_parser("test")).set_defaults(run=_test)  # without help: unlisted
     text = "fetch sources, or list what is there"
-    own = command(_download, text, "cocoift download vqav2 coco_captions")
-    own.add_argument("sources", nargs="*", help="names in the catalogue; none: list them")
+    download = command("download", _download, text, "vqav2 coco_captions")
+    download.add_argument("sources", nargs="*", help="names in the catalogue")
+    download.add_argument("--list", action="store_true", help="list them; the same without a name")
     text = "folder of the raw files; the project's data/raw"
-    own.add_argument("--raw", type=Path, help=text)
-    own.add_argument("--catalogue", type=Path, help="the project's data/sources.yaml")
+    download.add_argument("--raw", type=Path, help=text)
+    download.add_argument("--catalogue", type=Path, help="the project's data/sources.yaml")
     text = "train one adapter, on one device or under `accelerate launch`"
-    example = "accelerate launch --num_processes 8 -m cocoift train llava-1.5-7b"
-    _names_an_adapter(command(_train, text, example))
+    _add_adapter(command("train", _train, text, "llava-1.5-7b --mixture merged"))
     _add_writers(command)
     return parser
 
 
-def _add_writers(command: Callable[[Run, str, str], argparse.ArgumentParser]) -> None:
+def _add_writers(command: Callable[[str, Run, str, str], argparse.ArgumentParser]) -> None:
     """Add the commands that write a folder for other programs."""
     text = "merge an adapter into its base: a checkpoint for vLLM and transformers"
-    example = "cocoift export llava-1.5-7b data/served/merged --mixture merged"
-    own = _names_an_adapter(command(_export, text, example))
-    _names_a_checkpoint(own)
+    export = command("export", _export, text, "llava-1.5-7b data/served/merged --mixture merged")
+    _add_adapter(export)
+    _add_checkpoint(export)
     text = "write mixtures as a dataset folder for the hub: Parquet, configs and a card"
-    own = command(_dataset, text, "cocoift dataset mini data/hub --pictures")
-    own.add_argument("preset", help=PRESET)
-    own.add_argument("out", type=Path, help="folder for the dataset, new or empty")
-    own.add_argument("--mixtures", nargs="+", default=["merged"], help="e.g. merged instructed")
-    own.add_argument("--pictures", action="store_true", help="put the pictures into the files")
+    dataset = command("dataset", _dataset, text, "mini data/hub --images")
+    dataset.add_argument("preset", help=PRESET)
+    dataset.add_argument("out", type=Path, help="folder for the dataset, new or empty")
+    dataset.add_argument("--mixtures", nargs="+", choices=MIXTURES, default=["merged"])
+    dataset.add_argument("--images", action="store_true", help="put the images into the files")
+    dataset.add_argument("--pictures", dest="images", action="store_true", help=argparse.SUPPRESS)
     text = "write a benchmark and its protocols as tasks of lmms-eval and VLMEvalKit"
-    own = command(_tasks, text, "cocoift tasks mini data/tasks")
-    own.add_argument("preset", help=PRESET)
-    own.add_argument("out", type=Path, help="folder for the tasks, new or empty")
-    own.add_argument("--benchmark", default="mm_vet", help="a name in the preset")
+    tasks = command("tasks", _tasks, text, "mini data/tasks")
+    tasks.add_argument("preset", help=PRESET)
+    tasks.add_argument("out", type=Path, help="folder for the tasks, new or empty")
+    tasks.add_argument("--benchmark", default="mm_vet", help="a name in the preset")
     names = ["single_round", "multi_round"]
-    own.add_argument("--protocols", nargs="+", default=names, help="names in the preset")
+    tasks.add_argument("--protocols", nargs="+", default=names, help="names in the preset")
     text = "build a base LLaVA from a language model, a vision tower and a stage-1 projector"
-    example = "cocoift assemble data/base-7b vicuna-7b clip-vit-large mm_projector.safetensors"
-    own = command(_assemble, text, example)
-    _names_a_checkpoint(own)
-    own.add_argument("language", help="folder, or name on the hub, of the language model")
-    own.add_argument("vision", help="folder, or name on the hub, of the vision tower")
+    example = "data/base-7b vicuna-7b clip-vit-large mm_projector.safetensors"
+    assembly = command("assemble", _assemble, text, example)
+    _add_checkpoint(assembly)
+    assembly.add_argument("language", help="folder, or name on the hub, of the language model")
+    assembly.add_argument("vision", help="folder, or name on the hub, of the vision tower")
     text = "mm_projector as safetensors; without it, one drawn at random"
-    own.add_argument("projector", type=Path, nargs="?", help=text)
+    assembly.add_argument("projector", type=Path, nargs="?", help=text)
+    text = "how it is asked"
     formats = get_args(FormatName)
-    own.add_argument("--chat-format", choices=formats, default="vicuna_v1", help="how it is asked")
+    assembly.add_argument("--chat-format", choices=formats, default="vicuna_v1", help=text)
     text = "none by default, but in vicuna_v1 LLaVA-1.5's"
-    own.add_argument("--system-prompt", help=text)
+    assembly.add_argument("--system-prompt", help=text)
 
 
-def _names_a_server(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    own.add_argument("--base-url", required=True, help="of an OpenAI-compatible server, with /v1")
-    own.add_argument("--model", required=True, help="its name on that server")
+def _add_server(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    text = "of an OpenAI-compatible server, with /v1"
+    command.add_argument("--base-url", required=True, help=text)
+    command.add_argument("--model", required=True, help="its name on that server")
     name, text = "OPENAI_API_KEY", "environment variable that holds the key (any word, if none)"
-    own.add_argument("--api-key-env", default=name, metavar="NAME", help=f"{text}; {name}")
-    own.add_argument("--key-variable", dest="api_key_env", default=argparse.SUPPRESS,
-                     help=argparse.SUPPRESS)  # fmt: skip
-    own.add_argument("--concurrency", type=int, default=8, help="requests at a time; 8")
-    own.add_argument("--timeout", type=float, default=120.0, help="seconds for one reply; 120")
-    own.add_argument("--fresh", action="store_true", help="ask again what was answered before")
-    return own
+    command.add_argument("--api-key-env", default=name, metavar="NAME", help=f"{text}; {name}")
+    command.add_argument("--key-variable", dest="api_key_env", default=argparse.SUPPRESS,
+                         help=argparse.SUPPRESS)  # fmt: skip
+    command.add_argument("--concurrency", type=int, default=8, help="requests at a time; 8")
+    command.add_argument("--timeout", type=float, default=120.0, help="seconds for one reply; 120")
+    command.add_argument("--fresh", action="store_true", help="ask again what was answered before")
+    return command
 
 
-def _names_a_checkpoint(own: argparse.ArgumentParser) -> None:
-    own.add_argument("out", type=Path, help="folder for the checkpoint: new, or an earlier one")
-    own.add_argument("--force", action="store_true", help="replace a folder that holds other files")
+def _add_checkpoint(command: argparse.ArgumentParser) -> None:
+    text = "folder for the checkpoint: new, or an earlier one"
+    command.add_argument("out", type=Path, help=text)
+    text = "replace a folder that holds other files"
+    command.add_argument("--force", action="store_true", help=text)
 
 
-def _names_an_adapter(own: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    own.add_argument("preset", help=PRESET)
-    own.add_argument("--mixture", default="merged", help="mix, merged or instructed")
-    own.add_argument("--seed", type=int, default=0)
-    return own
+def _add_adapter(command: argparse.ArgumentParser) -> None:
+    command.add_argument("preset", help=PRESET)
+    command.add_argument("--mixture", choices=MIXTURES, default="merged", help="what it trains on")
+    command.add_argument("--seed", type=int, default=0)
 
 
 def _study(chosen: argparse.Namespace) -> None:
@@ -123,11 +132,11 @@ def _study(chosen: argparse.Namespace) -> None:
     from cocoift.study import project_root, read_preset
 
     root, preset = project_root(), chosen.preset
-    read_preset(preset)
+    read_preset(preset, chosen.changes)
     if Path(preset).is_file():  # doit and the notebooks start in other folders
         preset = os.path.relpath(preset, root)
     os.chdir(root)
-    sys.exit(DoitMain().run([f"preset={preset}"]))
+    sys.exit(DoitMain().run([f"preset={preset}", f"changes={chosen.changes}"]))
 
 
 def _probe_server(chosen: argparse.Namespace) -> None:
@@ -170,6 +179,8 @@ def _download(chosen: argparse.Namespace) -> None:
 
     raw = chosen.raw or project_root() / "data/raw"
     catalogue = chosen.catalogue or project_root() / "data/sources.yaml"
+    if chosen.list and chosen.sources:
+        raise DataError("--list fetches nothing; leave the names out, or --list")
     found = fetch(chosen.sources, raw=raw, catalogue=catalogue)
     print(f"in {raw}:\n{listing(found)}")
 
@@ -197,7 +208,7 @@ def _dataset(chosen: argparse.Namespace) -> None:
     from cocoift.study import open_study
 
     study = open_study(chosen.preset)
-    root = study.images if chosen.pictures else None
+    root = study.images if chosen.images else None
     dataset = HubDataset(merged=study.merged, mixtures=chosen.mixtures, image_root=root)
     print(write_hub_dataset(dataset, chosen.out).summary())
     print(f"publish it with: hf upload --repo-type dataset NAME {chosen.out}")

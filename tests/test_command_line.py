@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import yaml
@@ -63,7 +64,7 @@ def test_sources_are_listed_from_any_folder_within_a_hundred_columns(
     root, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    main(["download"])
+    main(["download", "--list"])
     told = capsys.readouterr().out
     assert told.startswith(f"in {root}/data/raw:\n")
     assert max(map(len, told.splitlines()[1:])) <= 100
@@ -84,3 +85,9 @@ def test_pictures_are_present_once_they_are_unpacked_and_no_sooner(root, tmp_pat
     assert state() == "absent"
     (tmp_path / "images/train2017.zip").unlink()
     assert state() == "present"
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"cocoift {metadata.version('cocoift')}\n"

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL | re.IGNORECASE)
 
 
-def notebook_page(notebook: nbformat.NotebookNode, *, title: str) -> str:
-    """Return an executed notebook as one self-contained page; no request leaves it."""
+def notebook_page(notebook: nbformat.NotebookNode, *, title: str, following: str = "") -> str:
+    """Return an executed notebook as one self-contained page; no request leaves it.
+
+    Code is folded.  The page links to the run's index and to the page of the notebook `following`.
+    """
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
+        raw_template=(files("cocoift.core") / "jinja/notebook.html").read_text(encoding="utf-8"),
         embed_images=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
@@ -35,10 +40,25 @@ def notebook_page(notebook: nbformat.NotebookNode, *, title: str) -> str:
         mermaid_js_url="",
         jupyter_widgets_base_url="",
     )
-    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+    resources = {"metadata": {"name": title}, "following": following}
+    body, _ = exporter.from_notebook_node(notebook, resources)
     policy = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'
     body = _SCRIPT.sub("", body)
     return body.replace("<head>", f"<head>{policy}", 1).replace("<html>", '<html lang="en">', 1)
+
+
+def answer_first(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Repeat the answer that an executed notebook computes at its end below its question.
+
+    An answer is a Markdown output that begins with `**Answer`.  The notebook is changed in place.
+    """
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    texts = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+    answers = [text for text in texts if text.startswith("**Answer")]
+    if answers:
+        metadata = {"tags": ["answer"]}
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(answers[-1], metadata=metadata))
+    return notebook
 
 
 def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cocoift.core.files import DataError, write_text
-from cocoift.report.pages import notebook_page, without_widgets
+from cocoift.report.pages import answer_first, notebook_page, without_widgets
 from cocoift.study.machine import device, speed
 from cocoift.study.preset import Preset
 from cocoift.study.watch import watching
@@ -64,13 +64,19 @@ def notebooks(root: Path, numbers: Sequence[str] = ()) -> list[Path]:
 
 
 def run_notebook(
-    notebook: Path, *, preset: str, reports: Path, changes: Mapping[str, Any] | None = None
+    notebook: Path,
+    *,
+    preset: str,
+    reports: Path,
+    changes: Mapping[str, Any] | None = None,
+    following: str = "",
 ) -> float:
     """Execute a notebook of a preset into `reports`, as notebook and as page; return its seconds.
 
-    A line says how far it is.  Raises `NotebookFailed`; what ran until then is left as
-    `<name>.failed.ipynb` and an earlier result under the notebook's own name stays as it was.
-    Raises `DataError` when `reports` cannot be written.
+    A line says how far it is.  The page links to that of the notebook `following`.  Raises
+    `NotebookFailed`; what ran until then is left as `<name>.failed.ipynb` and an earlier result
+    under the notebook's own name stays as it was.  Raises `DataError` when `reports` cannot be
+    written.
     """
     import nbformat
     import papermill
@@ -108,13 +114,14 @@ def run_notebook(
     finally:
         with suppress(OSError):
             unfinished.unlink()
-    executed = without_widgets(executed)
+    executed = answer_first(without_widgets(executed))
     # Do not publish this machine's paths.
     executed.metadata.papermill.update(input_path=notebook.name, output_path=notebook.name)
     executed.metadata[_NOTE] = sorted(
         name for name, state in _results(reports).items() if state != before.get(name)
     )
-    write_text(reports / f"{notebook.stem}.html", notebook_page(executed, title=notebook.stem))
+    page = notebook_page(executed, title=notebook.stem, following=following)
+    write_text(reports / f"{notebook.stem}.html", page)
     write_text(reports / notebook.name, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
     failed.unlink(missing_ok=True)
     return float(executed.metadata.papermill.duration)
