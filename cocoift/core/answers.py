@@ -1,4 +1,4 @@
-"""When two answers are the same one: the answer normalisation of VQA's evaluation.
+"""When two answers count as the same: the answer normalisation of VQA's evaluation.
 
 `2` and `Two.`, `a dog` and `dog`, `dont` and `don't` agree, as they do when VQA scores a model.
 Source: `processPunctuation` and `processDigitArticle` in `vqaEval.py` of GT-Vision-Lab/VQA.
@@ -16,7 +16,7 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _THOUSANDS = re.compile(r"\d,\d")
 _MINUS = re.compile(r"(?<!\w)[-\u2212](?=\d)")
-# VQA knows a contraction by any spelling that lacks one of its apostrophes.
+# VQA recognises a contraction in any spelling that lacks one of its apostrophes.
 _CONTRACTED = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
     haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't
@@ -39,17 +39,17 @@ _CONTRACTIONS = {
 def vqa_answer(text: str) -> str:
     """Return an answer as VQA's evaluation compares it: digits for number words, no articles.
 
-    Punctuation goes: a mark that stands next to a blank anywhere in the text is removed, any other
-    becomes a blank, and all are removed where a comma parts digits (`1,000`).
+    A punctuation mark that stands next to a space anywhere in the text is removed, any other
+    becomes a space, and all are removed where a comma separates digits (`1,000`).
     """
     return _joined(word for word in _words(text) if word not in _ARTICLES)
 
 
 def answer_key(text: str) -> str:
-    """Return what two answers share when they agree: VQA's normalisation, with two exceptions.
+    """Return a key that two answers share if they agree: VQA's normalisation, with two exceptions.
 
-    A negative number keeps its sign, and an answer of which nothing would be left (the letter `A`,
-    a lone mark) stays.
+    A negative number keeps its sign, and an answer that would become empty (the letter `A`, a lone
+    mark) stays as it is.
     """
     signed = _MINUS.sub("minus ", text)
     return vqa_answer(signed) or _joined(_words(signed)) or text.strip()

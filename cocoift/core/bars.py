@@ -1,6 +1,6 @@
 """Progress bars: tqdm's own, or, in a notebook that the runner executes, lines for the runner.
 
-In a page a bar would be noise, so there the bar writes its state to a file that the runner reads.
+On an executed page a bar would be noise, so it writes its state to a file that the runner reads.
 """
 
 import io
@@ -33,7 +33,7 @@ def tqdm(iterable: Iterable[Any] | None = None, **options: Any) -> std.tqdm:
 class _Reported(std.tqdm):
     """A bar that appends its state to the runner's file: one line of JSON, empty text at its end.
 
-    The lines are short enough to be written whole beside those of other processes.
+    The lines are short enough to be written in one piece while other processes write theirs.
     """
 
     monitor_interval = 0

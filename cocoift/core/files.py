@@ -18,7 +18,7 @@ from cocoift.core.progress import Progress
 
 
 class DataError(ValueError):
-    """Bad input, in one sentence: which file, which record, and how to fix it."""
+    """Bad input, in one sentence: the file, the record and the fix."""
 
 
 @contextmanager
@@ -48,9 +48,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _is_about(error: OSError, folder: Path) -> bool:
-    """Tell an error of writing to a folder from one of an input that the block reads meanwhile.
+    """Tell an error in writing to a folder from an error in an input that the block reads.
 
-    Errors of damaged archives and the like have no number; those of another file name it.
+    Damaged archives and the like raise errors without a number; other files are named by theirs.
     """
     if error.errno is None:
         return False
@@ -58,7 +58,7 @@ def _is_about(error: OSError, folder: Path) -> bool:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what killed processes left of earlier attempts to write `path`."""
+    """Remove the temporary files of processes that were killed while they wrote `path`."""
     for found in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         writer = found.suffixes[-2].removeprefix(".")
         if re.fullmatch("[0-9]{1,9}", writer) and not psutil.pid_exists(int(writer)):
@@ -69,14 +69,14 @@ def _remove_abandoned(path: Path) -> None:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder beside `folder` that takes its place only if the block succeeds.
 
-    The old folder is renamed away, the new one renamed in, then the old one removed: a kill at any
-    moment leaves one of them whole, and the next call, or `finish_replacing`, completes the rest.
-    A linked folder is replaced where the link leads.  Raises `DataError` when the block fails;
-    `folder` is then left as it was.
+    The old folder is renamed away, the new one renamed into its place, then the old one removed: a
+    process killed at any point leaves one of them whole, and the next call, or `finish_replacing`,
+    completes the rest.  A linked folder is replaced at the link's target.  Raises `DataError` when
+    the block fails; `folder` is then left as it was.
     """
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is no folder; move it or name another place")
+        raise DataError(f"{folder} is not a folder; move it or name another folder")
     unfinished, replaced = _beside(folder)
     finish_replacing(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -100,27 +100,27 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def finish_replacing(folder: Path) -> None:
-    """Complete what a kill stopped in the middle of `replacing_folder`.
+    """Complete a `replacing_folder` that a kill interrupted.
 
-    Whoever looks whether a folder is there before replacing it calls this first.
+    Call it before checking whether a folder that may be replaced exists.
     """
     folder = folder.resolve()
     unfinished, replaced = _beside(folder)
     # The old folder is renamed away only once the new one is whole.
     if replaced.exists() and not folder.exists():
-        with suppress(FileNotFoundError):  # none: the old one was being removed, and is not whole
+        with suppress(FileNotFoundError):  # already moved; what is left of the old one is not whole
             unfinished.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
-    """Return where the new folder is written, and where the old one waits for it."""
+    """Return where the new folder is written, and where the old one is kept meanwhile."""
     unfinished, replaced = (f"{folder.name}.{state}" for state in ("unfinished", "replaced"))
     return folder.with_name(unfinished), folder.with_name(replaced)
 
 
 def refuse_filled(folder: Path) -> None:
-    """Raise `DataError` for a folder that holds something: writing there would replace it."""
+    """Raise `DataError` for a folder that is not empty: writing there would replace its content."""
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty; name a new folder")
 
@@ -148,9 +148,9 @@ def inside(root: Path, name: str) -> Path:
     """Return `root/name` with its links resolved, or raise `DataError` if it leaves `root`.
 
     Annotation files are untrusted: the image names in them must not reach the rest of the disk.
-    Links are how large data sets are shared, so `root` may be one, and so may what lies directly
-    in it (`train2017`): what it leads to counts as inside.  `..`, an absolute path and a link
-    further down that leads elsewhere are refused.
+    Large data sets are often shared through links, so `root` and its direct entries (`train2017`)
+    may be links, whose targets count as inside.  `..`, absolute paths, and deeper links that lead
+    outside are refused.
     """
     leaves = f"path {name!r} leaves its root {root}"
     try:
@@ -169,11 +169,11 @@ def inside(root: Path, name: str) -> Path:
     link, target = next(
         (step, place)
         for step, place in places
-        if not any(place.is_relative_to(one) for one in allowed)
+        if not any(place.is_relative_to(folder) for folder in allowed)
     )
     raise DataError(
-        f"{leaves}: {link.relative_to(root)} is a link to {target}; a link at the top of the root "
-        "may lead elsewhere, one further down may not"
+        f"{leaves}: {link.relative_to(root)} is a link to {target}; only a link at the top of the "
+        "root may lead elsewhere"
     )
 
 
@@ -184,11 +184,11 @@ def sha256(path: Path) -> str:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder whose names have an ending, through links too, each once."""
+    """Yield the files below a folder that have a file extension, following links, each once."""
     seen = set()
     for folder, below, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link to a folder above it, or a second one to the same
+        if real in seen:  # through a link to a folder above, or a second link
             below.clear()
             continue
         seen.add(real)
@@ -198,23 +198,23 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def content_digests(files: Iterable[Path], *, kept: Path) -> dict[Path, str]:
-    """Return the SHA-256 of files; only those whose size or times differ from last time are read.
+    """Return the SHA-256 of files, reading only those whose size or times have changed.
 
-    `kept` is the JSON file that remembers sizes, times and digests from call to call.  Raises
+    `kept` is the JSON file in which sizes, times and digests are kept between calls.  Raises
     `DataError` for a file that cannot be read.
     """
-    before, now = _kept_digests(kept), {path: _marks(path) for path in files}
-    changed = [path for path, marks in now.items() if before.get(str(path), ())[:3] != marks]
-    found: dict[Path, str] = {}
+    before, found = _kept_digests(kept), dict[Path, str]()
     try:
+        now = {path: _marks(path) for path in files}
+        changed = [path for path, marks in now.items() if before.get(str(path), ())[:3] != marks]
         # Hashing releases the interpreter lock.
         with ThreadPoolExecutor() as threads, Progress("raw files", len(changed)) as progress:
-            for path, own in zip(changed, threads.map(sha256, changed), strict=True):
-                found[path] = own
+            for path, of_content in zip(changed, threads.map(sha256, changed), strict=True):
+                found[path] = of_content
                 progress.advance()
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}"
-        raise DataError(f"{reason}; make it readable or move it away") from error
+        fix = "run again" if isinstance(error, FileNotFoundError) else "make it readable or move it"
+        raise DataError(f"{error.filename}: {error.strerror}; {fix}") from error
     digests = {path: found.get(path) or before[str(path)][3] for path in now}
     rows = {str(path): (*now[path], digests[path]) for path in sorted(now)}
     if rows != before:
@@ -223,10 +223,7 @@ def content_digests(files: Iterable[Path], *, kept: Path) -> dict[Path, str]:
 
 
 def _marks(path: Path) -> tuple[int, int, int]:
-    """Return what tells that a file may have changed.
-
-    Whoever sets the time of its content back changes the other time.
-    """
+    """Return a file's size and times; setting its modification time back changes the other time."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
@@ -245,7 +242,7 @@ def digest(value: object) -> str:
 
 
 def write_manifest(path: Path, files: Iterable[Path], *, root: Path) -> Path:
-    """Write `{file below root: SHA-256}` as JSON: what a notebook left for the next ones.
+    """Write `{file below root: SHA-256}` as JSON: what a notebook hands to the next ones.
 
     The runner compares manifests to decide whether later notebooks must run again.
     """
@@ -254,9 +251,9 @@ def write_manifest(path: Path, files: Iterable[Path], *, root: Path) -> Path:
 
 
 def read_manifest(path: Path, *, root: Path) -> list[Path]:
-    """Return the files of a manifest, none where there is no manifest.
+    """Return the files of a manifest; none where there is no manifest.
 
-    Raises `DataError` for one that has changed since, or is gone.
+    Raises `DataError` for a file that has changed since, or is gone.
     """
     if not path.is_file():
         return []
@@ -264,6 +261,6 @@ def read_manifest(path: Path, *, root: Path) -> list[Path]:
     for name, expected in json.loads(path.read_text(encoding="utf-8")).items():
         file = root / name
         if not file.is_file() or sha256(file) != expected:
-            raise DataError(f"{file} is not as {path} lists it; rerun the notebook that wrote it")
+            raise DataError(f"{file} does not match {path}; rerun the notebook that wrote it")
         files.append(file)
     return files

@@ -1,10 +1,11 @@
-"""Pictures on their way into a model: opened safely, padded to a square, processed as CLIP does."""
+"""Images on their way into a model: opened safely, padded to a square, processed as CLIP does."""
 
 import base64
 import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,46 +18,46 @@ from cocoift.core.files import DataError, inside
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessorPil
 
-# Larger pictures are refused before they are decoded.
+# Larger images are refused before they are decoded.
 LARGEST_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """A picture that cannot train: the name in the record and what is wrong with it."""
+    """An image that cannot be used: its name in the record and what is wrong with it."""
 
     name: str
     reason: str
 
 
 def open_image(path: Path) -> Image.Image:
-    """Return a picture as RGB; raises `DataError` when it is missing, corrupt or far too large."""
+    """Return an image as RGB; raises `DataError` when it is missing, corrupt or far too large."""
     try:
         with path.open("rb") as file:
             return read_image(file, path.name)
     except FileNotFoundError as error:
-        raise DataError(f"{path.name}: no picture on disk") from error
+        raise DataError(f"{path.name}: no image on disk") from error
     except OSError as error:
-        raise DataError(f"{path.name}: not a whole picture ({error})") from error
+        raise DataError(f"{path.name}: not a whole image ({error})") from error
 
 
 def read_image(file: BinaryIO, name: str) -> Image.Image:
-    """Return a picture as RGB from an open file; raises `DataError` as `open_image` does."""
+    """Return an image as RGB from an open file; raises `DataError` as `open_image` does."""
     try:
-        with Image.open(file) as picture:
-            if picture.width * picture.height > LARGEST_PIXELS:
-                raise DataError(f"{name}: {picture.width} x {picture.height} px is too large")
-            return picture.convert("RGB")
-    except UnidentifiedImageError as error:  # its text names an object in memory
-        raise DataError(f"{name}: not a whole picture (of no known format)") from error
+        with Image.open(file) as image:
+            if image.width * image.height > LARGEST_PIXELS:
+                raise DataError(f"{name}: {image.width} x {image.height} px is too large")
+            return image.convert("RGB")
+    except UnidentifiedImageError as error:  # whose text names an object in memory
+        raise DataError(f"{name}: not a whole image (of no known format)") from error
     except DataError:
         raise
-    except Exception as error:  # damaged pictures raise errors of zlib, struct, plain ones and more
-        raise DataError(f"{name}: not a whole picture ({error})") from error
+    except Exception as error:  # damaged images raise errors of zlib, struct and more
+        raise DataError(f"{name}: not a whole image ({error})") from error
 
 
 def bad_images(names: Iterable[str], root: Path) -> list[BadImage]:
-    """Open every picture once and return those that cannot be used, before training starts."""
+    """Open every image once, before training starts, and return those that cannot be used."""
 
     def fault(name: str) -> BadImage | None:
         try:
@@ -68,9 +69,7 @@ def bad_images(names: Iterable[str], root: Path) -> list[BadImage]:
     distinct = list(dict.fromkeys(names))
     # Decoding releases the interpreter lock, so threads share the work.
     with ThreadPoolExecutor() as threads:
-        faults = tqdm(
-            threads.map(fault, distinct), total=len(distinct), desc="pictures", leave=False
-        )
+        faults = tqdm(threads.map(fault, distinct), total=len(distinct), desc="images", leave=False)
         return [bad for bad in faults if bad is not None]
 
 
@@ -80,13 +79,13 @@ def mean_colour(mean: Sequence[float]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def pad_to_square(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """Centre a picture on a square of `colour`, as LLaVA-1.5 does (`expand2square`)."""
-    side = max(picture.size)
-    if picture.size == (side, side):
-        return picture
+def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Centre an image on a square of `colour`, as LLaVA-1.5 does (`expand2square`)."""
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
     square = Image.new("RGB", (side, side), colour)
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
 
 
@@ -95,10 +94,10 @@ def place_labels(
     labels: Sequence[tuple[float, float]],
     size: tuple[float, float],
 ) -> list[tuple[float, float] | None]:
-    """Return the left upper corner of each box's label: in the picture and on no other label.
+    """Return the top left corner of each box's label: inside the image and on no other label.
 
-    `boxes` are (x, y, width, height), `labels` (width, height), in the picture's pixels.  Larger
-    boxes choose first; `None` where there is no room left.
+    `boxes` are (x, y, width, height), `labels` (width, height), in the image's pixels.  Larger
+    boxes are placed first; `None` where no space is left.
     """
     places: list[tuple[float, float] | None] = [None] * len(boxes)
     taken: list[tuple[float, float, float, float]] = []
@@ -125,39 +124,36 @@ def data_address(content: bytes, kind: str) -> str:
 
 
 def png_texts(path: Path) -> tuple[str, str]:
-    """Return title and description that a PNG carries; one without is called as its file is."""
-    with Image.open(path) as picture:
-        title = picture.info.get("Title", path.stem.replace("_", " "))
-        return title, picture.info.get("Description", title)
+    """Return a PNG's title and description; a PNG without a title is called after its file."""
+    with Image.open(path) as image:
+        title = image.info.get("Title", path.stem.replace("_", " "))
+        return title, image.info.get("Description", title)
 
 
-def image_address(picture: Image.Image, kind: str, **options: Any) -> str:
+def image_address(image: Image.Image, kind: str, **options: Any) -> str:
     """Return an image as a `data:` address; `options` are those of Pillow's writer."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return data_address(buffer.getvalue(), kind)
 
 
-def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Return pictures as one, left to right at the height of the first; one alone as it is."""
-    if len(pictures) == 1:
-        return pictures[0]
-    height = pictures[0].height
-    scaled = [one.resize((max(1, round(one.width * height / one.height)), height))
-              for one in pictures]  # fmt: skip
-    whole = Image.new("RGB", (sum(one.width for one in scaled), height))
-    left = 0
-    for one in scaled:
-        whole.paste(one, (left, 0))
-        left += one.width
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Return images as one, left to right at the height of the first; a single one as it is."""
+    if len(images) == 1:
+        return images[0]
+    height = images[0].height
+    widths = [max(1, round(image.width * height / image.height)) for image in images]
+    whole = Image.new("RGB", (sum(widths), height))
+    for image, width, right in zip(images, widths, accumulate(widths), strict=True):
+        whole.paste(image.resize((width, height)), (right - width, 0))
     return whole
 
 
-def pixel_values(pictures: Sequence[Image.Image], processor: "CLIPImageProcessorPil") -> np.ndarray:
-    """Return pictures as the checkpoint's processor prepares them, padded to squares first.
+def pixel_values(images: Sequence[Image.Image], processor: "CLIPImageProcessorPil") -> np.ndarray:
+    """Return images as the checkpoint's processor prepares them, padded to squares first.
 
-    Shape (pictures, 3, side, side), float32, normalised by the processor's mean and deviation.
+    Shape (images, 3, side, side), float32, normalised by the processor's mean and deviation.
     """
     colour = mean_colour(processor.image_mean)
-    squares = [pad_to_square(picture, colour) for picture in pictures]
+    squares = [pad_to_square(image, colour) for image in images]
     return np.asarray(processor(images=squares, return_tensors="np")["pixel_values"], np.float32)

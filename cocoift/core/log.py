@@ -1,6 +1,6 @@
-"""Append-only logs of lines: a line counts once its end is written.
+"""Append-only logs: a line counts once its line end is written.
 
-What a kill or a full disk cut short was never confirmed: readers pass over it, the next write
+A line that a kill or a full disk cut short was never confirmed: readers skip it, and the next write
 removes it.
 """
 

@@ -1,4 +1,4 @@
-"""A line on stderr while something long is under way: what is done, of how much, how long still."""
+"""A line on stderr during long work: how much is done, of how much, and the time left."""
 
 import sys
 import threading
@@ -6,15 +6,15 @@ from time import monotonic
 from types import TracebackType
 from typing import TextIO
 
-# Seconds between two lines: where one line is rewritten, and where each stays.
+# Seconds between updates: where the line is rewritten, and where every line stays.
 _REWRITTEN, _KEPT = 1.0, 10.0
 
 
 class Progress:
-    """Says every few seconds how much of `total` is done, also while nothing moves.
+    """Reports every few seconds how much of `total` is done, even while nothing advances.
 
-    A terminal has one line that is rewritten; a file or a pipe gets a plain line every ten
-    seconds.  `every` replaces both pauses.  Threads may `advance` it.
+    On a terminal one line is rewritten; a file or a pipe gets a plain line every ten seconds.
+    `every` overrides both intervals.  `advance` is thread-safe.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Progress:
             self.done += 1
 
     def line(self) -> str:
-        """Return the present state in words."""
+        """Return the current state in words."""
         return in_words(self.what, self.done, self.total, seconds=monotonic() - self._begun)
 
     def __enter__(self) -> "Progress":
-        """Begin to speak."""
+        """Start reporting."""
         self._thread.start()
         return self
 
@@ -48,7 +48,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop; on a terminal the line goes."""
+        """Stop reporting; on a terminal the line is cleared."""
         with self._speaking:  # not `join`: a second Ctrl-C could come in there
             self._over.set()
             if self.rewrites:
@@ -63,7 +63,7 @@ class Progress:
 
 
 def in_words(what: str, done: int, total: int, *, seconds: float) -> str:
-    """Return how much is done after `seconds`, and the time left if the rest goes at that pace."""
+    """Return how much is done after `seconds`, and the time left at that pace."""
     state = f"{done:,} of {total:,} {what}"
     if done == 0:
         return f"{state} after {duration(seconds)}"

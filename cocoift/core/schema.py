@@ -1,7 +1,7 @@
-"""The schema: turns, the records made of them, and what makes either of them valid.
+"""The schema: turns, the records made of them, and what makes both valid.
 
 A turn is one instruction and its answer, from one annotation of one source.  A record is one
-training conversation in LLaVA's own JSON format, which LLaVA, LLaMA-Factory and friends read.
+training conversation in LLaVA's JSON format, which LLaVA, LLaMA-Factory and others read.
 """
 
 import re
@@ -44,7 +44,7 @@ KEPT_SCHEMA = pa.schema(
 
 DROPPED_SCHEMA = pa.schema([*TURN_SCHEMA, pa.field("reason", pa.string(), nullable=False)])
 
-# More digits than an int64 holds are no id.
+# An id has at most as many digits as an int64 holds.
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _TWELVE_DIGITS = re.compile(r"(?<!\d)[0-9]{12}(?!\d)")
 _COCO_NAME = re.compile(
@@ -69,7 +69,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of a preset: immutable; unknown fields are refused."""
+    """A section of a preset: immutable; unknown fields are refused."""
 
 
 class Message(msgspec.Struct, frozen=True, rename={"speaker": "from"}):
@@ -95,7 +95,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 def whole_number(text: str) -> int | None:
     """Return the number that a text of ASCII digits states; `None` for any other text.
 
-    `str.isdigit` accepts what `int` refuses (`²`), and `int` what no file of numbers holds.
+    `str.isdigit` accepts what `int` refuses (`²`), and `int` accepts more than plain digits.
     """
     return int(text) if _NUMBER.fullmatch(text) else None
 
@@ -104,7 +104,7 @@ def coco_id(name: int | str) -> int:
     """Return the COCO image id behind any of its spellings.
 
     `9`, `"000000000009"`, `"train2017/000000000009.jpg"` and `"COCO_train2014_000000000009.jpg"`
-    are one image (numbers did not change between the 2014 and 2017 releases).  Raises `DataError`
+    are the same image (ids did not change between the 2014 and 2017 releases).  Raises `DataError`
     for anything else, such as a Visual Genome file name.
     """
     if isinstance(name, int) and name > 0:
@@ -116,7 +116,7 @@ def coco_id(name: int | str) -> int:
 
 
 def coco_id_in(name: str) -> int | None:
-    """Return the COCO image id that a name, path or address holds; `None` where there is none."""
+    """Return the COCO image id in a name, path or address; `None` where there is none."""
     match = _COCO_NAME.fullmatch(name.rsplit("/", 1)[-1]) or _TWELVE_DIGITS.search(name)
     return int(match[match.lastindex or 0]) if match else None
 
@@ -136,8 +136,8 @@ def to_record(
 def check_record(record: Record) -> None:
     """Raise `DataError` naming the record and the fault unless `record` obeys the schema.
 
-    Turns alternate human and gpt, nothing is empty, the image marker stands once and in the first
-    human turn, `sources` has one entry per round, and the image path is relative and stays inside.
+    Human and gpt alternate, no message is empty, the image marker occurs once, in the first
+    message, `sources` has one entry per round, and the image path is relative and stays inside.
     """
 
     def fault(what: str) -> DataError:
@@ -161,7 +161,7 @@ def check_record(record: Record) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read a JSON file in our record format and check every record in it.
+    """Read a JSON file of records and check each of them.
 
     Raises `DataError` naming the file and the record when the file is damaged.
     """
@@ -187,7 +187,7 @@ def row_table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
 
 
 class KeptTurn(msgspec.Struct, frozen=True):
-    """A turn of the merged set: which record of its image, where in it, at how many tokens.
+    """A turn of the merged set: its record (of those of its image), position there and tokens.
 
     `licence` is COCO's number of the image's licence, where it is known.
     """
@@ -200,10 +200,10 @@ class KeptTurn(msgspec.Struct, frozen=True):
 
 
 def kept_by_image(path: Path, *, group: int | None = None) -> Iterator[list[KeptTurn]]:
-    """Yield the kept turns of one image after another from a file of `KEPT_SCHEMA`.
+    """Yield the kept turns of each image in order, from a file of `KEPT_SCHEMA`.
 
-    `group` reads one row group only; images lie whole in one.  Raises `DataError` for a file that
-    is missing, damaged or of other columns.
+    `group` reads a single row group; no image is split over two.  Raises `DataError` for a file
+    that is missing, damaged or has other columns.
     """
     waiting: list[KeptTurn] = []
     groups = None if group is None else [group]

@@ -1,4 +1,4 @@
-"""Samples that are not drawn by lot: so many of the items there are, evenly spread."""
+"""Samples that are not random: a number of items, evenly spread over all of them."""
 
 from collections.abc import Sequence
 from typing import TypeVar

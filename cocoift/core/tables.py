@@ -1,4 +1,4 @@
-"""Parquet on its way in: whatever is wrong with a file, one error names it and how to fix it."""
+"""Reading Parquet: whatever is wrong with a file, one error names the file and the fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cocoift.core.files import DataError
 
-# What Arrow raises for files that are absent, cut short, damaged or of other columns and types,
+# What Arrow raises for files that are absent, truncated, damaged or have other columns or types,
 # and msgspec for rows of another shape.
 DAMAGED = (OSError, KeyError, UnicodeDecodeError, msgspec.MsgspecError, pa.ArrowException)
 RUN_MERGE, RUN_SETUP = "run notebook 02_merge", "run notebook 00_setup again"
@@ -19,7 +19,7 @@ RUN_MERGE, RUN_SETUP = "run notebook 02_merge", "run notebook 00_setup again"
 
 @contextmanager
 def reading(path: Path, *, fix: str = RUN_MERGE) -> Iterator[None]:
-    """Raise `DataError` naming `path`, and `fix`, for what reading it in the block runs into."""
+    """Turn the errors of reading `path` in the block into `DataError`, which names it and `fix`."""
     try:
         yield
     except DAMAGED as error:
@@ -33,9 +33,9 @@ def read_table(
 ) -> pa.Table:
     """Return a Parquet file as a table; `options` are `pq.read_table`'s.
 
-    Texts are UTF-8, and the columns read are those of `schema`, if one is given.  Raises
-    `DataError` as `reading` does, also for a column that is absent, of another type, or empty in
-    places where the schema forbids that.
+    Texts are checked to be UTF-8, and the columns to be those of `schema`, if given.  Raises
+    `DataError` as `reading` does, and for a column that is absent, of another type, or has nulls
+    that the schema forbids.
     """
     with reading(path, fix=fix):
         table = pq.read_table(path, **options)
@@ -55,10 +55,9 @@ def read_batches(
     fix: str = RUN_MERGE,
     **options: Any,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a Parquet file of these columns batch by batch; `options` are `iter_batches`'.
+    """Yield a Parquet file of this schema batch by batch; `options` are `iter_batches`'.
 
-    `file` is the file where it is open already.  Raises `DataError` as `read_table` does, and for
-    other columns.
+    `file` is the file if it is already open.  Raises `DataError` as `read_table` does.
     """
     with reading(path, fix=fix):
         file = file or pq.ParquetFile(path)
@@ -79,7 +78,7 @@ def _check(path: Path, found: pa.Table | pa.RecordBatch, schema: pa.Schema, fix:
         if kind != wanted.type and (kind, wanted.type) != (pa.large_string(), pa.string()):
             raise DataError(f"{path}: column {name} is {kind}, not {wanted.type}; {fix}")
         if column.null_count and not wanted.nullable:
-            raise DataError(f"{path}: column {name} has {column.null_count} gaps; {fix}")
+            raise DataError(f"{path}: column {name} has {column.null_count} nulls; {fix}")
 
 
 def _other_columns(path: Path, fix: str) -> DataError:

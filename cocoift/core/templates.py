@@ -1,4 +1,4 @@
-"""HTML from templates: whatever is put into one is escaped by `text.visible`."""
+"""HTML from templates, with every value escaped by `text.visible`."""
 
 import functools
 
@@ -33,6 +33,6 @@ def _environment() -> Environment:
 
 
 def render_part(template: str, macro: str, *values: object) -> Markup:
-    """Return what one macro of a template makes of these values, escaped as by `render`."""
+    """Return a template's macro applied to these values, escaped as by `render`."""
     module = _environment().get_template(template).module
     return Markup(getattr(module, macro)(*values).strip())

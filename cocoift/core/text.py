@@ -1,4 +1,4 @@
-"""Text: format prompts, what makes two questions the same, token counts, escaping for HTML."""
+"""Text: format prompts, keys for equal questions, token counts, escaping for HTML."""
 
 import html
 import re
@@ -10,7 +10,7 @@ from cocoift.core.files import DataError
 
 CountTokens = Callable[[str], int]
 
-# The wordings that stand in the paper's templates and in LLaVA's training and evaluation files.
+# The wordings in the paper's templates and in LLaVA's training and evaluation files.
 FORMAT_PROMPTS = (
     "Answer the question using a single word or phrase.",
     "Answer the question with a short phrase.",
@@ -40,11 +40,11 @@ _ASCII_KEY = bytes(ord(_PUNCTUATION.sub(" ", chr(c)).lower()) for c in range(128
 
 
 def tidy(text: str | None) -> str:
-    """Trim `text`, collapse white space, compose Unicode (NFC) and keep non-ASCII as it is."""
+    """Trim `text`, collapse white space, compose Unicode (NFC); non-ASCII characters stay."""
     if not text:
         return ""
     if text.isascii() and text.isprintable() and "  " not in text:
-        return text.strip()  # as most texts are: the same result in a third of the time
+        return text.strip()  # most texts: the same result in a third of the time
     return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
 
 
@@ -54,27 +54,27 @@ def has_format_prompt(instruction: str) -> bool:
 
 
 def without_format_prompt(instruction: str) -> str:
-    """Return the instruction with a blank in place of its format prompt."""
+    """Return the instruction with a space in place of its format prompt."""
     return _PROMPT.sub(" ", instruction) if _may_have_prompt(instruction) else instruction
 
 
 def _may_have_prompt(instruction: str) -> bool:
-    """Spare most instructions the search: every format prompt has one of these words."""
+    """Spare most instructions the search: every format prompt contains one of these words."""
     folded = instruction.casefold()
     return "answer" in folded or "describe" in folded or "provide" in folded
 
 
 def question_key(question: str) -> str:
-    """Return what two questions share when they ask the same thing.
+    """Return a key that questions share if they ask the same thing.
 
-    Format prompts, case, punctuation and blanks are removed: `"What color is the cat ?"` and
-    `"what color is the cat?\\nAnswer the question using a single word or phrase."` have one key.
-    Signs and operators of numbers stay: `-5` is not `5`, `5-3` not `5+3`.
+    Format prompts, case, punctuation and spacing do not matter: `"What color is the cat ?"` and
+    `"what color is the cat?\\nAnswer the question using a single word or phrase."` share a key.
+    Signs and operators of numbers do: `-5` is not `5`, `5-3` not `5+3`.
     """
     bare = without_format_prompt(question)
-    if _DIGIT.search(bare):  # which few texts hold, and is found in a fraction of the time
+    if _DIGIT.search(bare):  # few texts have a digit, and this search is much faster
         bare = _SIGNED.sub(lambda found: _SPOKEN[found[0].strip()], bare)
-    if bare.isascii():  # one table does what the expression does, in a tenth of the time
+    if bare.isascii():  # a translation table gives the same result in a tenth of the time
         return " ".join(bare.encode().translate(_ASCII_KEY).decode().split())
     return tidy(_PUNCTUATION.sub(" ", tidy(bare))).casefold()
 
@@ -82,8 +82,8 @@ def question_key(question: str) -> str:
 def estimate_tokens(text: str) -> int:
     """Estimate tokens as one per three UTF-8 bytes, rounded up.
 
-    Meant to err on the high side: LLaMA's tokenizer makes about one token of four bytes of
-    English, so a record that fits by this estimate fits by the real count.
+    It errs on the high side: LLaMA's tokenizer makes about one token of four bytes of English, so a
+    record that fits by this estimate also fits by the real count.
     """
     return -(-len(text if text.isascii() else text.encode()) // 3)
 
@@ -91,8 +91,8 @@ def estimate_tokens(text: str) -> int:
 def token_counter(tokenizer_file: str | Path | None) -> CountTokens:
     """Return a function that counts the tokens of a text, special tokens not included.
 
-    `tokenizer_file` is the `tokenizer.json` of a checkpoint; without one tokens are estimated.
-    Raises `DataError` when the file is missing or no tokenizer.
+    `tokenizer_file` is a checkpoint's `tokenizer.json`; without it tokens are estimated.  Raises
+    `DataError` when the file is missing or is not a tokenizer.
     """
     if tokenizer_file is None:
         return estimate_tokens

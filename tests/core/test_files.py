@@ -106,8 +106,8 @@ def test_a_link_at_the_top_of_its_root_or_the_root_itself_may_lead_elsewhere(coc
      ("deep/out/train2017/1.jpg", "deep/out")],
 )  # fmt: skip
 def test_a_link_further_down_that_leaves_its_root_is_refused_and_named(coco, name, link):
-    told = rf"path '{name}' leaves its root .*/root: {link} is a link to .*/disk.*at the top"
-    with pytest.raises(DataError, match=told):
+    refusal = rf"path '{name}' leaves its root .*/root: {link} is a link to .*/disk.*at the top"
+    with pytest.raises(DataError, match=refusal):
         inside(coco, name)
 
 
@@ -126,9 +126,9 @@ def test_a_damaged_or_missing_input_is_not_called_an_output_that_cannot_be_writt
 
 
 def test_an_error_that_is_told_already_is_told_as_it_is(tmp_path):
-    told = DataError("record 3: fix it")
+    raised = DataError("record 3: fix it")
     with pytest.raises(DataError, match=r"^record 3: fix it$"), replacing_folder(tmp_path / "out"):
-        raise told
+        raise raised
 
 
 def files_in(folder):
@@ -212,13 +212,13 @@ def test_a_linked_folder_is_replaced_where_the_link_leads(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_refused_and_kept(tmp_path):
     write_text(tmp_path / "out", "mine")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         write_folder(tmp_path / "out", "new")
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_the_remains_of_an_old_folder_do_not_come_back(tmp_path):
-    # Killed while the old one was being removed; then a person deleted the new one.
+    # Killed while the old folder was being removed; then somebody deleted the new one.
     write_folder(tmp_path / "out", "new")
     shutil.copytree(tmp_path / "out", tmp_path / "out.replaced")
     shutil.rmtree(tmp_path / "out")
@@ -260,6 +260,14 @@ def test_only_files_that_look_changed_are_read_and_only_contents_count(tmp_path,
     b.unlink()
     assert content_digests([a], kept=kept) == {a: first[a]}
     assert "b.json" not in kept.read_text()
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_one_clear_error(tmp_path):
+    present, kept = tmp_path / "a.json", tmp_path / "kept.json"
+    present.write_text("1111")
+    with pytest.raises(DataError, match=r"b\.json: No such file or directory; run again$"):
+        content_digests([present, tmp_path / "b.json"], kept=kept)
+    assert not kept.exists()
 
 
 def test_files_below_a_folder_are_found_through_links_and_once(coco):

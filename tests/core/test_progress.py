@@ -23,13 +23,13 @@ class Spoken(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("done", "seconds", "said"),
+    ("done", "seconds", "expected"),
     [(0, 20.0, "0 of 1,512 questions after 20 seconds"),
      (504, 60.0, "504 of 1,512 questions, about 2 minutes left"),
      (1512, 60.0, "1,512 of 1,512 questions, about 0 seconds left")],
 )  # fmt: skip
-def test_the_time_left_is_what_the_rest_takes_at_the_same_pace(done, seconds, said):
-    assert in_words("questions", done, 1512, seconds=seconds) == said
+def test_the_time_left_is_what_the_rest_takes_at_the_same_pace(done, seconds, expected):
+    assert in_words("questions", done, 1512, seconds=seconds) == expected
 
 
 def test_a_duration_has_one_unit():

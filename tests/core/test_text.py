@@ -77,16 +77,16 @@ def test_the_short_way_for_ascii_text_gives_the_key_of_the_long_way(text, prompt
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [("-5", "5"), ("What is 5-3?", "What is 5+3?"), ("6/2", "62"), ("6/2", "6 2"), ("−5", "5")],
 )
-def test_signs_and_operators_of_numbers_make_another_question(one, other):
-    assert question_key(one) != question_key(other)
+def test_signs_and_operators_of_numbers_make_another_question(first, second):
+    assert question_key(first) != question_key(second)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [("5-3", "5 - 3"), ("-5", "−5"), ("a 10-year-old", "a 10 year old"), ("T-shirt", "t shirt")],
 )
-def test_blanks_and_hyphens_do_not(one, other):
-    assert question_key(one) == question_key(other)
+def test_blanks_and_hyphens_do_not(first, second):
+    assert question_key(first) == question_key(second)

@@ -39,12 +39,12 @@ def test_an_answer_is_normalised_as_vqas_evaluation_does(answer, normal):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("-5", "5"), ("no", "none"), ("it's", "its"), ("A", "B"), ("", "?")]
+    ("first", "second"), [("-5", "5"), ("no", "none"), ("it's", "its"), ("A", "B"), ("", "?")]
 )
-def test_what_means_something_else_does_not_agree(one, other):
-    assert answer_key(one) != answer_key(other)
+def test_what_means_something_else_does_not_agree(first, second):
+    assert answer_key(first) != answer_key(second)
 
 
-@pytest.mark.parametrize(("one", "other"), [("A", "a."), ("-5", "\u22125"), ("The", "the")])
-def test_an_answer_that_is_an_article_or_a_negative_number_agrees_with_itself(one, other):
-    assert answer_key(one) == answer_key(other)
+@pytest.mark.parametrize(("first", "second"), [("A", "a."), ("-5", "\u22125"), ("The", "the")])
+def test_an_answer_that_is_an_article_or_a_negative_number_agrees_with_itself(first, second):
+    assert answer_key(first) == answer_key(second)

@@ -196,7 +196,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(benchmark, tmp_pa
     with pytest.raises(DataError, match="other_picture shows another picture"):
         write_tasks(Tasks(benchmark=benchmark, protocols=[other]), tmp_path / "o")
     (benchmark.images / "b.png").unlink()
-    with pytest.raises(DataError, match=r"b\.png: no picture on disk"):
+    with pytest.raises(DataError, match=r"b\.png: no image on disk"):
         write_tasks(Tasks(benchmark=benchmark, protocols=[ALONE]), tmp_path / "o")
     assert not (tmp_path / "o").exists()
     with pytest.raises(DataError, match="is not empty"):

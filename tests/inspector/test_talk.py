@@ -215,7 +215,7 @@ def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
     large, huge = PngInfo(), io.BytesIO()
     large.add_text("Comment", "x" * 3_000_000, zip=True)
     Image.new("RGB", (5, 7)).save(huge, "png", pnginfo=large)
-    fault = "not a whole picture"
+    fault = "not a whole image"
     for content, told in (
         (buffer.getvalue(), ""),
         (b"no picture", fault),

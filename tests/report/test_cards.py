@@ -82,9 +82,9 @@ def test_a_picture_is_carried_in_the_page(tmp_path):
 
 def test_no_picture_and_too_large_a_picture_are_told(tmp_path, monkeypatch):
     (tmp_path / "no.jpg").write_text("no picture")
-    with pytest.raises(DataError, match=r"no\.jpg: not a whole picture"):
+    with pytest.raises(DataError, match=r"no\.jpg: not a whole image"):
         thumbnail(tmp_path / "no.jpg")
-    with pytest.raises(DataError, match=r"absent\.jpg: no picture on disk"):
+    with pytest.raises(DataError, match=r"absent\.jpg: no image on disk"):
         thumbnail(tmp_path / "absent.jpg")
     monkeypatch.setattr("cocoift.core.images.LARGEST_PIXELS", 99)
     Image.new("RGB", (10, 10)).save(tmp_path / "big.png")

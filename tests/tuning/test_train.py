@@ -365,7 +365,7 @@ def test_what_cannot_train_is_told_before_it_starts(make, changes, message):
 
 
 def test_missing_pictures_are_told_before_training(make, tmp_path):
-    with pytest.raises(DataError, match=r"30 of 30 pictures .* no picture on disk"):
+    with pytest.raises(DataError, match=r"30 of 30 pictures .* no image on disk"):
         quietly(make(image_root=tmp_path))
 
 
