@@ -52,15 +52,17 @@ def sanity_checks(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
         return pd.DataFrame()
     opening, parts = study.protocols()[AFTER].opening, []
     for seed in study.preset.seeds:
-        for one in local_candidates(study.local_models(seed), models):
-            if one.name != "base":
-                table = check_table(one.answer, rounds, opening=opening, image_root=study.images)
+        for candidate in local_candidates(study.local_models(seed), models):
+            if candidate.name != "base":
+                table = check_table(
+                    candidate.answer, rounds, opening=opening, image_root=study.images
+                )
             elif mini and study.preset.tiny_llava:
                 closed = [r.prompt(study.images) for r in rounds if r.is_closed]
-                table = base_checks(one.answer, closed, seed=mini.seed, pixels=mini.pixels)
+                table = base_checks(candidate.answer, closed, seed=mini.seed, pixels=mini.pixels)
             else:
                 continue
-            parts.append(table.assign(model=one.name, seed=one.seed))
+            parts.append(table.assign(model=candidate.name, seed=candidate.seed))
     return stacked(parts, [*COLUMNS, "model", "seed"])
 
 
@@ -120,13 +122,13 @@ def _logged(
     """Return what other harnesses logged of these benchmarks under these protocols."""
     from cocoift.evaluation.harness.logs import logged_run
 
-    by_benchmark = {one.name: one for one in benchmarks}
-    by_protocol = {one.name: one for one in protocols}
+    by_benchmark = {benchmark.name: benchmark for benchmark in benchmarks}
+    by_protocol = {protocol.name: protocol for protocol in protocols}
     return [
-        logged_run(one, by_benchmark[one.benchmark], by_protocol[one.protocol], raw=study.raw,
-                   folder=folder)
-        for one in study.preset.evaluation.logged
-        if one.benchmark in by_benchmark and one.protocol in by_protocol
+        logged_run(answers, by_benchmark[answers.benchmark], by_protocol[answers.protocol],
+                   raw=study.raw, folder=folder)
+        for answers in study.preset.evaluation.logged
+        if answers.benchmark in by_benchmark and answers.protocol in by_protocol
     ]  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def harness_tasks(study: Study, benchmark: str, protocols: Sequence[str]) -> "Ta
     """
     from cocoift.evaluation.harness.tasks import Tasks
 
-    benchmarks, known = {one.name: one for one in study.benchmarks()}, study.protocols()
+    benchmarks, known = {found.name: found for found in study.benchmarks()}, study.protocols()
     for wanted, names in (([benchmark], list(benchmarks)), (protocols, list(known))):
         for name in set(wanted) - set(names):
             raise DataError(f"no {name!r} here; there are: {', '.join(names) or 'none'}")
@@ -169,7 +171,7 @@ def chat_models(study: Study) -> "list[Candidate]":
     found = list(local_candidates(local, names)) if names else []
     for name, checkpoint in preset.chat_checkpoints.items():
         alone = replace(local, base=checkpoint, adapters={})
-        found += [replace(one, name=name) for one in local_candidates(alone, ["base"])]
+        found += [replace(candidate, name=name) for candidate in local_candidates(alone, ["base"])]
     return [*found, *_served(preset)]
 
 
@@ -178,8 +180,8 @@ def adherence_of_variants(
 ) -> "list[Run]":
     """Ask these variants `adherence_benchmark` alone and after the short round."""
     asked = adherence_benchmark(study, held_out_halves(study)[1])
-    own = {key: path for key, path in adapters.items() if key[0] in names}
-    return roll_out_variants(study, asked, own, {}) if asked else []
+    of_models = {key: path for key, path in adapters.items() if key[0] in names}
+    return roll_out_variants(study, asked, of_models, {}) if asked else []
 
 
 def roll_out_variants(
@@ -198,6 +200,6 @@ def roll_out_variants(
     by_model = asked_of(names, further, study.protocols())
     for seed in study.preset.seeds:
         local = study.local_models(seed, {name: adapters[name, seed] for name in names})
-        asked += [LocalRun(local, name, own) for name, own in by_model.items()]
+        asked += [LocalRun(local, name, protocols) for name, protocols in by_model.items()]
     folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
     return evaluate_local(asked, [benchmark], folder=folder, processes=processes)

@@ -74,7 +74,8 @@ def loaded(study: Study) -> "list[tuple[LlavaForConditionalGeneration, LlavaProc
 
     names = dict.fromkeys(study.base(seed) for seed in study.preset.seeds)
     return [
-        (load_model(one, four_bit=False, device=study.device), load_processor(one)) for one in names
+        (load_model(name, four_bit=False, device=study.device), load_processor(name))
+        for name in names
     ]
 
 
@@ -102,8 +103,8 @@ def _parts(assembly: Assembly, folder: Path, root: Path) -> "Parts":
     from cocoift.tuning.assembly import Parts
     from cocoift.tuning.fetch import fetch_language_model
 
-    own = folder / "language" / assembly.language.replace("/", "--")
-    language = fetch_language_model(assembly.language, own, package=assembly.language_package)
+    saved = folder / "language" / assembly.language.replace("/", "--")
+    language = fetch_language_model(assembly.language, saved, package=assembly.language_package)
     if assembly.vision is not None:
         return Parts(language=language, vision=assembly.vision)
     from minicoco.eyes import write_tower, write_word_projector

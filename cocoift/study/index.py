@@ -77,7 +77,7 @@ def write_index(study: Study) -> None:
 
 
 def _purpose(preset: Preset) -> str:
-    layouts = "; ".join(LAYOUTS[one] for one in preset.mixtures)
+    layouts = "; ".join(LAYOUTS[mixture] for mixture in preset.mixtures)
     return (PURPOSE.format(layouts=layouts) if preset.evaluation.models else ASKED) + READING
 
 
@@ -89,7 +89,7 @@ def _provenance(preset: Preset) -> str:
         parts.append(ASSEMBLED.format(language=assembly.language, tower=tower))
     elif asked.models:
         parts.append(TINY if preset.tiny_llava else f"The checkpoint is {preset.checkpoint}.")
-    served = [one.model for one in asked.endpoints] + [one.name for one in asked.logged]
+    served = [server.model for server in asked.endpoints] + [server.name for server in asked.logged]
     if served:
         parts.append(SERVED.format(names=", ".join(served)))
     return f"Preset {preset.name}. {' '.join(parts)}"
@@ -140,8 +140,11 @@ def _tuned(run: dict[str, Any]) -> str:
     parameters = run["parameters"]
     asked = parameters["evaluation"]
     if not asked["models"]:
-        served = [one["model"] for one in asked["endpoints"]]
-        return ", ".join([*served, *(one["name"] for one in asked["logged"])]) or "no model"
+        served = [asked_model["model"] for asked_model in asked["endpoints"]]
+        return (
+            ", ".join([*served, *(asked_model["name"] for asked_model in asked["logged"])])
+            or "no model"
+        )
     if assembly := parameters.get("assembly"):
         return str(assembly["language"])
     return "the tiny LLaVA" if parameters.get("tiny_llava") else str(parameters["checkpoint"])

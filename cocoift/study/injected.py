@@ -14,7 +14,9 @@ def injected_names() -> Sequence[str]:
     for cell in reversed(shell.user_ns.get("In", []) if shell else []):
         if cell.startswith("# Parameters"):
             targets = (
-                one.targets[0] for one in ast.parse(cell).body if isinstance(one, ast.Assign)
+                statement.targets[0]
+                for statement in ast.parse(cell).body
+                if isinstance(statement, ast.Assign)
             )
             return [target.id for target in targets if isinstance(target, ast.Name)]
     return []

@@ -67,11 +67,12 @@ def ablation_benchmark(study: Study) -> Benchmark:
     Raises `DataError` where there is none, and as `Study.benchmarks_to_ask` does.
     """
     found, judge = study.benchmarks_to_ask(), study.judge()
-    for one in found:
-        if any(map(judge.can_score, one.questions)):
-            return one
+    for benchmark in found:
+        if any(map(judge.can_score, benchmark.questions)):
+            return benchmark
+    names = ", ".join(benchmark.name for benchmark in found)
     raise DataError(
-        f"the ablations compare scores, and no answer to {', '.join(one.name for one in found)} "
+        f"the ablations compare scores, and no answer to {names} "
         "can be scored; name a benchmark with answers first, or leave 07 out of `notebooks`"
     )
 
@@ -84,7 +85,9 @@ def asked_of(
     """Return the protocols under which notebook 07 asks each model, the base model first."""
     both = [protocols[ALONE], protocols[AFTER]]
     return {
-        name: list({one.name: one for one in [*both, *further.get(name, ())]}.values())
+        name: list(
+            {protocol.name: protocol for protocol in [*both, *further.get(name, ())]}.values()
+        )
         for name in ("base", *variants)
     }
 
@@ -106,13 +109,13 @@ def to_judge(study: Study, benchmarks: Sequence[Benchmark]) -> list[ToJudge]:
 
 def _of_notebook_07(study: Study) -> Iterator[ToJudge]:
     asked, protocols = ablation_benchmark(study), study.protocols()
-    known = {(name, one) for name in study.preset.evaluation.models for one in protocols}
+    known = {(name, protocol) for name in study.preset.evaluation.models for protocol in protocols}
     plan = ablation_plan(study)
-    for name, own in asked_of(plan.variants, plan.further, protocols).items():
-        for one in own:
-            if (name, one.name) not in known:
+    for name, further in asked_of(plan.variants, plan.further, protocols).items():
+        for protocol in further:
+            if (name, protocol.name) not in known:
                 times = len(study.preset.seeds)
-                yield ToJudge(asked.kind, asked.questions, one.name, times)
+                yield ToJudge(asked.kind, asked.questions, protocol.name, times)
 
 
 def _of_notebook_05(study: Study, benchmarks: Sequence[Benchmark]) -> Iterator[ToJudge]:
@@ -122,12 +125,12 @@ def _of_notebook_05(study: Study, benchmarks: Sequence[Benchmark]) -> Iterator[T
     models = len(evaluation.models) * len(study.preset.seeds) + len(evaluation.endpoints)
     for benchmark in benchmarks:
         for protocol in study.protocols().values():
-            logged = [(one.benchmark, one.protocol) for one in evaluation.logged]
+            logged = [(answers.benchmark, answers.protocol) for answers in evaluation.logged]
             times = logged.count((benchmark.name, protocol.name))
             times += models if protocol.fits(benchmark) else 0
             yield ToJudge(benchmark.kind, benchmark.questions, protocol.name, times)
-    mm_vet = [one for one in benchmarks if one.kind == "mm_vet"]
+    mm_vet = [benchmark for benchmark in benchmarks if benchmark.kind == "mm_vet"]
     by_hand = graded_by_hand(study.root / "data/judge_trust.json")[1]
     yield ToJudge((mm_vet or benchmarks)[0].kind, by_hand, ALONE, 1)
-    for one in mm_vet[:1]:
-        yield ToJudge(one.kind, one.questions, ALONE, len(evaluation.graded))
+    for benchmark in mm_vet[:1]:
+        yield ToJudge(benchmark.kind, benchmark.questions, ALONE, len(evaluation.graded))

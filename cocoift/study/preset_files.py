@@ -73,7 +73,7 @@ def _path(preset: str | Path, *, folder: Path | None = None) -> Path:
 
 def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """Return what a preset file says, on top of what the one that it extends says."""
-    if path.resolve() in [one.resolve() for one in below]:
+    if path.resolve() in [path_below.resolve() for path_below in below]:
         raise DataError(f"preset {path}: extends itself; {' -> '.join(p.stem for p in below)}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -112,9 +112,9 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 def _replaced(value: Any, mark: str, text: str) -> Any:
     """Return a JSON-like value with a mark replaced in every text."""
     if isinstance(value, dict):
-        return {key: _replaced(one, mark, text) for key, one in value.items()}
+        return {key: _replaced(part, mark, text) for key, part in value.items()}
     if isinstance(value, list):
-        return [_replaced(one, mark, text) for one in value]
+        return [_replaced(part, mark, text) for part in value]
     return value.replace(mark, text) if isinstance(value, str) else value
 
 
@@ -128,5 +128,5 @@ def _hint(error: str) -> str:
 
 def _kinds(kind: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
     """Return a struct and those of its fields that are structs with defaults of their own."""
-    inner = [type(one) for one in kind.__struct_defaults__ if isinstance(one, msgspec.Struct)]
-    return [kind, *(found for one in inner for found in _kinds(one))]
+    inner = [type(part) for part in kind.__struct_defaults__ if isinstance(part, msgspec.Struct)]
+    return [kind, *(kind for part in inner for kind in _kinds(part))]

@@ -88,7 +88,7 @@ def run_notebook(
     before = _results(reports)
     try:
         reports.mkdir(parents=True, exist_ok=True)
-        cells = [one for one in nbformat.read(notebook, 4).cells if one.cell_type == "code"]
+        cells = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
         # papermill adds one, the parameters.
         with this_interpreter(), watching(notebook.stem, cells=len(cells) + 1) as watch:
             executed = papermill.execute_notebook(

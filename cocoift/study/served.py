@@ -91,7 +91,9 @@ def parts_of(study: Study, candidate: Candidate) -> list[Part]:
     """
     protocols = study.protocols()
     pairs = [
-        (one, protocol) for one in study.benchmarks_to_ask() for protocol in protocols.values()
+        (benchmark, protocol)
+        for benchmark in study.benchmarks_to_ask()
+        for protocol in protocols.values()
     ]
     if obeyed := adherence_benchmark(study, []):
         pairs += [(obeyed, protocol) for protocol in adherence_protocols(protocols)]
@@ -178,7 +180,9 @@ def _counted(answer: Answerer, progress: Progress) -> Answerer:
 
 def refuse_unanswered(runs: Sequence[Run], *, most: float) -> None:
     """Raise `DataError` when a larger share of questions than `most` got no answer."""
-    reasons = Counter(one.failure for run in runs for one in run.rollouts if one.failure)
+    reasons = Counter(
+        rollout.failure for run in runs for rollout in run.rollouts if rollout.failure
+    )
     asked, failed = sum(len(run.rollouts) for run in runs), reasons.total()
     if failed > most * asked:
         raise DataError(
@@ -221,7 +225,9 @@ def _sample(parts: Sequence[Part]) -> list[tuple[Benchmark, Rollout]]:
     """Return kept dialogs, evenly spread: questions alone, and after the short round."""
     found = []
     for name in (ALONE, AFTER):
-        some = [(p.benchmark, one) for p in parts if p.protocol.name == name for one in p.dialogs]
+        some = [
+            (p.benchmark, dialog) for p in parts if p.protocol.name == name for dialog in p.dialogs
+        ]
         found += spread(some, _SAMPLE // 2)
     return found
 

@@ -49,14 +49,14 @@ _BLIND = 0.5
 def results(study: Study) -> str:
     """Return the table and the verdict of every benchmark that the model was asked."""
     found = []
-    for one in _asked(study):
-        found.append(f"{title(one)}\n{result_table(study, one.name).to_string()}")
-        found += verdict(study, one)
+    for benchmark in _asked(study):
+        found.append(f"{title(benchmark)}\n{result_table(study, benchmark.name).to_string()}")
+        found += verdict(study, benchmark)
     return "\n\n".join(found)
 
 
 def _asked(study: Study) -> list[Benchmark]:
-    return [one for one in study.benchmarks() if one.kind == "mm_vet"]
+    return [benchmark for benchmark in study.benchmarks() if benchmark.kind == "mm_vet"]
 
 
 def title(benchmark: Benchmark) -> str:
@@ -70,10 +70,12 @@ def result_table(study: Study, benchmark: str) -> pd.DataFrame:
     Adherence is measured on questions of its own, whichever the benchmark.
     """
     scores = pd.read_csv(study.tables / "scores.csv", dtype={"seed": str})
-    own = scores[(scores.seed == "all")
+    of_model = scores[(scores.seed == "all")
                  & ((scores.benchmark == benchmark) & scores.metric.isin(["total", COLLAPSE])
                     | (scores.metric == ADHERENCE))]  # fmt: skip
-    table = wide_table(own, list(own.protocol.unique()), study.labels).set_index("protocol")
+    table = wide_table(of_model, list(of_model.protocol.unique()), study.labels).set_index(
+        "protocol"
+    )
     return table[["total", COLLAPSE, ADHERENCE]].fillna("")
 
 
@@ -81,8 +83,8 @@ def verdict(study: Study, benchmark: Benchmark) -> list[str]:
     """Say whether the short round is shown to make the model terse, and if it seems not to see."""
     effects = pd.read_csv(study.tables / "effects.csv", dtype={"seed": str})
     (model,) = study.models
-    own = effects[effects.benchmark == benchmark.name]
-    rows = rows_of(own, change(model).name, COLLAPSE)
+    of_benchmark = effects[effects.benchmark == benchmark.name]
+    rows = rows_of(of_benchmark, change(model).name, COLLAPSE)
     found = {1: "makes it terse", -1: "makes it less terse", 0: "does not clearly make it terse"}
     terse = f"One short round {found[sign(rows)]}: collapsed answers {describe(rows)}."
     verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
@@ -121,7 +123,7 @@ def write_served_index(study: Study, runs: Sequence[Run], *, asked: str) -> None
     reports = study.tables.parent
     facts = run_facts(study.preset, reports=reports, root=study.root) | {"asked": asked}
     (endpoint,) = study.preset.evaluation.endpoints
-    found = [_found(study, one, runs) for one in _asked(study)]
+    found = [_found(study, benchmark, runs) for benchmark in _asked(study)]
     page = render(
         "served.html",
         policy=POLICY,
@@ -153,9 +155,13 @@ def _found(study: Study, benchmark: Benchmark, runs: Sequence[Run]) -> dict[str,
 
 
 def _cards(benchmark: Benchmark, runs: Sequence[Run], verdicts: pd.DataFrame) -> Iterator[Markup]:
-    own = [run for run in runs if run.benchmark.name == benchmark.name]
-    for question, dialogs in changed_most(own, verdicts, model=own[0].model, count=5):
-        columns = {one: [(r.question, r.answer) for r in d.rounds] for one, d in dialogs.items()}
+    of_benchmark = [run for run in runs if run.benchmark.name == benchmark.name]
+    for question, dialogs in changed_most(
+        of_benchmark, verdicts, model=of_benchmark[0].model, count=5
+    ):
+        columns = {
+            protocol: [(r.question, r.answer) for r in d.rounds] for protocol, d in dialogs.items()
+        }
         image = next(iter(dialogs.values())).images[0]
         heading = f"question {question}"
         yield Markup(dialog_card(benchmark.images, image, title=heading, dialogs=columns))

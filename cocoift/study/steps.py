@@ -186,12 +186,13 @@ def variant_trainings(
         for seed in study.preset.seeds:
             plain = study.training(laid_out or "merged", seed, images=variant.images)
             adapter = plain.adapter if name in WHOLE else folder / "adapters" / f"{name}-{seed}"
-            own = replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
+            training = replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
             if variant.loss_on != "all":
-                own = replace(own, recipe=structs.replace(own.recipe, loss_on=variant.loss_on))
+                recipe = structs.replace(training.recipe, loss_on=variant.loss_on)
+                training = replace(training, recipe=recipe)
             if variant.left_out:
                 # Without some sources fewer records may be left than steps ask for.
-                left = study.preset.tuning.steps(count_records(own.mixture, own.images))
-                own = replace(own, steps=min(own.steps, left))
-            found[name, seed] = own
+                left = study.preset.tuning.steps(count_records(training.mixture, training.images))
+                training = replace(training, steps=min(training.steps, left))
+            found[name, seed] = training
     return found

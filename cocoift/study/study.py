@@ -62,12 +62,9 @@ class Study(Folders):
 
     @property
     def _further(self) -> list[str]:
-        answers = self.preset.evaluation
-        served, logged = (
-            [one.name for one in answers.endpoints],
-            [one.name for one in answers.logged],
-        )
-        return list(dict.fromkeys([*served, *logged]))
+        asked = self.preset.evaluation
+        names = [served.name for served in asked.endpoints] + [log.name for log in asked.logged]
+        return list(dict.fromkeys(names))
 
     @property
     def device(self) -> "Device":
@@ -95,7 +92,7 @@ class Study(Folders):
         if self.preset.mini_coco:
             return "run notebook 00_setup first, which draws it"
         brings = [source for source, entry in self.sources.items()
-                  if any(name in one.files for one in entry.downloads)]  # fmt: skip
+                  if any(name in download.files for download in entry.downloads)]  # fmt: skip
         if brings:
             return f"fetch it first: cocoift download {brings[0]}"
         return "put it there, or correct image_lists or evaluation_sets in the preset"
@@ -231,5 +228,5 @@ def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> S
             f"and `changes`, so write -y 'changes: {{{strange[0]}: ...}}'"
         )
     study = Study(project_root(), read_preset(preset, changes))
-    sys.path += [str(one) for one in module_folders(preset) if str(one) not in sys.path]
+    sys.path += [str(folder) for folder in module_folders(preset) if str(folder) not in sys.path]
     return study
