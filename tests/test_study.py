@@ -8,6 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 import nbformat
 import pandas as pd
 import pytest
@@ -330,36 +331,32 @@ def test_text_output_that_looks_like_a_page_stays_text(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in (tmp_path / "00_a.html").read_text()
 
 
-def index(run, notebook, *, finding=None, figures=()):
+def index(notebook, *, name="mini", seconds=None, finding=None, figures=()):
     """An index page of one notebook."""
-    texts = {"question": "Q?", "purpose": "p", "provenance": "drawn"}
-    return index_page(run=run, notebooks=[notebook], figures=figures, finding=finding, texts=texts)
+    parameters = msgspec.to_builtins(study.read_preset("mini", {"name": name}))
+    run = {"preset": name, "parameters": parameters, "seconds": seconds or {}, "device": "d",
+           "commit": "c", "seeds": [0], "versions": {"python": "3"}}  # fmt: skip
+    return index_page(run=run, notebooks=[notebook], figures=figures, finding=finding)
 
 
 def test_the_index_opens_with_the_finding_before_anything_else(tmp_path):
     path = notebook(tmp_path / "00_a.ipynb")
-    run = {"preset": "mini", "seconds": {}, "device": "d", "commit": "c", "seeds": [],
-           "versions": {}}  # fmt: skip
     figures = [{"title": "t<1>", "alt": "bars", "data": "data:,1"},
                {"title": "t2", "alt": "line", "data": "data:,2"}]  # fmt: skip
     table = [{"tuned on": "<b>mix", "score": "46"}]
     finding = {"conclusion": "It falls.", "sentence": "s", "table": table}
-    page = index(run, path, finding=finding, figures=figures)
-    order = ["Q?", "It falls.", "data:,1", "&lt;b&gt;mix", "drawn", "Notebooks", "data:,2"]
-    places = [page.index(text) for text in order]
+    page = index(path, finding=finding, figures=figures).split("</head>")[1]
+    order = ["Does a model", "It falls.", "data:,1", "&lt;b&gt;mix", "draws", "Notebooks"]
+    places = [page.index(text) for text in [*order, "data:,2"]]
     assert places == sorted(places)
     assert "<b>mix" not in page and "t&lt;1&gt;" in page and 'alt="bars"' in page
-    assert "http" not in page.split("</head>")[1]
+    assert "http" not in page
 
 
 def test_the_index_links_notebooks_with_their_questions(tmp_path):
     path = notebook(tmp_path / "00_a.ipynb")
     assert headline(path) == ("Title", "Is it so?")
-    run = {
-        "preset": "<mini>", "seconds": {"00_a": 1.5}, "device": "d", "commit": "c",
-        "seeds": [0], "versions": {"python": "3"},
-    }  # fmt: skip
-    page = index(run, path)
+    page = index(path, name="<mini>", seconds={"00_a": 1.5})
     assert '<a href="00_a.html">Title</a>' in page
     assert "Is it so?" in page
     assert "&lt;mini&gt;" in page and "<mini>" not in page

@@ -92,15 +92,14 @@ def index_page(
     notebooks: Sequence[Path],
     figures: Sequence[Mapping[str, str]],
     finding: Mapping[str, Any] | None,
-    texts: Mapping[str, str],
     others: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the index of a run: the finding first, then its notebooks, figures and provenance.
 
     `figures` holds `title`, `alt` and `data`, a `data:` address; the first one belongs to the
-    finding.  `finding` holds `conclusion`, `sentence` and `table`, a list of rows by column name;
-    `texts` the page's `question`, its `purpose` and the `provenance` of the data.  `others` are
-    the reports of other models: `model`, `preset`, `conclusion`, `address` and `figure`.
+    finding.  `run` is what `run.json` says; `finding` holds `conclusion`, `sentence` and `table`, a
+    list of rows by column name.  `others` are the reports of other models: `model`, `preset`,
+    `conclusion`, `address` and `figure`.
     """
     return render(
         "index.html",
@@ -111,7 +110,6 @@ def index_page(
         finding=finding,
         others=others,
         policy=POLICY,
-        **texts,
     )
 
 

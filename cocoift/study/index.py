@@ -14,40 +14,12 @@ from cocoift.report import sentences
 from cocoift.report.evaluation import sanity_sentence
 from cocoift.report.pages import index_page
 from cocoift.report.tables import LABELS
-from cocoift.study.preset import Preset
 from cocoift.study.runner import notebooks, remove_leftovers, run_facts
 from cocoift.study.study import Study
 
 # The first figure is the finding's.
 FIGURES = ("finding", "rounds", "ablation_dose", "ablation_factors", "length_grid",
            "prompt_placement")  # fmt: skip
-QUESTION = "Does a model still answer open questions after one short answer?"
-PURPOSE = (
-    "The same annotations of the same COCO images are laid out in different ways: {layouts}. "
-    "One base is tuned on each. "
-)
-ASKED = "Every question is put to the model alone, and after one short round about the same image. "
-READING = "Every notebook asks one question and answers it at its end."
-LAYOUTS = {
-    "mix": "as in LLaVA's own mixture (a conversation per source, the prompt for a short answer "
-    "in its first turn only)",
-    "merged": "merged into one conversation per image, each turn with its own instruction",
-    "instructed": "merged with the prompt on the terse turns of chats too",
-}
-DRAWN = (
-    "This study draws the pictures and their annotations itself, writes them in the upstream "
-    "formats and reads them with the code that reads the real files."
-)
-REAL = "Annotation files and images are real; notebook 00 lists the sources that were there."
-TINY = (
-    "The model is a tiny LLaVA trained from scratch. The numbers show the effect and its "
-    "mechanism, not LLaVA-1.5's level. Notebook 05 shows the paper's numbers beside ours."
-)
-ASSEMBLED = (
-    "The language model is {language}, published and tuned to follow instructions by others. It "
-    "sees through {tower}, by a projector that notebook 00 trained."
-)
-SERVED = "Not trained here, but asked through a server or logged by another harness: {names}."
 _FINDING = f"figures/{FIGURES[0]}.png"
 TUNED_ON = LABELS | {"base": "nothing (base)"}
 
@@ -65,34 +37,10 @@ def write_index(study: Study) -> None:
         figures=list(_figures(study)),
         finding=_finding(reports),
         others=list(_others(reports, facts)),
-        texts={
-            "question": QUESTION,
-            "purpose": _purpose(preset),
-            "provenance": _provenance(preset),
-        },
     )
     write_text(reports / "run.json", json.dumps(facts, indent=2) + "\n")
     write_text(reports / "index.html", page)
     print(f"report: {os.path.relpath(reports / 'index.html', study.root)}")
-
-
-def _purpose(preset: Preset) -> str:
-    layouts = "; ".join(LAYOUTS[mixture] for mixture in preset.mixtures)
-    return (PURPOSE.format(layouts=layouts) if preset.evaluation.models else ASKED) + READING
-
-
-def _provenance(preset: Preset) -> str:
-    """Return what is real: the pictures and annotations, then the models that are asked."""
-    parts, asked = [DRAWN if preset.mini_coco else REAL], preset.evaluation
-    if asked.models and (assembly := preset.assembly):
-        tower = assembly.vision or "the tower of this study's tiny LLaVA"
-        parts.append(ASSEMBLED.format(language=assembly.language, tower=tower))
-    elif asked.models:
-        parts.append(TINY if preset.tiny_llava else f"The checkpoint is {preset.checkpoint}.")
-    served = [server.model for server in asked.endpoints] + [server.name for server in asked.logged]
-    if served:
-        parts.append(SERVED.format(names=", ".join(served)))
-    return f"Preset {preset.name}. {' '.join(parts)}"
 
 
 def _figures(study: Study) -> Iterator[dict[str, str]]:
