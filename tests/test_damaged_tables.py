@@ -17,9 +17,9 @@ from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.report import merge as report
 from cocoift.sources import read_all
-from cocoift.sources.coco import Scope
 from cocoift.sources.instances import read_listed, write_instances
 from cocoift.sources.reading import load_reading, load_readings, saved_counts
+from cocoift.sources.scope import Scope
 from cocoift.tuning.data import count_records, split_images
 from minicoco.annotate import write_mini_coco
 

@@ -26,7 +26,7 @@ from cocoift.merge.layouts import Layout
 from cocoift.merge.rules import Rules
 from cocoift.sources.base import paused_collector
 from cocoift.sources.catalogue import Entry
-from cocoift.sources.coco import Scope
+from cocoift.sources.scope import Scope
 
 # Where records say that images are, below the image folder.
 IMAGE_DIR = "train2017"

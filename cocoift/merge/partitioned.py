@@ -20,12 +20,12 @@ from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, replacing
 from cocoift.core.parallel import Runner, ordered
 from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA, TURN_SCHEMA, Turn, row_table
+from cocoift.core.spread import id_ranges
 from cocoift.core.tables import RUN_SETUP, count_rows, read_table, reading
 from cocoift.core.text import token_counter
 from cocoift.merge.rules import Conflict, MergedImage, Rules, TurnKey, merge_image
 from cocoift.sources.base import paused_collector
-from cocoift.sources.coco import Scope
-from cocoift.sources.sorting import id_ranges
+from cocoift.sources.scope import Scope
 
 PART_TURNS = 100_000
 

@@ -14,7 +14,7 @@ import msgspec
 from cocoift.core.answers import answer_key
 from cocoift.core.schema import IMAGE_MARKER, Settings, Turn
 from cocoift.core.text import CountTokens, question_key, tidy
-from cocoift.sources.coco import Scope
+from cocoift.sources.scope import Scope
 
 # Turns with one question contradict each other only if both answers are short; two different
 # descriptions of an image are both right.

@@ -17,7 +17,7 @@ from cocoift.merge.formats import RECORD_SCHEMA
 from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules
 from cocoift.report.analysis import drop_summary
 from cocoift.sources import saved_counts
-from cocoift.sources.coco import Scope
+from cocoift.sources.scope import Scope
 
 
 def reading_drops(folder: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Readers: one short function per upstream annotation format, all yielding the same dialogs."""
+"""Readers: a short function per upstream annotation format, all yielding the same dialogs."""
 
 from cocoift.sources.catalogue import Entry, availability, read_catalogue, without_optional
 from cocoift.sources.reading import (

@@ -19,7 +19,7 @@ Key = TypeVar("Key", int, str)
 
 
 class QA(NamedTuple):
-    """One round as upstream wrote it; form and template override the catalogue entry's."""
+    """A round as upstream wrote it; form and template override those of the catalogue entry."""
 
     question: str | None
     answer: str | None
@@ -28,7 +28,7 @@ class QA(NamedTuple):
 
 
 class Dialog(NamedTuple):
-    """Rounds that upstream keeps together in order; a plain question is a dialog of one."""
+    """Rounds that upstream keeps together in order; a plain question is a dialog of one round."""
 
     image_id: int
     dialog_id: str
@@ -36,7 +36,7 @@ class Dialog(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Turns that cannot enter the turn table, with the reason shown in the drop table."""
+    """Turns that cannot enter the turn table, and the reason, which the drop table shows."""
 
     reason: str
     turns: int = 1
@@ -45,13 +45,13 @@ class Drop(NamedTuple):
 def decode(path: Path, shape: type[T]) -> T:
     """Decode the JSON file `path` as `shape`.
 
-    The file is mapped, not read: its pages can leave memory again.  Raises `DataError` with the
-    byte of a syntax error or the path of the record that does not have the declared shape, e.g.
+    The file is memory-mapped, so that its pages can leave memory again.  Raises `DataError` with
+    the byte of a syntax error, or the path of a record without the declared shape, such as
     ``Object missing required field `id` - at `$.images[2]` ``.
     """
     try:
         with path.open("rb") as file, paused_collector():
-            empty = not path.stat().st_size  # which cannot be mapped
+            empty = not path.stat().st_size  # an empty file cannot be mapped
             content = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return msgspec.json.decode(content, type=shape)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -59,7 +59,7 @@ def decode(path: Path, shape: type[T]) -> T:
 
 
 def decode_array(path: Path, shape: type[T], *, key: str | None = None) -> Iterator[T]:
-    """Decode an array record by record, so that only one is held at a time.
+    """Decode an array record by record, so that only one decoded record is in memory at a time.
 
     The array is the whole JSON file, or the field `key` of its object.  Raises what `decode`
     raises.
@@ -69,20 +69,20 @@ def decode_array(path: Path, shape: type[T], *, key: str | None = None) -> Itera
     else:
         holder = msgspec.defstruct("File", [(key, list[msgspec.Raw])])
         records, place = getattr(decode(path, holder), key), f"$.{key}"
-    return (one for _, one in decode_records(path, shape, enumerate(records), place=place))
+    return (row for _, row in decode_records(path, shape, enumerate(records), place=place))
 
 
 def decode_object(path: Path, shape: type[T]) -> Iterator[tuple[str, T]]:
-    """Decode a JSON file that is one object value by value, as `decode_array` does an array."""
+    """Decode a JSON file that holds one object value by value, as `decode_array` does an array."""
     return decode_records(path, shape, decode(path, dict[str, msgspec.Raw]).items(), place="$")
 
 
 def decode_records(
     path: Path, shape: type[T], records: Iterable[tuple[Key, msgspec.Raw]], *, place: str
 ) -> Iterator[tuple[Key, T]]:
-    """Decode records that lie at `place[key]` in a file, e.g. at `$.data[3]`.
+    """Decode the records at `place[key]` of a file, such as `$.data[3]`.
 
-    Raises `DataError` with that place for a record that is damaged.
+    Raises `DataError` naming that place for a damaged record.
     """
     decoder = msgspec.json.Decoder(shape)
     for key, record in records:
@@ -95,9 +95,9 @@ def decode_records(
 
 
 def decode_lines(path: Path, shape: type[T]) -> Iterator[T]:
-    """Decode a JSON Lines file line by line; errors name the line.
+    """Decode a JSON Lines file line by line.
 
-    Raises `DataError` for a line that is damaged, and for a file without any.
+    Raises `DataError` naming a damaged line, and for a file without lines.
     """
     decoder = msgspec.json.Decoder(shape)
     try:
@@ -115,7 +115,7 @@ def decode_lines(path: Path, shape: type[T]) -> Iterator[T]:
 
 
 def damaged(path: Path, error: Exception | str, *, line: int | None = None) -> DataError:
-    """Return the one error that a damaged annotation file leads to."""
+    """Return the error that a damaged annotation file leads to."""
     if is_blank(path):
         return DataError(f"{path}: the file is empty; download it again")
     place = f"{path}, line {line}" if line else str(path)
@@ -123,7 +123,7 @@ def damaged(path: Path, error: Exception | str, *, line: int | None = None) -> D
 
 
 def is_blank(path: Path) -> bool:
-    """Tell whether a file is there and holds nothing, or nothing but white space."""
+    """Tell whether a file exists and holds nothing but white space."""
     return path.is_file() and path.stat().st_size < 1024 and not path.read_bytes().strip()
 
 
@@ -144,13 +144,13 @@ def majority(answers: Sequence[str], *, preferred: str | None = None) -> str | N
 
     Answers that agree after VQA's normalisation (`core.answers`) vote together.  `preferred`,
     VQA's `multiple_choice_answer`, settles ties between answers (about 4 % of VQAv2) and between
-    spellings; then the one given first stays.
+    spellings; any other tie goes to the answer given first.
     """
     spellings = Counter(answers)
     if not spellings:
         return None
     (usual, count), *_ = spellings.most_common(1)
-    if 2 * count > len(answers):  # it stays, whatever agrees with it
+    if 2 * count > len(answers):  # it wins, whatever agrees with it
         return usual
     keys = {text: answer_key(text) for text in spellings}
     votes: Counter[str] = Counter()
@@ -165,21 +165,21 @@ def majority(answers: Sequence[str], *, preferred: str | None = None) -> str | N
 
 
 def content_id(*parts: object) -> str:
-    """Return a dialog id for upstream records without one: a hash of what they say.
+    """Return a dialog id for an upstream record without one: a hash of its content.
 
-    Unlike a position in the file it does not change when the file is shuffled or extended.
+    Unlike its position in the file, it does not change when the file is shuffled or extended.
     """
     text = "\x1f".join(map(str, parts))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def lettered(question: str | None, choices: Sequence[str]) -> str | None:
-    """Return the question followed by its options, `A. red B. blue`; `None` if nothing is asked."""
+    """Return a question followed by its options, `A. red B. blue`; `None` without a question."""
     options = " ".join(f"{chr(65 + i)}. {choice}" for i, choice in enumerate(choices))
     return f"{question} {options}" if question and question.strip() else None
 
 
 def with_question_mark(question: str) -> str:
-    """Return a question trimmed and with the mark that upstream left out; empty stays empty."""
+    """Return a question trimmed, with the mark that upstream left out; an empty one stays empty."""
     text = question.strip()
     return text if text.endswith("?") or not text else f"{text}?"

@@ -13,10 +13,10 @@ from cocoift.core.schema import FORMS
 
 
 class Download(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One upstream file: where it is fetched and which files below the raw folder it brings.
+    """An upstream file: its address, and which files below the raw folder it provides.
 
-    Of an archive only `files` are unpacked, all of its members when none is named.  `bytes` is
-    the size of the download, where it is known before.
+    Only `files` are unpacked from an archive, or all of its members when none is named.  `bytes` is
+    the size of the download, where it is known in advance.
     """
 
     url: str
@@ -27,14 +27,15 @@ class Download(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def file_name(self) -> str:
-        """The path below the raw folder that the download itself gets."""
+        """The path of the download itself, below the raw folder."""
         plain = self.files[0] if self.files and not self.unpack else ""
         return self.save_as or plain or unquote(PurePosixPath(urlsplit(self.url).path).name)
 
     def missing(self, raw: Path) -> list[str]:
-        """Return what of the download is not below `raw` yet.
+        """Return the files of the download that are not below `raw` yet.
 
-        Of an archive that names no files it is the folder of its own name, e.g. `images/train2017`.
+        For an archive that names no files, it is the folder called as the archive is, such as
+        `images/train2017`.
         """
         if self.files:
             return [name for name in self.files if not inside(raw, name).is_file()]
@@ -56,13 +57,13 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One source: what it is, which reader reads it, how its questions become instructions.
+    """A source: what it is, which reader reads it, and how its questions become instructions.
 
-    An entry without a reader is a file the study needs beside the sources (image lists,
+    An entry without a reader is a file that the study needs beside the sources (image lists,
     evaluation questions, the LLaVA-style mixture).  `parts` lists the annotation files as
     `{reader keyword: path}`, below the raw folder or absolute (`~` is the home folder); a part is
-    read when all of its files are there, so one entry serves several splits.  An `optional` source
-    is read only where a preset names it.
+    read when all of its files are there, so an entry can cover several splits.  An `optional`
+    source is read only if the preset names it.
     """
 
     title: str
@@ -100,8 +101,8 @@ def without_optional(catalogue: Mapping[str, Entry], named: Sequence[str]) -> di
     optional = {name for name, entry in catalogue.items() if entry.optional}
     if strange := sorted(set(named) - optional):
         raise DataError(
-            f"optional_sources: {', '.join(strange)}: no optional source of the catalogue; "
-            f"it may be {', '.join(sorted(optional))}"
+            f"optional_sources: {', '.join(strange)}: not an optional source of the catalogue; "
+            f"choose from {', '.join(sorted(optional))}"
         )
     return {
         name: entry for name, entry in catalogue.items() if name not in optional or name in named
@@ -135,15 +136,15 @@ def part_file(name: str, raw: Path) -> Path:
 
 
 def availability(catalogue: Mapping[str, Entry], raw: Path) -> pd.DataFrame:
-    """Return one row per source: `state`, megabytes on disk, missing files, how to get them.
+    """Return a row per source: `state`, megabytes on disk, missing files, how to get them.
 
-    `state` is `present` with all files, `partly` with one complete part, else `absent`.  Where no
-    file is named, as of pictures, the downloads count as parts, without their size.
+    `state` is `present` with all files, `partly` with at least one complete part, else `absent`.
+    Where no files are named, as for images, the downloads count as parts, without their size.
     """
     rows = []
     for name, entry in catalogue.items():
         parts = list(parts_on_disk(entry, raw))
-        parts = parts or [({}, one.missing(raw)) for one in entry.downloads]
+        parts = parts or [({}, download.missing(raw)) for download in entry.downloads]
         files = {file for part, _ in parts for file in part.values() if file.is_file()}
         missing = sorted({file for _, names in parts for file in names})
         whole = sum(not names for _, names in parts)
@@ -161,16 +162,15 @@ def availability(catalogue: Mapping[str, Entry], raw: Path) -> pd.DataFrame:
 
 
 def _how_to_get(name: str, entry: Entry, missing: Sequence[str]) -> str:
-    """Return what brings the missing files: a command, what to do by hand, or neither."""
+    """Return how to get the missing files: by a command, by hand, or that neither is known."""
     unnamed = () if entry.parts else missing
-    brings = [(item, {*(item.files or unnamed)}) for item in entry.downloads]
-    given = set().union(*(files for _, files in brings))
+    provided = [(item, {*(item.files or unnamed)}) for item in entry.downloads]
+    fetched = set().union(*(files for _, files in provided))
     steps = []
-    if given & set(missing):
-        size = sum(item.bytes or 0 for item, files in brings if files & set(missing))
-        room = f" ({size / 1e6:,.0f} MB)" if size else ""
-        steps.append(f"cocoift download {name}{room}")
-    others = sorted(set(missing) - given)
+    if fetched & set(missing):
+        size = sum(item.bytes or 0 for item, files in provided if files & set(missing))
+        steps.append(f"cocoift download {name}" + (f" ({size / 1e6:,.0f} MB)" if size else ""))
+    others = sorted(set(missing) - fetched)
     if others and entry.by_hand:
         steps.append(f"{entry.by_hand}: {entry.page}")
     elif others:

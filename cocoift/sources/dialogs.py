@@ -23,17 +23,17 @@ from cocoift.sources.base import (
 )
 from cocoift.sources.genome import coco_ids
 
-# UniMM-Chat spells the marker with a blank in it.
+# UniMM-Chat spells the marker with a space in it.
 _IMAGE = IMAGE_MARKER.replace(">", " ?>")
 _MARKER = re.compile(rf"^\s*{_IMAGE}\s*|\s*{_IMAGE}\s*$")
 
 
-# Who asks and who answers: LLaVA's names, and those that ms-swift takes for them.
+# Who asks and who answers: LLaVA's names, and those that ms-swift accepts too.
 ASKERS, ANSWERERS = ("human", "user"), ("gpt", "assistant", "bot")
 
 
 class LlavaRecord(msgspec.Struct):
-    """One entry of a LLaVA-format file; text-only records have no image, some a list of them."""
+    """An entry of a LLaVA-format file; text-only records have no image, some have several."""
 
     conversations: list[Message]
     id: str | int = ""
@@ -41,7 +41,7 @@ class LlavaRecord(msgspec.Struct):
 
     @property
     def images(self) -> list[str]:
-        """The names of the pictures."""
+        """The names of the images."""
         return [self.image] if isinstance(self.image, str) else self.image or []
 
 
@@ -90,9 +90,9 @@ class _VisDial(msgspec.Struct):
 
 
 def rounds(messages: Sequence[Message]) -> tuple[QA, ...] | None:
-    """Return the rounds of a conversation, or `None` unless question and answer alternate.
+    """Return the rounds of a conversation, or `None` unless questions and answers alternate.
 
-    A first message that no asker wrote is skipped, as LLaVA's trainer does (`preprocess_v1`).
+    A first message that is not the asker's is skipped, as by LLaVA's trainer (`preprocess_v1`).
     """
     if messages and messages[0].speaker not in ASKERS:
         messages = messages[1:]
@@ -111,20 +111,20 @@ def rounds(messages: Sequence[Message]) -> tuple[QA, ...] | None:
 def left_out(path: Path, first: LlavaRecord | None, *, odd: int, total: int) -> str:
     """Say how many conversations of a file have no `rounds`, and what is wrong with the `first`.
 
-    Empty where all have some.  Raises `DataError` with the same words where none has.
+    Empty if every conversation has rounds.  Raises `DataError` with the same words if none has.
     """
     if first is None:
         return ""
     speakers = [repr(message.speaker) for message in first.conversations[:4]]
     more = ", ..." if len(first.conversations) > 4 else ""
-    said = (
+    fault = (
         f"{path.name}: {odd:,} of {total:,} conversations cannot be read, such as record "
         f"{str(first.id)!r} with messages from {', '.join(speakers) or 'nobody'}{more}; "
         f"{' or '.join(ASKERS)} must alternate with {' or '.join(ANSWERERS)}"
     )
     if odd == total:
-        raise DataError(f"{said}; correct `from` in {path}")
-    return said
+        raise DataError(f"{fault}; correct `from` in {path}")
+    return fault
 
 
 def llava_records(path: Path) -> Iterator[LlavaRecord]:
@@ -147,7 +147,7 @@ def llava(*, conversations: Path) -> Iterator[Dialog | Drop]:
 
 
 def _on_coco(messages: list[Message], images: Sequence[str]) -> Dialog | Drop:
-    """Return a conversation about a COCO image as a dialog, or why it is none."""
+    """Return a conversation about a COCO image as a dialog, or the reason to drop it."""
     turns = rounds(messages)
     count = max(1, len(messages) // 2)
     if not turns:
@@ -182,7 +182,7 @@ def svit(*, conversations: Path, images: Path) -> Iterator[Dialog | Drop]:
 
 
 def lrv(*, instructions: Path, images: Path) -> Iterator[Dialog | Drop]:
-    """Yield LRV-Instruct's questions, half of which ask for what is not there.
+    """Yield LRV-Instruct's questions, half of which ask about what is not there.
 
     File `filter_cap1.json`: `{image_id, question, answer}` with Visual Genome ids as strings.
     Format: github.com/FuxiaoLiu/LRV-Instruction.
@@ -202,25 +202,25 @@ def unimm_chat(*, conversations: Path) -> Iterator[Dialog | Drop]:
     """Yield UniMM-Chat: dialogs that a language model wrote from the annotations of one image.
 
     File `UniMM-Chat-v0.json`: a list of `{ds_name, image_path, conversation, origin_dataset, idx}`
-    whose `conversation` is LLaVA's list of messages as a JSON string, in which the image marker
-    may stand before or after the first question.  Raises `DataError` for a string that is not.
+    whose `conversation` is LLaVA's list of messages as a JSON string, with the image marker before
+    or after the first question.  Raises `DataError` for any other string.
     Format: huggingface.co/datasets/Yirany/UniMM-Chat (arXiv 2310.00653).
     """
     messages = msgspec.json.Decoder(list[Message])
     for number, row in enumerate(decode_array(conversations, _UniMm)):
         try:
-            said = messages.decode(row.conversation)
+            conversation = messages.decode(row.conversation)
         except msgspec.MsgspecError as error:
             message = f"{error} - in the string at `$[{number}].conversation`"
             raise damaged(conversations, message) from error
-        yield _on_coco(said, [row.image_path])
+        yield _on_coco(conversation, [row.image_path])
 
 
 def visdial(*, dialogs: Path) -> Iterator[Dialog | Drop]:
     """Yield VisDial's ten-round dialogs, question marks restored.
 
     File `visdial_1.0_train.json`: rounds hold indices into string tables.  Only the train split
-    uses COCO ids; val and test pictures have numbers of their own and are dropped.
+    uses COCO ids; val and test images have other numbers and are dropped.
     Raises `DataError` for an index that is negative or beyond the tables.
     Format: visualdialog.org/data.
     """

@@ -1,4 +1,4 @@
-"""Download and unpack upstream files: resumed after a break, checked, and kept inside a folder."""
+"""Download and unpack upstream files: resumable, checked, and never outside a folder."""
 
 import os
 import shutil
@@ -20,17 +20,17 @@ from cocoift.sources import Entry, availability, read_catalogue
 
 _BLOCK = 1 << 16
 _TIMEOUT_SECONDS = 30
-# Annotation archives hold text, which shrinks to a tenth; a hundredth is a bomb.
+# Annotation archives hold text, which compresses to about a tenth; a bomb, to a thousandth.
 _LARGEST_RATIO = 200
 _LARGEST_TOTAL = 100 * 10**9
 
 
 def download(url: str, path: Path) -> Path:
-    """Download `url` to `path`, which appears only when whole; return it.
+    """Download `url` to `path`, which appears only when complete; return it.
 
-    A broken download leaves `<path>.part`; the next call resumes from it if the server still has
-    the same file (ETag or Last-Modified).  Raises `DataError` when the address fails, the file
-    ends early, or the disk has no room for it.
+    An interrupted download leaves `<path>.part`; the next call resumes from it if the server still
+    has the same file (ETag or Last-Modified).  Raises `DataError` when the address fails or the
+    file ends early; downloads that would not fit on the disk are not started.
     """
     if path.is_file():
         return path
@@ -53,7 +53,7 @@ def _fetch(url: str, part: Path, tag: Path) -> None:
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as reply:
         if reply.status_code == requests.codes.requested_range_not_satisfiable:
             part.unlink()
-            raise OSError("the part on disk does not belong to the file; it was removed")
+            raise OSError("the part on disk does not belong to this file and was removed")
         reply.raise_for_status()
         resumed = reply.status_code == requests.codes.partial_content
         have = have if resumed else 0
@@ -61,7 +61,7 @@ def _fetch(url: str, part: Path, tag: Path) -> None:
         total = None if left is None else have + left
         free = shutil.disk_usage(part.parent).free
         if left is not None and left > free:
-            raise OSError(f"{left / 1e9:.1f} GB to come, {free / 1e9:.1f} GB are free on disk")
+            raise OSError(f"{left / 1e9:.1f} GB to come, {free / 1e9:.1f} GB free on disk")
         version = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
         if version and not version.startswith("W/"):
             write_text(tag, version)
@@ -77,11 +77,10 @@ def _fetch(url: str, part: Path, tag: Path) -> None:
 def unpack(archive: Path, folder: Path, *, wanted: Sequence[str] = ()) -> list[Path]:
     """Unpack a zip or tar archive below `folder` and return its files.
 
-    `wanted` are paths below `folder`; only those are unpacked, wherever they lie in the archive.
-    Refuses, before anything is written, members that climb out of the folder, links, devices,
-    and decompression bombs.  Files that exist already are left as they are.
-    Raises `DataError` for what it refuses, for a damaged archive and for a wanted file that is
-    not in it.
+    `wanted` are paths below `folder`; only those are unpacked, wherever they are in the archive.
+    Files that exist already are left as they are.  Raises `DataError`, before anything is written,
+    for members outside the folder, links, devices and decompression bombs, for a wanted file that
+    is not in the archive, and for a damaged archive.
     """
     opener = zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open
     try:
@@ -112,7 +111,7 @@ def unpack(archive: Path, folder: Path, *, wanted: Sequence[str] = ()) -> list[P
 def _chosen(
     archive: Path, folder: Path, members: Sequence[tuple[Path, Any]], wanted: Sequence[str]
 ) -> list[tuple[Path, Any]]:
-    """Return the members that are wanted: by path, else the only one of that name."""
+    """Return the wanted members: by path, or else the only member of that name."""
     by_path = dict(members)
     chosen = []
     for name in wanted:
@@ -151,7 +150,7 @@ def _extract(archive: Any, member: Any, target: Path) -> None:
 
 
 def fetch_source(entry: Entry, raw: Path) -> None:
-    """Download and unpack below `raw` whatever of a source has an address and is not there yet.
+    """Download and unpack, below `raw`, the files of a source that are not there yet.
 
     An archive is deleted once its files are in place.
     """
@@ -166,13 +165,13 @@ def fetch_source(entry: Entry, raw: Path) -> None:
         if item.unpack:
             below = [os.path.relpath(inside(raw, name), path.parent) for name in item.files]
             unpack(path, path.parent, wanted=below)
-            if not item.files:  # without it, what was in it is unknown
+            if not item.files:  # without the archive, its files are unknown
                 done.touch()
             path.unlink()
 
 
 def fetch(names: Sequence[str], *, raw: Path, catalogue: Path) -> pd.DataFrame:
-    """Fetch sources by name and return what is on disk: of these, or of all where none is named.
+    """Fetch sources by name and return what is on disk of these, or of all if none is named.
 
     Columns: source, state, missing, how_to_get.  Raises `DataError` for a name that is not in the
     catalogue, and as `download` and `unpack` do.
@@ -187,7 +186,7 @@ def fetch(names: Sequence[str], *, raw: Path, catalogue: Path) -> pd.DataFrame:
 
 
 def listing(found: pd.DataFrame, *, width: int = 100) -> str:
-    """Return what `fetch` returns as text of at most `width` columns, addresses aside."""
+    """Return the table of `fetch` as text of at most `width` columns, apart from long addresses."""
     names = int(found.source.str.len().max()) + 2
     wrap = textwrap.TextWrapper(width - names - 10, break_long_words=False).wrap
     lines = []

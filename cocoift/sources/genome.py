@@ -67,7 +67,7 @@ class _TellingImage(msgspec.Struct):
 
 
 def coco_ids(images: Path) -> dict[int, int]:
-    """Return `{Visual Genome id: COCO id}` from `image_data.json`, where there is a COCO id.
+    """Return `{Visual Genome id: COCO id}` from `image_data.json`, for images with a COCO id.
 
     About half of the 108,077 Visual Genome images come from COCO.
     Format: homes.cs.washington.edu/~ranjay/visualgenome/api.html.

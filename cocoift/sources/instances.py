@@ -1,4 +1,4 @@
-"""COCO's instances: read from the files that list a preset's images, and filed by image.
+"""COCO's instances: read from the files that list a preset's images, and stored by image.
 
 Format: the "Object Detection" section of cocodataset.org/#format-data.
 """
@@ -47,7 +47,7 @@ class Category(msgspec.Struct, frozen=True):
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """One object: its box as x, y, width, height in pixels, its outline as upstream wrote it."""
+    """An object: its box as x, y, width, height in pixels, and its outline as upstream wrote it."""
 
     image_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     category_id: int
@@ -72,8 +72,9 @@ class InstanceFile(msgspec.Struct, frozen=True):
         """Return the instances of each image that has any, with the names of their categories."""
         names = self.names
         found: dict[int, list[tuple[Instance, str]]] = {}
-        for one in self.annotations:
-            found.setdefault(one.image_id, []).append((one, names[one.category_id]))
+        for instance in self.annotations:
+            named = instance, names[instance.category_id]
+            found.setdefault(instance.image_id, []).append(named)
         return found
 
 
@@ -91,21 +92,21 @@ def read_instances(path: Path) -> InstanceFile:
     """Read an instances file; raises `DataError` for one that is damaged or contradicts itself."""
     file = decode(path, InstanceFile)
     images, names = {image.id for image in file.images}, file.names
-    for one in file.annotations:
-        if one.category_id not in names or one.image_id not in images:
-            what = f"image {one.image_id} or category {one.category_id}"
+    for instance in file.annotations:
+        if instance.category_id not in names or instance.image_id not in images:
+            what = f"image {instance.image_id} or category {instance.category_id}"
             raise damaged(path, f"an annotation names {what}, which the file does not list")
         try:
-            bytes(one.segmentation).decode()
+            bytes(instance.segmentation).decode()
         except UnicodeDecodeError as error:
-            raise damaged(path, f"an outline on image {one.image_id}: {error}") from error
+            raise damaged(path, f"an outline on image {instance.image_id}: {error}") from error
     return file
 
 
 def holds_instances(path: Path) -> bool:
-    """Tell whether a COCO file has objects with boxes, or only lists images, captions or segments.
+    """Tell whether a COCO file has objects with boxes, not only images, captions or segments.
 
-    Any of them may say which images train.  Raises `DataError` for a file that is damaged.
+    Any COCO file may say which images train.  Raises `DataError` for a damaged file.
     """
     file = decode(path, _Sections)
     if not (file.categories and file.annotations):
@@ -118,30 +119,30 @@ def holds_instances(path: Path) -> bool:
 
 
 def read_listed(paths: Iterable[Path]) -> InstanceFile:
-    """Read the instances of all files that hold some, as one; files that are not there add none.
+    """Read the instances of several files as one; files that are absent or hold none add nothing.
 
-    Of an image in several files the last one's count.  Categories are numbered anew, by name.
-    Raises `DataError` as `read_instances` does.
+    For an image in several files, the last file counts.  Categories are renumbered by name.  Raises
+    `DataError` as `read_instances` does.
     """
     images: dict[int, InstanceImage] = {}
     instances: list[Instance] = []
     numbers: dict[str, int] = {}
     found = [path for path in paths if path.is_file() and holds_instances(path)]
     for file in map(read_instances, reversed(found)):
-        own, names = {image.id: image for image in file.images}, file.names
-        for one in file.annotations:
-            if one.image_id not in images:
-                number = numbers.setdefault(names[one.category_id], len(numbers) + 1)
-                instances.append(structs.replace(one, category_id=number))
-        images = own | images
+        names = file.names
+        for instance in file.annotations:
+            if instance.image_id not in images:
+                number = numbers.setdefault(names[instance.category_id], len(numbers) + 1)
+                instances.append(structs.replace(instance, category_id=number))
+        images = {image.id: image for image in file.images} | images
     categories = [Category(number, name) for name, number in numbers.items()]
     return InstanceFile(list(images.values()), categories, instances)
 
 
 def write_instances(file: InstanceFile, out: Path) -> int:
-    """File instances by image, as Parquet; return how many there are.
+    """Write instances sorted by image to a Parquet file of `INSTANCE_SCHEMA`; return their number.
 
-    The table has `INSTANCE_SCHEMA`, so that one image's are read without the other 860,000.
+    Those of one image can then be read without the other 860,000.
     """
     names = file.names
     sizes = {image.id: (image.height, image.width) for image in file.images}
@@ -149,11 +150,8 @@ def write_instances(file: InstanceFile, out: Path) -> int:
     with replacing(out) as temporary, pq.ParquetWriter(temporary, INSTANCE_SCHEMA) as writer:
         for start in range(0, len(order), 20_000):
             rows = [file.annotations[place] for place in order[start : start + 20_000]]
-            cells = [_row(one, names[one.category_id], sizes[one.image_id]) for one in rows]
+            cells = [(row.image_id, names[row.category_id], row.bbox, bool(row.iscrowd),
+                      *sizes[row.image_id], bytes(row.segmentation).decode())
+                     for row in rows]  # fmt: skip
             writer.write_batch(row_batch(cells, INSTANCE_SCHEMA))
     return len(order)
-
-
-def _row(one: Instance, category: str, size: tuple[int, int]) -> tuple[Any, ...]:
-    outline = bytes(one.segmentation).decode()
-    return one.image_id, category, one.bbox, bool(one.iscrowd), *size, outline

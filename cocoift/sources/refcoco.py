@@ -48,10 +48,10 @@ class _Ref(msgspec.Struct):
 
 
 class _PlainUnpickler(pickle._Unpickler):
-    """An unpickler for dicts, lists, strings and numbers: no class, so no code, is loaded.
+    """An unpickler for dicts, lists, strings and numbers: it loads no class, and so runs no code.
 
-    It is the one in Python: the one in C allocates 17 GB for an eight-byte file that names a large
-    memo index.
+    It is Python's pure implementation: the one in C allocates 17 GB for an eight-byte file that
+    names a large memo index.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -59,14 +59,14 @@ class _PlainUnpickler(pickle._Unpickler):
 
 
 def refcoco(*, refs: Path, instances: Path) -> Iterator[Dialog | Drop]:
-    """Yield the referred regions of each image as one dialog that alternates between them.
+    """Yield the regions of each image as one dialog that alternates between them.
 
-    All of a region's expressions but the longest ask for its box, and the longest describes it;
-    regions with one expression are described and found in turn.  So every expression is used, no
-    two answers contradict each other, and no question gives a later answer away.
+    All expressions of a region but the longest ask for its box, and the longest describes it;
+    regions with a single expression are described and located alternately.  So every expression is
+    used, no two answers contradict each other, and no question reveals a later answer.
 
     Files `refs(unc).p` (a pickle, read with an unpickler that loads no classes) and refer's
-    `instances.json`; only `split: train`.  Boxes are given as LLaVA-1.5 gives them, as fractions
+    `instances.json`; only `split: train`.  Boxes are written as LLaVA-1.5 writes them, as fractions
     of the image padded to a square.  Format: github.com/lichengunc/refer.
     """
     file = decode(instances, _Instances)
@@ -91,12 +91,12 @@ def refcoco(*, refs: Path, instances: Path) -> Iterator[Dialog | Drop]:
         regions[ref.image_id].append((ref.ref_id, _rounds(expressions, box, number)))
     for image_id, found in regions.items():
         alternating = zip_longest(*(rounds for _, rounds in found))
-        turns = tuple(qa for one_each in alternating for qa in one_each if qa is not None)
+        turns = tuple(qa for in_turn in alternating for qa in in_turn if qa is not None)
         yield Dialog(image_id, str(found[0][0]), turns)
 
 
 def _rounds(expressions: list[str | None], box: str, number: int) -> list[QA]:
-    """Return the rounds about an image's region of this number; expressions differ."""
+    """Return the rounds about an image's region of this number; its expressions differ."""
     longest = max(expressions, key=lambda text: len(text or ""))
     others = [text for text in expressions if text is not longest]
     found = [QA(text, box, "phrase", LOCATE) for text in others]
@@ -116,7 +116,7 @@ def _read_refs(path: Path) -> list[_Ref]:
 def square_box(bbox: Sequence[float], *, width: int, height: int) -> str:
     """Return a COCO box (x, y, w, h in pixels) as LLaVA's `[x1, y1, x2, y2]`.
 
-    Fractions of the side of the image once it is padded to a square, two decimals: see
+    They are fractions of the side of the image padded to a square, with two decimals: see
     `expand2square` in LLaVA's `mm_utils.py`.
     """
     x, y, w, h = bbox

@@ -102,8 +102,8 @@ def vqa(*, questions: Path, annotations: Path) -> Iterator[Dialog | Drop]:
 def vqa_x(*, explanations: Path, questions: Path, annotations: Path) -> Iterator[Dialog | Drop]:
     """Yield VQAv2 questions answered with VQA-X's human explanation.
 
-    File `train_exp_anno.json`, `{question id: [explanation, ...]}`, which has neither question
-    nor answer, so both come from VQAv2.  Format: github.com/Seth-Park/MultimodalExplanations.
+    File `train_exp_anno.json`, `{question id: [explanation, ...]}`; questions and answers come from
+    VQAv2.  Format: github.com/Seth-Park/MultimodalExplanations.
     """
     explained = decode(explanations, dict[int, list[str]])
     asked = {
@@ -125,7 +125,7 @@ def vqa_x(*, explanations: Path, questions: Path, annotations: Path) -> Iterator
 
 
 def _explained(answer: str | None, explanation: str | None) -> str | None:
-    """Join a short answer and its explanation: `yes. the man holds a racket`; neither is blank."""
+    """Join an answer and its explanation, `yes. the man holds a racket`; `None` if one is blank."""
     short, text = (answer or "").strip().rstrip("."), (explanation or "").strip()
     return f"{short}. {text}" if short and text else None
 

@@ -16,7 +16,7 @@ from cocoift.evaluation.reference_judge import ReferenceJudge
 from cocoift.merge.layouts import MIXTURES
 from cocoift.report.tables import LABELS, save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional
-from cocoift.sources.coco import Scope, read_scope
+from cocoift.sources.scope import Scope, read_scope
 from cocoift.study.folders import Folders
 from cocoift.study.injected import injected_names
 from cocoift.study.preset_files import module_folders, project_root, read_preset

@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def rules():
     from cocoift.merge.rules import Rules
-    from cocoift.sources.coco import Scope
+    from cocoift.sources.scope import Scope
 
     return Rules(), Scope()
 

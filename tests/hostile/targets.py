@@ -333,7 +333,7 @@ def prompt(scratch, content):
 
 
 def evaluation(scratch, content):
-    from cocoift.sources.coco import evaluation_image_ids
+    from cocoift.sources.scope import evaluation_image_ids
 
     for name in ("e.jsonl", "e.json"):
         tried(evaluation_image_ids, written(scratch, name, content))
@@ -341,11 +341,11 @@ def evaluation(scratch, content):
 
 def instances(scratch, content):
     from cocoift.evaluation.faithfulness import instance_categories
-    from cocoift.sources.coco import image_ids
     from cocoift.sources.instances import read_instances, read_listed, write_instances
+    from cocoift.sources.scope import read_scope
 
     path = written(scratch, "instances.json", content)
-    for read in (lambda p: image_ids([p]), read_instances, lambda p: instance_categories([p])):
+    for read in (lambda p: read_scope([p], []), read_instances, lambda p: instance_categories([p])):
         tried(read, path)
     write_instances(read_listed([path]), scratch / "instances.parquet")
 
@@ -454,8 +454,8 @@ def turn_table(scratch, content):
     from cocoift.merge.partitioned import MergeInputs, merge_tables
     from cocoift.merge.rules import Rules
     from cocoift.report.merge import busiest_image
-    from cocoift.sources.coco import Scope
     from cocoift.sources.reading import load_reading
+    from cocoift.sources.scope import Scope
 
     path = written(scratch, "vqav2.parquet", content)
     tried(partial(busiest_image, scope=Scope()), [path])
@@ -471,7 +471,7 @@ def kept_turns(scratch, content):
     from cocoift.merge.export import image_licences
     from cocoift.merge.rules import Rules
     from cocoift.report.merge import kept_table, prompted_table
-    from cocoift.sources.coco import Scope
+    from cocoift.sources.scope import Scope
 
     path = written(scratch, "turns.parquet", content)
     for read in (

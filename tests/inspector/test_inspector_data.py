@@ -19,8 +19,8 @@ from cocoift.merge.export import image_licences, write_extras
 from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
-from cocoift.sources.coco import read_scope
 from cocoift.sources.instances import INSTANCE_SCHEMA, read_listed, write_instances
+from cocoift.sources.scope import read_scope
 
 
 @pytest.fixture(scope="module")

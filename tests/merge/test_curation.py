@@ -14,7 +14,7 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Turn
 from cocoift.merge.curation import Decision, append_decisions, curated_turns, read_decisions
 from cocoift.merge.rules import Rules, merge_image
-from cocoift.sources.coco import Scope
+from cocoift.sources.scope import Scope
 
 
 def decision(n=0, said="flag", **changes):

@@ -13,7 +13,7 @@ from cocoift.merge.layouts import MERGED, MIX, records
 from cocoift.merge.partitioned import MergeInputs, merge_tables
 from cocoift.merge.rules import Rules
 from cocoift.sources import read_all
-from cocoift.sources.coco import read_scope
+from cocoift.sources.scope import read_scope
 
 RULES = Rules(context_tokens=300, image_tokens=16)
 
@@ -26,7 +26,7 @@ import ray
 from ray.cluster_utils import Cluster
 from cocoift.merge import partitioned
 from cocoift.merge.rules import Rules
-from cocoift.sources.coco import Scope
+from cocoift.sources.scope import Scope
 
 def killing(parts, **_):
     for number, part in enumerate(parts):

@@ -8,7 +8,7 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import Turn
 from cocoift.core.text import estimate_tokens, token_counter
 from cocoift.merge.rules import Rules, merge_image, pack, shuffled_dialogs
-from cocoift.sources.coco import Scope
+from cocoift.sources.scope import Scope
 
 RULES = Rules(context_tokens=400, image_tokens=16, record_tokens=4, turn_tokens=2)
 

@@ -1,4 +1,4 @@
-"""Each kind of damage leads to one clear error or a counted drop, for every format."""
+"""Every kind of damage leads to a clear error or a counted drop, for every format."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ from cocoift.core.files import DataError
 from cocoift.sources import Entry, read_source
 from cocoift.sources.base import QA, Dialog, Drop
 from cocoift.sources.catalogue import parts_on_disk
-from cocoift.sources.coco import evaluation_image_ids
 from cocoift.sources.dialogs import lrv
 from cocoift.sources.genome import gqa, tallyqa
+from cocoift.sources.scope import evaluation_image_ids
 from cocoift.sources.vqa import coco_qa
 
 
@@ -206,7 +206,7 @@ def test_a_catalogue_path_that_climbs_out_of_the_raw_folder_is_refused(catalogue
         list(parts_on_disk(entry, tmp_path))
 
 
-def own_reader(*, rows):
+def users_reader(*, rows):
     """A reader as a user writes it: it checks nothing."""
     for row in json.loads(rows.read_bytes()):
         yield Dialog(row["image"], str(row["id"]), (QA(row["question"], row["answer"]),))
@@ -217,13 +217,13 @@ def own_reader(*, rows):
     [
         (
             {"image": None},
-            r"rows\.json: .*own_reader failed after 2 dialogs, at Dialog.*TypeError: .*; fix that",
+            r"rows\.json: .*users_reader failed after 2 dialogs, at Dialog.*TypeError: .*; fix",
         ),
         (
             {"question": 7},
             r"rows\.json: .* failed after 2 dialogs, at Dialog.*AttributeError: 'int' object",
         ),
-        ({"answer": 7}, "source own, dialog 'x': .*; its reader must give image ids as numbers"),
+        ({"answer": 7}, "source s, dialog 'x': .*; its reader must give image ids as numbers"),
         ("text", "failed after 2 dialogs: TypeError: string indices must be integers"),
         ({"answer": "gone"}, r"failed after 2 dialogs, at {'image': 9,.*: KeyError: 'answer'"),
     ],
@@ -235,9 +235,9 @@ def test_what_a_users_reader_stumbles_over_is_named_with_its_file(tmp_path, chan
         del rows[2]["answer"]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     entry = Entry(title="", licence="", citation="", page="", form="phrase",
-                  reader=f"{__name__}:own_reader", parts=[{"rows": "rows.json"}])  # fmt: skip
+                  reader=f"{__name__}:users_reader", parts=[{"rows": "rows.json"}])  # fmt: skip
     with pytest.raises(DataError, match=message):
-        read_source("own", entry, tmp_path)
+        read_source("s", entry, tmp_path)
 
 
 def test_the_catalogue_ends_with_a_line_end_so_that_an_entry_can_be_appended(root):

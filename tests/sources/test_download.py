@@ -74,7 +74,7 @@ def test_a_file_is_downloaded(server, tmp_path):
 def test_a_file_that_the_disk_has_no_room_for_is_not_begun(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DataError, match=r"0\.0 GB to come, 0\.0 GB are free on disk"):
+    with pytest.raises(DataError, match=r"0\.0 GB to come, 0\.0 GB free on disk"):
         download(f"{server.address}/file.bin", tmp_path / "file.bin")
     assert not list(tmp_path.iterdir())
 

@@ -22,9 +22,9 @@ from cocoift.sources import (
 )
 from cocoift.sources.base import QA, Dialog, majority
 from cocoift.sources.catalogue import parts_on_disk
-from cocoift.sources.coco import Scope, evaluation_image_ids, image_ids, read_scope
 from cocoift.sources.reading import apply_template, load_readings
 from cocoift.sources.refcoco import square_box
+from cocoift.sources.scope import Scope, evaluation_image_ids, read_scope
 from cocoift.sources.vqa import aokvqa, vqa
 from minicoco.scenes import facts, relations
 
@@ -43,16 +43,16 @@ def rows(name, catalogue, raw):
 def test_a_source_that_the_paper_does_not_use_is_off_unless_named(catalogue):
     assert set(catalogue) - set(without_optional(catalogue, [])) == {"unimm_chat"}
     assert set(without_optional(catalogue, ["unimm_chat"])) == set(catalogue)
-    with pytest.raises(DataError, match=r"optional_sources: vqav2: .* it may be unimm_chat"):
+    with pytest.raises(DataError, match=r"optional_sources: vqav2: .* choose from unimm_chat"):
         without_optional(catalogue, ["vqav2"])
 
 
 def test_unimm_chats_conversations_are_strings_with_a_marker_of_their_own(catalogue, tmp_path):
-    said = [{"from": "human", "value": "What is it?\n<image >"}, {"from": "gpt", "value": "A cat."}]
+    chat = [{"from": "human", "value": "What is it?\n<image >"}, {"from": "gpt", "value": "A cat."}]
     rows = [
         {"ds_name": "u", "image_path": "coco/train2014/COCO_train2014_000000000009.jpg", "idx": 0,
-         "origin_dataset": "coco", "conversation": json.dumps(said)},
-        {"ds_name": "u", "image_path": "sam/sa_1.jpg", "conversation": json.dumps(said)},
+         "origin_dataset": "coco", "conversation": json.dumps(chat)},
+        {"ds_name": "u", "image_path": "sam/sa_1.jpg", "conversation": json.dumps(chat)},
         {"ds_name": "u", "image_path": "x.jpg", "conversation": "[]"},
     ]  # fmt: skip
     path = tmp_path / "unimm_chat/UniMM-Chat-v0.json"
@@ -162,11 +162,11 @@ def test_a_question_with_braces_or_anything_else_goes_into_its_template_unchange
 def vqa_files(folder, questions):
     """VQAv2's files with these questions on image 9, all answered `red`."""
     asked = [{"question_id": n, "image_id": 9, "question": q} for n, q in enumerate(questions)]
-    told = [{"question_id": n, "answers": [{"answer": "red"}]} for n in range(len(questions))]
+    rows = [{"question_id": n, "answers": [{"answer": "red"}]} for n in range(len(questions))]
     (folder / "vqav2").mkdir()
     for name, content in (
         ("v2_OpenEnded_mscoco_train2014_questions", {"questions": asked}),
-        ("v2_mscoco_train2014_annotations", {"annotations": told}),
+        ("v2_mscoco_train2014_annotations", {"annotations": rows}),
     ):
         (folder / f"vqav2/{name}.json").write_text(json.dumps(content))
 
@@ -233,11 +233,11 @@ def test_repeated_ids_are_counted_and_the_choice_does_not_depend_on_order(tmp_pa
         reader="test_readers:same_id_reader",
     )  # fmt: skip
     statements("b", "a")
-    one = read_source("s", entry, tmp_path)
+    backward = read_source("s", entry, tmp_path)
     statements("a", "b")
-    other = read_source("s", entry, tmp_path)
-    assert one.turns.equals(other.turns)
-    assert one.drops == {"repeated_id": 1}
+    forward = read_source("s", entry, tmp_path)
+    assert backward.turns.equals(forward.turns)
+    assert backward.drops == {"repeated_id": 1}
 
 
 def same_id_reader(*, file):
@@ -338,7 +338,7 @@ def test_infimm_evals_pictures_and_mm_vets_sources_are_evaluation_images_too(tmp
 def test_a_file_that_is_no_benchmark_is_an_error_not_an_empty_set(tmp_path):
     path = tmp_path / "answers.json"
     path.write_text('{"1": {"answer": "yes"}}')
-    with pytest.raises(DataError, match="question 1 names no picture; is it a benchmark"):
+    with pytest.raises(DataError, match="question 1 names no image; is it a benchmark"):
         read_scope([], [path])
 
 
@@ -372,8 +372,8 @@ def test_an_image_whose_licence_is_not_known_is_not_under_one_that_is_asked_for(
 
 def test_image_lists_tell_train2017(mini):
     raw, world = mini
-    found = image_ids([raw / "annotations/instances_train2017.json"])
-    assert found == {scene.image_id for scene in world.train}
+    scope = read_scope([raw / "annotations/instances_train2017.json"], [])
+    assert scope.train == {scene.image_id for scene in world.train}
 
 
 @pytest.mark.parametrize(

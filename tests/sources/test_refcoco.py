@@ -12,8 +12,8 @@ from cocoift.core.text import estimate_tokens
 from cocoift.merge.rules import Rules, merge_image
 from cocoift.sources import read_source
 from cocoift.sources.base import Dialog
-from cocoift.sources.coco import Scope
 from cocoift.sources.refcoco import DESCRIBE, LOCATE, refcoco
+from cocoift.sources.scope import Scope
 
 
 def write(folder, regions):
@@ -83,8 +83,8 @@ def test_real_expressions_are_all_kept_by_the_merge(real, tmp_path):
     regions = {(image, n): (box, sentences)
                for n, ((image, box), sentences) in enumerate(texts.items())}  # fmt: skip
     found = list(refcoco(**write(tmp_path, regions)))
-    dialogs = [one for one in found if isinstance(one, Dialog)]
-    repeated = sum(one.turns for one in found if one not in dialogs)
+    dialogs = [item for item in found if isinstance(item, Dialog)]
+    repeated = sum(item.turns for item in found if item not in dialogs)
     assert not given_away(dialogs)
     for dialog in dialogs:
         turns = [
@@ -96,8 +96,8 @@ def test_real_expressions_are_all_kept_by_the_merge(real, tmp_path):
             dialog.image_id, turns, rules=Rules(), scope=Scope(), count_tokens=estimate_tokens
         )
         assert merged.drops == []
-    told = sum(len(dialog.rounds) for dialog in dialogs)
-    assert told + repeated == len(rows) and repeated == 1  # "red shirt", said twice of one region
+    rounds = sum(len(dialog.rounds) for dialog in dialogs)
+    assert rounds + repeated == len(rows) and repeated == 1  # one region is a "red shirt" twice
 
 
 @pytest.mark.parametrize("source", ["coco_qa", "visdial"])

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoift.core.schema import TURN_SCHEMA, Turn
-from cocoift.sources import sorting
-from cocoift.sources.sorting import SortedTurns, id_ranges
+from cocoift.core.spread import id_ranges
+from cocoift.sources import reading
+from cocoift.sources.reading import SortedTurns
 
 
 def dialog(image_id, name, answers):
@@ -31,14 +32,14 @@ DIALOGS = st.lists(
 
 def sorted_by(dialogs, folder=None, *, run_bytes, rows):
     collected = SortedTurns(folder, run_bytes=run_bytes)
-    for one in dialogs:
-        collected.add(one)
+    for turns in dialogs:
+        collected.add(turns)
     pieces, repeated = collected.pieces(rows=rows)
     return list(pieces), repeated
 
 
 def plainly(dialogs):
-    """Return the rows in order, one dialog per id, by a dict and `sorted`."""
+    """Return the rows in order, one dialog per id, with a dict and `sorted`."""
     kept = {}
     for turns in dialogs:
         name = turns[0].dialog_id if turns else None
@@ -52,7 +53,7 @@ def plainly(dialogs):
 @pytest.mark.parametrize("run_bytes", [1, 10**9])
 def test_turns_come_back_in_order_whatever_the_memory(dialogs, rows, run_bytes):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sorting, "_BATCH_ROWS", 3)
+        patch.setattr(reading, "_BATCH_ROWS", 3)
         pieces, repeated = sorted_by(dialogs, run_bytes=run_bytes, rows=rows)
     table = pa.concat_tables([TURN_SCHEMA.empty_table(), *pieces])
     expected = plainly(dialogs)
@@ -63,7 +64,7 @@ def test_turns_come_back_in_order_whatever_the_memory(dialogs, rows, run_bytes):
 
 
 def test_runs_leave_no_file_behind_even_while_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(sorting, "_BATCH_ROWS", 10)
+    monkeypatch.setattr(reading, "_BATCH_ROWS", 10)
     collected = SortedTurns(tmp_path, run_bytes=1)
     for number in range(50):
         collected.add(dialog(50 - number, str(number), ["yes"]))
