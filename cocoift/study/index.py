@@ -21,7 +21,7 @@ from cocoift.study.study import Study
 FIGURES = ("finding", "rounds", "ablation_dose", "ablation_factors", "length_grid",
            "prompt_placement")  # fmt: skip
 _FINDING = f"figures/{FIGURES[0]}.png"
-TUNED_ON = LABELS | {"base": "nothing (base)"}
+TUNED_ON = LABELS | {"base": "nothing (base model)"}
 
 
 def write_index(study: Study) -> None:
