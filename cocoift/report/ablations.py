@@ -1,4 +1,4 @@
-"""What the ablations say: one tidy table, and a sentence for each that its numbers decide."""
+"""What the ablations measure: a tidy table of levels and one of paired differences."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +18,17 @@ CHANGE = "difference"
 # The share of opening rounds answered in three words or fewer, as they ask: a model that has not
 # learnt that cannot collapse.
 OBEYS = "short opening replies"
+# What the differences of each ablation (`compared`, `position_effects`) compare.
+HEADINGS = {
+    "dose": "Images in LLaVA's layout: the largest dose against the smallest",
+    "factors": "What each factor adds to the rise from single-round to multi-round",
+    "answers": "Training answers in sentences against phrases",
+    "sources": "Without a group of sources, against all of them",
+    "images": "On fewer images, against all",
+    "cures": "The merge against each mitigation",
+    "cures, single-round": "Each mitigation against the LLaVA-style mixture, single-round",
+    "positions": "The short round last of three, against first",
+}
 
 
 def variant_table(
@@ -100,7 +111,7 @@ def compared(
     *,
     resamples: int,
 ) -> pd.DataFrame:
-    """Return the paired differences after the short round that the sentences rest on.
+    """Return the paired differences after the short round that the answers rest on.
 
     Per ablation: the last dose minus none, sentences minus phrases, every number of images minus
     all of them, every group of sources left out minus none, the merge minus every mitigation; and

@@ -18,13 +18,14 @@ from cocoift.evaluation.reference_judge import BY_DESIGN
 from cocoift.evaluation.rollout import Rollout
 from cocoift.evaluation.score import COLLAPSE, SCORE_COLUMNS, Metric, score_table
 from cocoift.report.merge import mixtures_rounds
+from cocoift.report.tables import LABELS
 
 
 def protocol_table(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
     """Return one row per protocol: its opening rounds, whose replies are kept, which picture."""
     rows = []
     for protocol in protocols.values():
-        kept = "a true one" if protocol.replies else "the model's own"
+        kept = "a given one" if protocol.replies else "the model's own"
         asked = " / ".join(protocol.opening)
         rows.append((protocol.name, asked or "none", kept if asked else "", protocol.picture))
     return pd.DataFrame(rows, columns=["protocol", "opening round", "reply kept", "picture"])
@@ -140,7 +141,11 @@ def sanity_sentence(checks: pd.DataFrame) -> str:
     failed = checks[~checks.passed.astype(bool)]
     if failed.empty:
         return f"All {len(checks)} sanity checks pass."
-    named = "; ".join(dict.fromkeys(f"{row.model}: {row.gate}" for row in failed.itertuples()))
+    named = "; ".join(
+        dict.fromkeys(
+            f"{LABELS.get(row.model, row.model)}: {row.gate}" for row in failed.itertuples()
+        )
+    )
     return (
         f"{len(failed)} of {len(checks)} sanity checks fail ({named}): read what follows with care."
     )

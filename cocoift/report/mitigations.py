@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -10,11 +9,10 @@ from cocoift.core.frames import stacked
 from cocoift.core.resampling import ratio_interval
 from cocoift.evaluation.ablations import BASELINE, DROPPED, AskedVariant
 from cocoift.evaluation.adherence import ADHERENCE
-from cocoift.evaluation.effects import describe, sign
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import COLLAPSE
-from cocoift.report.ablations import COLUMNS, effects_of
+from cocoift.report.ablations import COLUMNS
 from cocoift.report.evaluation import adherence_scores
 from cocoift.tuning.checkpoints import training_log
 
@@ -85,9 +83,10 @@ def _history_lost(worth: pd.DataFrame, resamples: int) -> tuple[float, float, fl
 def mitigation_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return a row per mitigation: score, collapse, compliance (single-round, after), and costs.
 
-    `table` holds the variants' rows, `costs` is `cost_table`.
+    `table` is that of notebook 07, `costs` is `cost_table`.
     """
-    whole = table[table.seed == "all"].set_index(["setting", "metric", "protocol"])
+    own = table[(table.ablation == "cures") & (table.seed == "all")]
+    whole = own.set_index(["setting", "metric", "protocol"])
     wanted = {metric: "score", COLLAPSE: "collapsed", ADHERENCE: "compliance"}
     rows = []
     for cost in costs.itertuples():
@@ -98,60 +97,8 @@ def mitigation_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> p
                     one = whole.loc[(cost.cure, name, protocol)]
                     row[f"{label}, {when}"] = f"{one.value:.0f} [{one.low:.0f}, {one.high:.0f}]"
         row |= {"trained tokens": f"{cost.trained_tokens:.0f} %", "tokens": f"{cost.tokens:.0f} %"}
-        row["history lost"] = "" if pd.isna(cost.history) else f"{cost.history:+.2f} nats"
+        interval = "" if pd.isna(cost.low) else f" [{cost.low:+.2f}, {cost.high:+.2f}]"
+        lost = "" if pd.isna(cost.history) else f"{cost.history:+.2f}{interval} nats per token"
+        row["history lost"] = lost
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def mitigations_sentence(
-    table: pd.DataFrame, effects: pd.DataFrame, costs: pd.DataFrame, metric: str
-) -> str:
-    """Say what each mitigation reaches after the short round, and what the merge adds to it.
-
-    `effects` is `ablations.compared`: the merge minus each cure after the short round, and each
-    mitigation minus the LLaVA-style mixture in single round.
-    """
-    value = table[(table.seed == "all") & (table.protocol == AFTER)]
-    value = value.set_index(["setting", "metric"]).value
-    numbers = "; ".join(
-        f"{cure}: {value[cure, metric]:.0f} and {value[cure, COLLAPSE]:.0f} %"
-        for cure in costs.cure
-    )
-    parts = [f"Score and collapse after the short round, by mitigation: {numbers}."]
-    score, collapse = (effects_of(effects, "cures", one) for one in (metric, COLLAPSE))
-    for cure, rows in score.groupby("contrast", sort=False):
-        if cure != BASELINE:
-            less = collapse[collapse.contrast == cure]
-            parts.append(
-                f"Against *{cure}*, the merge {_moves(sign(rows))} the score ({describe(rows)}) "
-                f"and {_moves(sign(less))} collapse ({describe(less)})."
-            )
-    alone = effects_of(effects, "cures, single-round", metric)
-    for cure, rows in alone.groupby("contrast", sort=False):
-        if sign(rows) < 0:
-            parts.append(f"In single round, *{cure}* costs score ({describe(rows)}).")
-    lost = costs[costs.cure == DROPPED]
-    return " ".join([*parts, *(_history_verdict(row) for row in lost.itertuples())])
-
-
-def _history_verdict(cost: Any) -> str:
-    """Say what the history is worth, as far as its number and its interval show."""
-    if pd.isna(cost.history):
-        return "What the history is worth was not measured: no held-out conversation goes on."
-    text = (
-        "Without the history, the loss on later answers of held-out conversations changes by "
-        f"{cost.history:+.2f}"
-    )
-    if pd.isna(cost.low):
-        return f"{text} nats per token, on one picture: that shows nothing."
-    text = f"{text} [{cost.low:+.2f}, {cost.high:+.2f}] nats per token: "
-    if cost.low > 0:
-        return f"{text}whatever a question refers back to is gone."
-    worse = (
-        "they are predicted better without it" if cost.high < 0 else "it makes no clear difference"
-    )
-    return f"{text}{worse}."
-
-
-def _moves(found: int) -> str:
-    return {1: "raises", -1: "lowers", 0: "makes no clear difference to"}[found]

@@ -1,12 +1,12 @@
 """Tables: saved whole as CSV, and shown so that text reads left and numbers line up."""
 
 import gzip
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 from cocoift.core.files import write_bytes
@@ -22,6 +22,54 @@ LABELS = {
     "merged": "merged mixture",
     "instructed": "instructed mixture",
 }
+# How they call protocols and metrics.
+PROTOCOLS = {
+    "single_round": "single-round",
+    "multi_round": "after one short-answer round",
+    "reference_history": "after a short-answer round, right reply given",
+    "wrong_reply": "after a short-answer round, wrong reply given",
+    "after_long": "after one long round",
+    "five_rounds": "in the fifth round",
+    "figure_1": "after the paper's dialog",
+    "other_picture": "single-round, another image",
+    "blank_picture": "single-round, blank image",
+}
+METRICS = {"total": "score", "overall": "score", "obedience": "short-answer compliance"}
+_SHORT = {name: label.removesuffix(" mixture") for name, label in LABELS.items()}
+# Columns whose cells are keys, and what is shown for them.
+_CELLS = {
+    "model": LABELS,
+    "mixture": LABELS,
+    "protocol": PROTOCOLS,
+    "metric": METRICS,
+    "passed": {True: "yes", False: "no"},
+}
+# What a table shows for a column: its title (empty: the column's name) and how numbers are written.
+COLUMNS = {
+    "gate": ("check", ""),
+    "bound": ("must be", ""),
+    "value": ("", "{:.1f}"),
+    "difference": ("difference (points)", "{:+.1f}"),
+    "low": ("", "{:.1f}"),
+    "high": ("", "{:.1f}"),
+    "median_words": ("median words", "{:.0f}"),
+    "short": ("three words or fewer", "{:.0%}"),
+    "cost": ("", "{:.2f}"),
+    "judge": ("", "{:.1f}"),
+    "hand": ("", "{:.1f}"),
+    "spread": ("", "{:.1f}"),
+    "trained_tokens": ("trained tokens (%)", "{:.0f}"),
+    "tokens": ("", "{:,.0f}"),
+    "share": ("", "{:.1%}"),
+    "megabytes": ("MB", "{:.2f}"),
+}
+
+
+def in_words(name: str) -> str:
+    """Return a contrast's or metric's name with the words that a reader is shown for its keys."""
+    words = _SHORT | PROTOCOLS | METRICS
+    text = name.replace(" - ", " minus ")
+    return re.sub(r"(?<![\w-])[a-z_0-9]+(?![\w-])", lambda key: words.get(key[0], key[0]), text)
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
@@ -38,31 +86,48 @@ def show_table(
     names: Mapping[str, str] | None = None,
     empty: str = "Nothing to list.",
 ) -> "Styler | Markdown":
-    """Return a table for display: columns renamed, text escaped and left, numbers right.
+    """Return a table for display: titles and cells in words, text escaped and left, numbers right.
 
-    `formats` maps column names (before `names` renames them) to format strings; whole numbers
-    get thousands separators without one.  A column without a value is left out, and a table
-    without rows is the sentence `empty`.
+    `COLUMNS` knows the titles and number formats of common columns; `names` and `formats` (both by
+    the column's own name) go before it.  Other whole numbers get thousands separators, others two
+    decimals.  A column without a value is left out, and a table without rows is the sentence
+    `empty`.
     """
     if table.empty:
         from IPython.display import Markdown
 
         return Markdown(f"*{empty}*")
-    names, table = names or {}, _filled(table)
-    chosen = {name: "{:,}" for name in table if pd.api.types.is_integer_dtype(table[name])} | {
-        name: pattern for name, pattern in (formats or {}).items() if name in table
-    }
-    shown = table.rename(columns=names)
-    text = [names.get(name, name) for name in table if not is_numeric_dtype(table[name])]
+    table = _cells_in_words(_filled(table))
+    known = {name: COLUMNS.get(name, ("", "")) for name in table}
+    titles = PROTOCOLS | METRICS | {name: title for name, (title, _) in known.items() if title}
+    titles |= names or {}
+    numbers = [name for name, column in table.items() if column.dtype.kind in "iuf"]
+    chosen = {name: "{:,}" if table[name].dtype.kind in "iu" else "{:.2f}" for name in numbers}
+    chosen |= {name: pattern for name, (_, pattern) in known.items() if pattern and name in numbers}
+    chosen |= formats or {}
+    shown = table.rename(columns=titles)
     left = [
-        {"selector": f"{cell}.col{shown.columns.get_loc(name)}", "props": "text-align: left"}
-        for name in text
+        {"selector": f"{cell}.col{place}", "props": "text-align: left"}
+        for place, name in enumerate(table)
+        if name not in numbers
         for cell in ("th", "td")
     ]
     styler = shown.style.hide(axis="index").format(escape="html", na_rep="")
-    for name, pattern in chosen.items():
-        styler = styler.format(pattern, subset=[names.get(name, name)], na_rep="")
+    for name in (name for name in table if name in chosen):
+        styler = styler.format(chosen[name], subset=[titles.get(name, name)], na_rep="")
     return styler.set_table_styles([*left, {"selector": "td, th", "props": "vertical-align: top"}])
+
+
+def _cells_in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with words for the keys of models, protocols, metrics and contrasts."""
+    words = {
+        name: table[name].map(lambda cell, of=named: of.get(cell, cell))
+        for name, named in _CELLS.items()
+        if name in table
+    }
+    if "contrast" in table:
+        words["contrast"] = table.contrast.map(in_words)
+    return table.assign(**words)
 
 
 def _filled(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,15 +1,12 @@
-"""What notebook 05 says of wordings: as the sources ask, or as nothing that tunes does."""
-
-from collections.abc import Mapping
+"""Scores by wording: as the sources ask, or as nothing that tunes does."""
 
 import pandas as pd
 
 from cocoift.core.frames import stacked
-from cocoift.evaluation.effects import COLUMNS, describe, effect_table, rows_of, sign, versus
+from cocoift.evaluation.effects import COLUMNS, effect_table, versus
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import Metric, collapsed
 
-_WHEN = {ALONE: "single-round", AFTER: "after the short-answer round"}
 # Each mixture with a prompt in every turn against the LLaVA-style one, and against the base model.
 _COMPARED = tuple(
     (one, other, protocol)
@@ -42,20 +39,3 @@ def wording_effects(
         for wording, own in verdicts[verdicts.wording != ""].groupby("wording")
     ]
     return stacked(parts, [*COLUMNS, "wording"])
-
-
-def wording_sentence(effects: pd.DataFrame, metric: Metric, labels: Mapping[str, str]) -> str:
-    """Say on which wordings models differ, by `wording_effects`; empty where none are compared."""
-    lines = []
-    for one, other, protocol in _COMPARED if len(effects) else ():
-        rows = rows_of(effects, versus(one, other, protocol).name, metric.name)
-        found = [f"*{wording}* {_verdict(own)}" for wording, own in rows.groupby("wording")]
-        if found:
-            pair = f"{labels[one]} against {labels[other]}, {_WHEN[protocol]}"
-            lines.append(f"- {pair}: {'; '.join(found)}.")
-    return "\n".join(["Score by wording:", "", *lines]) if lines else ""
-
-
-def _verdict(rows: pd.DataFrame) -> str:
-    shown = {-1: "less", 0: "no clear difference", 1: "more"}[sign(rows)]
-    return f"{shown} ({describe(rows)})"

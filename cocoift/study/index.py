@@ -10,10 +10,10 @@ import pandas as pd
 
 from cocoift.core.files import write_text
 from cocoift.core.images import data_address, png_texts
-from cocoift.report import sentences
 from cocoift.report.evaluation import sanity_sentence
 from cocoift.report.pages import index_page
 from cocoift.report.tables import LABELS
+from cocoift.report.told import finding
 from cocoift.study.runner import notebooks, remove_leftovers, run_facts
 from cocoift.study.study import Study
 
@@ -60,7 +60,7 @@ def _finding(reports: Path) -> dict[str, Any] | None:
     if not all(path.is_file() for path in (*files, reports / _FINDING)):
         return None
     scores, effects = (pd.read_csv(path, dtype={"seed": str}) for path in files)
-    found, gates = sentences.finding(scores, effects, labels=TUNED_ON), reports / "tables/gates.csv"
+    found, gates = finding(scores, effects, labels=TUNED_ON), reports / "tables/gates.csv"
     if found and gates.is_file():
         checked = pd.read_csv(gates)
         if not checked.passed.all():

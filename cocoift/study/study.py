@@ -199,9 +199,10 @@ class Study(Folders):
             return OfflineJudge()
         return OfflineJudge(claims_by_image(self.scenes | graded_scenes(pixels=world.pixels)))
 
-    def save(self, table: pd.DataFrame, name: str, *, packed: bool = False) -> None:
+    def save(self, table: pd.DataFrame, name: str, *, packed: bool = False) -> pd.DataFrame:
         """Save a table in the report as CSV."""
         save_table(table, self.tables / f"{name}.csv{'.gz' if packed else ''}")
+        return table
 
     def show(self, figure: "Figure", name: str) -> "HTML":
         """Save a figure in the report and return it for display."""

@@ -1,4 +1,4 @@
-"""Ablations: variants differ in one thing, and sentences say what the numbers say."""
+"""Ablations: variants differ in one thing, and answers say what the numbers say."""
 
 import dataclasses
 import json
@@ -28,8 +28,8 @@ from cocoift.evaluation.variants import (
 )
 from cocoift.merge.layouts import MERGED, MIX, Layout, records
 from cocoift.merge.rules import Rules
-from cocoift.report import ablation_sentences as sentences
 from cocoift.report import ablations as report
+from cocoift.report.told import NOT_MEASURED, told
 from cocoift.study import Preset, Study, steps
 from cocoift.tuning.recipe import TuningRecipe
 
@@ -264,80 +264,10 @@ def test_the_model_without_its_history_answers_as_if_it_were_asked_alone():
          "loss on the last answer": -20, "prompt in every turn": -30})  # fmt: skip
 
 
-# What the sentences say
-
-
-def rows(ablation, settings, collapse, change=None):
-    """A table of one ablation: collapse as {setting: (value, half width)}, changes likewise."""
-    found = []
-    for metric, protocol, values in (
-        (COLLAPSE, "multi_round", collapse),
-        ("total", "difference", change or dict.fromkeys(settings, (0, 1))),
-        ("total", "multi_round", change or dict.fromkeys(settings, (0, 1))),
-    ):
-        for name in settings:
-            mid, half = values[name]
-            found.append(
-                (ablation, name, "m", "all", protocol, metric, mid, mid - half, mid + half)
-            )
-    return pd.DataFrame(found, columns=list(report.COLUMNS))
-
-
-def apart(contrast, value, half):
-    """Return an effect of one seed: its value, and half the width of its interval."""
-    columns = ["metric", "contrast", "seed", "difference", "low", "high"]
-    ends = value - half, value + half
-    rows = [(COLLAPSE, contrast, seed, value, *ends) for seed in ("0", "all")]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def test_the_dose_sentence_names_where_half_of_the_rise_is_reached():
-    doses = ["0 %", "25 %", "50 %", "100 %"]
-    table = rows("dose", doses, dict(zip(doses, [(10, 2), (30, 2), (60, 2), (80, 2)], strict=True)))
-    shown, hidden = apart("last - first", 70, 5), apart("last - first", 0, 5)
-    assert sentences.dose_sentence(table, shown, "total").endswith("reached at 50 %.")
-    flat = rows("dose", doses, dict.fromkeys(doses, (10, 5)))
-    assert sentences.dose_sentence(flat, hidden, "total").endswith(
-        "There is no clear dose-response."
-    )
-
-
 def test_a_single_dose_is_compared_with_nothing():
     made = asked_variants(["dose"], doses=(0.5,), image_counts=(), groups={})
     answers = verdicts({"dose-50": (3, 20)})
-    assert report.compared(made, answers, [METRIC], resamples=50).empty
-    table = rows("dose", ["50 %"], {"50 %": (40, 2)})
-    said = sentences.dose_sentence(table, pd.DataFrame(), "total")
-    assert "collapse is 40.0 % [38.0, 42.0]" in said and "differ" not in said
-
-
-def test_the_answers_sentence_follows_the_paired_difference():
-    table = rows("answers", ["short", "sentence"], {"short": (50, 20), "sentence": (40, 20)})
-
-    def said(value, half):
-        return sentences.answers_sentence(table, apart("sentence - short", value, half), "total")
-
-    assert said(-10, 3).endswith("make the collapse.")  # though the intervals overlap
-    assert said(10, 3).endswith("do not prevent it.")
-    assert said(-10, 20).endswith("That is no clear difference.")
-
-
-def test_the_images_sentence_names_the_smallest_number_that_is_brief_and_scores_as_all():
-    counts = ["0", "50", "200", "all"]
-    scores = {"0": (45, 2), "50": (41, 2), "200": (39, 2), "all": (41, 2)}
-
-    def said(replies):
-        found = rows("images", counts, scores, scores)
-        own = [("images", n, "m", "all", "multi_round", report.OBEYS, v, v, v)
-               for n, v in zip(counts, replies, strict=True)]  # fmt: skip
-        extra = pd.DataFrame(own, columns=list(report.COLUMNS))
-        lower = pd.concat([apart("0", -4, 5), apart("50", -4, 1), apart("200", -2, 3)])
-        return sentences.images_sentence(pd.concat([found, extra]), lower, "total")
-
-    assert said([30, 95, 95, 99]).endswith("clearly score lower than all images is 200.")
-    assert said([30, 50, 60, 70]).endswith(
-        "None is both as good as all images and brief when asked."
-    )
+    assert told(report.compared(made, answers, [METRIC], resamples=50)) == NOT_MEASURED
 
 
 def verdicts(collapse):
@@ -375,15 +305,17 @@ def test_effects_of_the_two_by_two_are_those_computed_by_hand():
     ("collapse", "said"),
     [
         ({"mix": (0, 29), "first-mixed": (0, 28), "every-apart": (0, 2), "merged": (0, 1)},
-         "More of it comes from where the prompt stands."),
+         ["higher", "no clear difference", "no clear difference", "higher"]),
         ({"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 28), "merged": (0, 1)},
-         "More of it comes from keeping the sources apart."),
+         ["no clear difference", "higher", "no clear difference", "lower"]),
         ({"mix": (3, 3), "first-mixed": (3, 3), "every-apart": (3, 3), "merged": (3, 3)},
-         "Neither effect is clear."),
+         ["no clear difference"] * 4),
     ],
 )  # fmt: skip
-def test_the_factor_sentence_says_what_the_numbers_say(collapse, said):
-    assert sentences.factor_sentence(factors(collapse)).endswith(said)
+def test_which_factor_matters_is_told_as_the_numbers_say(collapse, said):
+    lines = told(factors(collapse)).splitlines()
+    assert len(lines) == len(said) == 4
+    assert all(verdict in line for verdict, line in zip(said, lines, strict=True))
 
 
 def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
@@ -412,12 +344,9 @@ def test_positions_are_compared_within_a_model_last_against_first():
     moved = report.position_effects(protocols, table, [METRIC], resamples=100)
     assert moved.contrast.unique().tolist() == ["mix"]
     assert moved.difference.tolist() == pytest.approx([80, 80])
-    rows = report.opening_table(protocols, table, [METRIC], resamples=100)
-    assert "**mix** 10 / 90 % (last against first clearly more: +80.0" in (
-        sentences.positions_sentence(rows, moved)
-    )
+    assert told(moved).startswith("- **LLaVA-style**: higher collapse (+80.0 points")
 
 
-def test_the_factor_sentence_tells_when_both_together_do_more():
+def test_that_both_factors_together_do_more_is_told_of_their_interaction():
     both = {"mix": (0, 27), "first-mixed": (0, 6), "every-apart": (0, 6), "merged": (0, 3)}
-    assert "more than the sum of each alone" in sentences.factor_sentence(factors(both))
+    assert "**interaction**: higher collapse" in told(factors(both))

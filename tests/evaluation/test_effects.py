@@ -21,7 +21,7 @@ from cocoift.evaluation.effects import (
     versus,
 )
 from cocoift.evaluation.score import Metric
-from cocoift.report.sentences import changes_sentence, conclusion
+from cocoift.report.told import conclusion
 
 QUESTIONS = [str(n) for n in range(40)]
 TOTAL = Metric("total", dict.fromkeys(QUESTIONS, 1.0))
@@ -129,15 +129,6 @@ def test_the_conclusion_tells_what_prompting_terse_turns_adds():
         in said
     )
     assert "instructed" not in conclusion(effects((-20, -26, -14)), "total")
-
-
-def test_only_changes_that_are_shown_are_listed():
-    columns = ["benchmark", *COLUMNS]
-    rows = [("mm_vet", metric, "change of mix", seed, *values, 40)
-            for metric, values in (("rec", (-9, -12, -6)), ("ocr", (3, -1, 7)), ("gen", (4, 2, 6)))
-            for seed in ("0", "all")]  # fmt: skip
-    said = changes_sentence(pd.DataFrame(rows, columns=columns), ["mix"], {"mix": "LLaVA-style"})
-    assert said.endswith("- mm_vet, LLaVA-style: loses in rec and gains in gen")
 
 
 def test_an_effect_is_told_with_the_seeds_that_share_its_sign():

@@ -27,8 +27,8 @@ from cocoift.evaluation.reference_judge import NO_ANSWER, SENTENCES, Claims, ToJ
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.evaluation.sanity import HeldOutRound, check_table, halves
 from cocoift.report import evaluation as report
-from cocoift.report import sentences, trust
-from cocoift.report.tables import LABELS
+from cocoift.report import trust
+from cocoift.report.told import conclusion, finding, told
 from minicoco.benchmark import graded_scenes
 from minicoco.sight import claims_by_image
 
@@ -113,16 +113,10 @@ def test_a_benchmark_without_any_score_is_called_unmeasured(tmp_path):
     assert set(scores.metric) == {"collapse"}
     assert scores[scores.metric == "collapse"].value.tolist() == pytest.approx([200 / 3] * 8)
     assert report.changes_of(found, models).empty
-    said = [
-        sentences.changes_sentence(found, models, LABELS),
-        sentences.conclusion(found, "total"),
-        sentences.evaluation_answer(
-            scores[scores.seed == "all"], found, metric="total", labels=LABELS
-        ),
-    ]
-    assert "LLaVA-style mixture: not measured" in said[0] and "no change" not in said[0]
+    changes = effects.change("mix").name
+    said = told(found[found.contrast == changes]), conclusion(found, "total")
+    assert "score" not in said[0] and "no clear difference in collapse" in said[0]
     assert said[1].startswith("No question has a score")
-    assert "no score, collapsed answers 67 → 67 % (" in said[2]
     assert not any("nan" in text for text in said)
 
 
@@ -306,8 +300,6 @@ def test_adherence_is_counted_on_closed_questions_and_collapse_on_open_ones(mixt
     whole = table[table.seed == "all"].set_index("metric")
     assert whole.value.to_dict() == {"obedience": 30.0, "collapse": 30.0}
     assert whole.n.tolist() == [10, 10]
-    line = sentences.adherence_sentence(table, {"mix": "LLaVA-style"})
-    assert "LLaVA-style: brief when asked in 30 %, in full when not in 70 %" in line
 
 
 def test_what_a_round_does_to_adherence_is_paired_question_by_question(mixture):
@@ -335,7 +327,7 @@ def test_the_gate_sentence_names_what_fails():
     ]
     table = pd.DataFrame(rows, columns=["model", "gate", "passed"])
     assert (
-        "1 of 2 sanity checks fail (base: no short answers on request yet)"
+        "1 of 2 sanity checks fail (base model: no short answers on request yet)"
         in report.sanity_sentence(table)
     )
     assert report.sanity_sentence(table.head(1)) == "All 1 sanity checks pass."
@@ -371,11 +363,9 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
     )  # fmt: skip
     labels = {"mix": "LLaVA-style", "merged": "merged"}
     brief = [("held_out", "mix", "all", "single_round", "obedience", 96, 50, "none")]
-    found = sentences.finding(pd.DataFrame([*rows, *brief], columns=columns), told, labels=labels)
+    found = finding(pd.DataFrame([*rows, *brief], columns=columns), told, labels=labels)
     assert list(found["table"][0].values()) == [
         "LLaVA-style", "48", "25", "14 %", "77 %", "96 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
     assert "layout decides. In single round, the merged mixture is worse" in found["conclusion"]
     assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
-    assert (
-        sentences.finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None
-    )
+    assert finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None

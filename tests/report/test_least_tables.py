@@ -5,7 +5,8 @@ import pytest
 
 from cocoift.evaluation import effects, score
 from cocoift.evaluation.benchmarks import Benchmark, Question
-from cocoift.report import ablations, bias, merge, open_questions, sentences, trust
+from cocoift.report import ablations, bias, merge, open_questions, trust
+from cocoift.report.told import finding, told
 
 ASKED = [Question(id=str(n), images=(f"{n}.jpg",), text="?", category="conv") for n in range(3)]
 METRICS = score.metrics_of("llava_bench", ASKED)
@@ -34,14 +35,12 @@ def test_answers_without_a_score_have_a_collapse_rate_and_no_other_row():
     assert set(table.metric) == {score.COLLAPSE} and table.notna().all(axis=None)
     found = effects.effect_table(verdicts(), METRICS, [effects.change("mix")], resamples=10)
     assert set(found.metric) == {score.COLLAPSE} and set(found.difference) == {100.0}
-    own = table[table.seed == "all"]
-    said = sentences.evaluation_answer(own, found, metric="total", labels={"mix": "LLaVA-style"})
     assert (
-        said
-        == "LLaVA-style: no score, collapsed answers 0 → 100 % (+100.0 points [+100.0, +100.0])."
+        told(found)
+        == "- **change of LLaVA-style**: higher collapse (+100.0 points [+100.0, +100.0])."
     )
     labelled = table.assign(benchmark="b", judge="j"), found.assign(benchmark="b")
-    row = sentences.finding(*labelled, labels={"mix": "LLaVA-style"})["table"][0]
+    row = finding(*labelled, labels={"mix": "LLaVA-style"})["table"][0]
     assert row["change of collapse"].startswith("+100.0")
 
 
@@ -86,17 +85,3 @@ def test_a_judge_that_always_says_the_same_has_no_rank_correlation():
     table = pd.DataFrame({"part": ["model"] * 2, "judge": [0.5] * 2, "hand": [0.0, 1.0],
                           "spread": [0.0] * 2})  # fmt: skip
     assert "all scores the same and mean absolute error 0.50" in trust.trust_sentence(table)
-
-
-def test_adherence_is_told_of_the_kinds_of_question_that_were_held_out():
-    rows = [("mix", "all", "obedience", protocol, 75.0)
-            for protocol in ("single_round", "multi_round")]  # fmt: skip
-    scores = pd.DataFrame(rows, columns=["model", "seed", "metric", "protocol", "value"])
-    said = sentences.adherence_sentence(scores, {"mix": "LLaVA-style"})
-    assert said.endswith("long one: LLaVA-style: brief when asked in 75 / 75 %.")
-    both = pd.concat([scores, scores.assign(metric="collapse", value=10.0)])
-    said = sentences.adherence_sentence(both, {"mix": "LLaVA-style", "merged": "merged"})
-    assert said.endswith(
-        "LLaVA-style: brief when asked in 75 / 75 %, in full when not in 90 / 90 %."
-    )
-    assert sentences.adherence_sentence(scores.head(0), {"mix": "LLaVA-style"}) == ""

@@ -3,12 +3,10 @@ import pytest
 
 from cocoift.evaluation.ablations import mitigation_variants
 from cocoift.evaluation.benchmarks import Benchmark, Question
-from cocoift.evaluation.effects import PAPERS_DIALOG
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.report import mitigations, openings
-
-LABELS = {"mix": "LLaVA-style", "merged": "merged mixture"}
+from cocoift.report.ablations import COLUMNS
 
 
 def run(model, dialogs):
@@ -34,34 +32,6 @@ def test_rounds_count_an_opening_once_an_image_and_the_question_each_time():
         ["mix", 3, "the benchmark's", 4.0, pytest.approx(1 / 3)],
     ]
     assert openings.rounds_table([run("mix", dialogs)], "another").empty
-
-
-def effect(contrast, value, half, metric="collapse"):
-    ends = value - half, value + half
-    rows = [(metric, contrast, seed, value, *ends) for seed in ("0", "all")]
-    return pd.DataFrame(rows, columns=["metric", "contrast", "seed", "difference", "low", "high"])
-
-
-def test_the_papers_dialog_is_told_by_the_paired_difference_of_both_mixtures():
-    changes = [effect("change of mix, figure_1", 30, 4), effect("change of merged, figure_1", 9, 4)]
-
-    def said(value, half):
-        both = pd.concat([*changes, effect(PAPERS_DIALOG.name, value, half)])
-        return openings.dialog_sentence(both, LABELS)
-
-    assert "LLaVA-style +30.0 points [+26.0, +34.0]; merged mixture +9.0" in said(21, 5)
-    assert "shortens the later answers of the LLaVA-style mixture more than" in said(21, 5)
-    assert "no clear difference between the two mixtures (+21.0" in said(21, 30)
-    assert "shortens the later answers of the merged mixture more" in said(-21, 5)
-    assert openings.dialog_sentence(effect("another", 1, 1), LABELS) == ""
-
-
-def test_a_wrong_reply_spreads_only_where_the_paired_loss_is_shown():
-    both = pd.concat([effect("wrong reply of mix", -9, 3, "total"),
-                      effect("wrong reply of merged", -2, 3, "total")])  # fmt: skip
-    said = openings.wrong_reply_sentence(both, "total", LABELS)
-    assert "LLaVA-style -9.0 points [-12.0, -6.0], the error spreads" in said
-    assert "merged mixture -2.0 points [-5.0, +1.0], the error does not clearly spread" in said
 
 
 def test_the_costs_of_a_cure_are_those_of_its_training_logs(tmp_path):
@@ -93,43 +63,21 @@ def test_the_costs_of_a_cure_are_those_of_its_training_logs(tmp_path):
     assert none.history.isna().all()
 
 
-def test_what_the_merge_adds_to_a_cure_is_what_the_paired_difference_shows():
-    columns = ["ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high"]
-    names = ["LLaVA-style", "history dropped", "merged"]
-    rows = [("cures", name, name, "all", "multi_round", metric, value, value - 1, value + 1)
-            for metric, values in (("total", (31, 59, 53)), ("collapse", (56, 4, 10)))
-            for name, value in zip(names, values, strict=True)]  # fmt: skip
-    effects = pd.concat([effect("history dropped", -6, 2, "total"),
-                         effect("history dropped", 6, 9)]).assign(ablation="cures")  # fmt: skip
-    costs = pd.DataFrame({"cure": names, "history": [None, 0.25, None],
-                          "low": [None, 0.1, None], "high": [None, 0.4, None]})  # fmt: skip
-    said = mitigations.mitigations_sentence(
-        pd.DataFrame(rows, columns=columns), effects, costs, "total"
-    )
-    assert "LLaVA-style: 31 and 56 %; history dropped: 59 and 4 %; merged: 53 and 10 %" in said
-    assert "the merge lowers the score (-6.0 points [-8.0, -4.0]" in said
-    assert "makes no clear difference to collapse (+6.0" in said
-    assert said.endswith("+0.25 [+0.10, +0.40] nats per token: whatever a question refers back "
-                         "to is gone.")  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    ("worth", "said"),
+    ("worth", "shown"),
     [
-        ((0.25, 0.1, 0.4), "refers back to is gone"),
-        ((0.04, -0.02, 0.1), "it makes no clear difference"),
-        ((-0.02, -0.03, -0.01), "predicted better without it"),
-        ((0.3, None, None), "that shows nothing"),
-        ((None, None, None), "was not measured"),
+        ((0.25, 0.1, 0.4), "+0.25 [+0.10, +0.40] nats per token"),
+        ((0.3, None, None), "+0.30 nats per token"),
+        ((None, None, None), ""),
     ],
 )
-def test_the_worth_of_the_history_is_claimed_as_its_interval_shows(worth, said):
-    columns = ["ablation", "setting", "model", "seed", "protocol", "metric", "value", "low", "high"]
+def test_a_mitigations_row_holds_levels_with_intervals_and_what_it_costs(worth, shown):
     rows = [("cures", "history dropped", "m", "all", "multi_round", metric, 1, 0, 2)
             for metric in ("total", "collapse")]  # fmt: skip
-    costs = pd.DataFrame([("history dropped", *worth)], columns=["cure", "history", "low", "high"])
-    effects = effect("LLaVA-style", 1, 1).assign(ablation="cures")
-    text = mitigations.mitigations_sentence(
-        pd.DataFrame(rows, columns=columns), effects, costs, "total"
-    )
-    assert said in text and "nan" not in text
+    columns = ["cure", "trained_tokens", "tokens", "history", "low", "high"]
+    costs = pd.DataFrame([("history dropped", 100.0, 80.0, *worth)], columns=columns)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    (row,) = mitigations.mitigation_table(table, costs, "total").to_dict("records")
+    assert row == {"mitigation": "history dropped", "score, after": "1 [0, 2]",
+                   "collapsed, after": "1 [0, 2]", "trained tokens": "100 %", "tokens": "80 %",
+                   "history lost": shown}  # fmt: skip

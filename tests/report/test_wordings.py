@@ -2,8 +2,8 @@ import pandas as pd
 
 from cocoift.evaluation.score import Metric
 from cocoift.report import wordings
+from cocoift.report.told import told
 
-LABELS = {"base": "base model", "mix": "LLaVA-style", "merged": "merged mixture"}
 TOTAL = Metric("total", {str(number): 1.0 for number in range(8)})
 
 
@@ -24,15 +24,15 @@ def verdicts(wording_of):
 def test_a_loss_on_one_wording_is_told_apart_from_the_others():
     own = verdicts(lambda number: "known" if number < 4 else "never tuned on")
     effects = wordings.wording_effects(own, TOTAL, resamples=50)
-    said = wordings.wording_sentence(effects, TOTAL, LABELS)
-    assert "merged mixture against base model, after the short-answer round" in said
-    assert "*known* no clear difference (+0.0" in said
-    assert "*never tuned on* less (-50.0" in said
+    said = {wording: told(rows) for wording, rows in effects.groupby("wording")}
+    assert "merged minus base model, after one short-answer round" in said["known"]
+    assert "no clear difference in score (+0.0" in said["known"]
+    assert "lower score (-50.0" in said["never tuned on"]
 
 
 def test_nothing_is_said_of_questions_without_wordings():
     effects = wordings.wording_effects(verdicts(lambda number: ""), TOTAL, resamples=50)
-    assert effects.empty and wordings.wording_sentence(effects, TOTAL, LABELS) == ""
+    assert effects.empty
 
 
 def test_the_table_has_score_and_collapse_of_every_wording():

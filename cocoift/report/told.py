@@ -1,0 +1,134 @@
+"""Effects in words: what a table of paired differences shows, and the study's finding."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cocoift.evaluation.adherence import ADHERENCE
+from cocoift.evaluation.effects import (
+    ASKED_ALONE,
+    INSTRUCTED_AFTER,
+    INSTRUCTED_ALONE,
+    LAYOUT,
+    change,
+    describe,
+    rows_of,
+    sign,
+)
+from cocoift.evaluation.lengths import SHORT_WORDS
+from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import COLLAPSE
+from cocoift.report.tables import in_words
+
+NOT_MEASURED = "*This run did not measure it.*"
+_VERDICTS = {-1: "lower", 1: "higher", 0: "no clear difference in", None: "not measured:"}
+_BETTER = {1: "better than", -1: "worse than", 0: "not clearly different from"}
+
+
+def told(effects: pd.DataFrame, *, brief: bool = False) -> str:
+    """Return paired differences as a list in Markdown: a line per contrast, with every metric.
+
+    `effects` has the columns of `effects.effect_table`.  A metric is higher or lower where the
+    interval over all seeds excludes 0 and every seed has that sign; `brief` only names what does
+    not clearly differ.  Without rows, `NOT_MEASURED`.
+    """
+    lines, unclear = [], []
+    for contrast, rows in effects.groupby("contrast", sort=False):
+        found: dict[int | None, list[str]] = {}
+        for metric, part in rows.groupby("metric", sort=False):
+            measured = part.difference.notna().all()
+            effect = f" ({describe(part)})" if measured else ""
+            verdict = sign(part) if measured else None
+            found.setdefault(verdict, []).append(f"{in_words(str(metric))}{effect}")
+        parts = [f"{_VERDICTS[key]} {', '.join(found[key])}" for key in _VERDICTS if key in found]
+        if brief and found.keys() == {0}:
+            unclear.append(in_words(str(contrast)))
+        else:
+            lines.append(f"- **{in_words(str(contrast))}**: {'; '.join(parts)}.")
+    if unclear:
+        lines.append(f"- No clear difference: {', '.join(unclear)}.")
+    return "\n".join(lines) or NOT_MEASURED
+
+
+def conclusion(effects: pd.DataFrame, metric: str) -> str:
+    """Say what one short round does to both tuned models and how they compare in single round.
+
+    `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where one of the
+    two models is missing.
+    """
+    layout, alone = (rows_of(effects, one.name, metric) for one in (LAYOUT, ASKED_ALONE))
+    if layout.empty:
+        both = len(rows_of(effects, LAYOUT.name, COLLAPSE))
+        none = (
+            "No question has a score under both protocols: what the short round costs is unknown."
+        )
+        return none if both else ""
+    effect = describe(layout)
+    text = {
+        -1: "One short-answer round costs the model tuned on the LLaVA-style mixture more than the "
+        "one tuned on the same annotations in merged conversations (difference of the changes "
+        f"{effect}): layout decides.",
+        1: "One short-answer round costs the model tuned on the merged mixture more, the opposite "
+        f"of the paper (difference of the changes {effect}).",
+        0: "No clear difference between the changes of the two tuned models "
+        f"({effect}): whether layout decides stays open.",
+    }[sign(layout)]
+    text = (
+        f"{text} In single round, the merged mixture is {_BETTER[sign(alone)]} the LLaVA-style one "
+        f"({describe(alone)})."
+    )
+    alone, after = (
+        rows_of(effects, one.name, metric) for one in (INSTRUCTED_ALONE, INSTRUCTED_AFTER)
+    )
+    if alone.empty or after.empty:
+        return text
+    return (
+        f"{text} The instructed mixture is, in single round, {_BETTER[sign(alone)]} the "
+        f"LLaVA-style one ({describe(alone)}) and, after the short-answer round, "
+        f"{_BETTER[sign(after)]} the merged one ({describe(after)})."
+    )
+
+
+def finding(
+    scores: pd.DataFrame, effects: pd.DataFrame, *, labels: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Return the study's finding on its first benchmark: conclusion, sentence, table.
+
+    `scores` and `effects` are `scores.csv` and `effects.csv` of notebook 05.  `None` where they
+    hold no model under both protocols.
+    """
+    first = scores.benchmark.iloc[0]
+    own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
+    metric = next((name for name in own.metric.unique()[::-1] if name != COLLAPSE), "")
+    held = scores[(scores.metric == ADHERENCE) & (scores.seed.astype(str) == "all")]
+    value = pd.concat([own, held]).set_index(["model", "metric", "protocol"]).value
+    effects = effects[effects.benchmark == first]
+    rows = []
+    for name in labels:
+        changes = rows_of(effects, change(name).name, metric or COLLAPSE)
+        if changes.empty:
+            continue
+        shown = {
+            metric: ("score", ""),
+            COLLAPSE: ("collapsed", " %"),
+            ADHERENCE: ("compliance", " %"),
+        }
+        cells = {
+            f"{what}, {when}": f"{value[name, one, protocol]:.0f}{unit}"
+            for one, (what, unit) in shown.items()
+            for protocol, when in ((ALONE, "single-round"), (AFTER, "after"))
+            if (name, one, protocol) in value
+        }
+        effect = describe(changes, unit="")
+        changed = f"change of {'the score' if metric else 'collapse'}"
+        rows.append({"tuned on": labels[name], **cells, changed: effect})
+    if not rows:
+        return None
+    sentence = (
+        f"Single-round and after one short-answer round: {int(own.n.max()):,} answers per model "
+        f"and protocol on {first} (judge: {', '.join(sorted(set(own.judge)))}); change with 95 % "
+        f"interval over images. Collapsed: {SHORT_WORDS} words or fewer to an open question. "
+        "Compliance: as short when a held-out question asks for that."
+    )
+    return {"conclusion": conclusion(effects, metric), "sentence": sentence, "table": rows}

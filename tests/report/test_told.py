@@ -1,0 +1,62 @@
+"""Effects in words: what is clear, what is not, and what was not measured."""
+
+import pandas as pd
+import pytest
+
+from cocoift.report.tables import in_words
+from cocoift.report.told import NOT_MEASURED, told
+
+COLUMNS = ["metric", "contrast", "seed", "difference", "low", "high"]
+
+
+def effect(contrast, value, half, metric="collapse", seeds=None):
+    """Rows of one contrast: value and half the width of the interval; every seed has the value."""
+    each = [(metric, contrast, str(n), v, v, v) for n, v in enumerate(seeds or [value])]
+    whole = (metric, contrast, "all", value, value - half, value + half)
+    return pd.DataFrame([*each, whole], columns=COLUMNS)
+
+
+def test_a_line_tells_direction_size_interval_and_seeds_of_every_metric():
+    change = "change of mix"
+    rows = [effect(change, -20, 4, "total", seeds=[-18, -22]), effect(change, 42, 3),
+            effect(change, 1, 2, "obedience")]  # fmt: skip
+    assert told(pd.concat(rows)) == (
+        "- **change of LLaVA-style**: "
+        "lower score (-20.0 points [-24.0, -16.0], same sign on 2 of 2 seeds); "
+        "higher collapse (+42.0 points [+39.0, +45.0]); "
+        "no clear difference in short-answer compliance (+1.0 points [-1.0, +3.0])."
+    )
+
+
+def test_what_is_told_follows_the_paired_difference_and_every_seed():
+    assert "lower collapse" in told(effect("sentence - short", -10, 3))
+    assert "no clear difference in collapse" in told(effect("sentence - short", -10, 20))
+    assert "no clear difference in collapse" in told(effect("a", -20, 6, seeds=[-41, 1]))
+
+
+def test_contrasts_keep_their_order_and_unclear_ones_are_named_together_in_brief():
+    table = pd.concat([effect("without b", 1, 2), effect("without a", 9, 2), effect("c", 0, 1)])
+    lines = told(table).splitlines()
+    assert [line.split("**")[1] for line in lines] == ["without b", "without a", "c"]
+    assert told(table, brief=True).splitlines() == [
+        lines[1], "- No clear difference: without b, c."]  # fmt: skip
+
+
+def test_what_has_no_number_or_no_row_is_not_measured():
+    none = effect("change of mix", float("nan"), 1, "total")
+    said = told(pd.concat([none, effect("change of mix", 9, 1)]))
+    assert said.endswith("not measured: score.") and "nan" not in said
+    assert told(none.head(0)) == NOT_MEASURED
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("merged - base, multi_round", "merged minus base model, after one short-answer round"),
+        ("change of mix, figure_1", "change of LLaVA-style, after the paper's dialog"),
+        ("change of my-base", "change of my-base"),
+        ("without mixed chats", "without mixed chats"),
+    ],
+)
+def test_keys_are_shown_in_words_and_names_stay(name, said):
+    assert in_words(name) == said
