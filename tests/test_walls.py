@@ -38,6 +38,7 @@ ALLOWED = {
     "evaluation.generation": {"torch", "transformers"},
     "evaluation.candidates": {"transformers", "peft"},
     "evaluation.endpoint": {"openai"},
+    "evaluation.endpoint_judge": {"openai"},
     "evaluation.server_check": {"openai"},
     "inspector.controls": {"ipywidgets"},
     "inspector.talk_controls": {"ipywidgets"},

@@ -5,13 +5,16 @@ that is stopped, or repeated with more questions, requests only what is missing.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from msgspec import structs
+import pandas as pd
 
 from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, digest
@@ -19,16 +22,21 @@ from cocoift.core.schema import Settings
 from cocoift.core.text import estimate_tokens
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint, Streak, complete
+from cocoift.evaluation.judging import BILL_COLUMNS, Judge, ToJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, Failure
 from cocoift.evaluation.reference_judge import NO_ANSWER, Verdict
-from cocoift.evaluation.reply_cache import ReplyCache
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+    from cocoift.evaluation.evaluate import Run
 
 _GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IGNORECASE)
 _REPLY_TOKENS = 16
 
 
-class JudgeTerms(Settings, frozen=True):
-    """Who judges and how often.
+class OpenAiJudge(Settings, frozen=True, kw_only=True, tag_field="kind", tag="openai"):
+    """A preset's judge behind an endpoint: `prompts` names a text file per benchmark format.
 
     `repeats` is how often an answer is judged under the protocols of the headline; under others it
     is judged once.  `attempts` bounds how often an unusable reply is requested again.  `prices`
@@ -37,56 +45,12 @@ class JudgeTerms(Settings, frozen=True):
     """
 
     endpoint: Endpoint
+    prompts: dict[str, str]
     temperature: float = 0.0
     repeats: int = 1
     attempts: int = 3
     prices: tuple[float, float] = (0.0, 0.0)
     max_cost: float = 10.0
-
-
-class OpenAiJudge(JudgeTerms, frozen=True, kw_only=True, tag_field="kind", tag="openai"):
-    """A preset's judge behind an endpoint: `prompts` names a text file per benchmark format."""
-
-    prompts: dict[str, str]
-
-    def with_prompt(self, prompt: str) -> "JudgeSettings":
-        """Return the settings for benchmarks that are judged with this prompt."""
-        terms = {name: getattr(self, name) for name in JudgeTerms.__struct_fields__}
-        return JudgeSettings(prompt=prompt, **terms)
-
-
-class JudgeSettings(JudgeTerms, frozen=True, kw_only=True):
-    """How the answers to one benchmark are judged."""
-
-    prompt: str
-
-    def under(self, protocol: str) -> "JudgeSettings":
-        """Return the settings for answers under a protocol."""
-        return self if protocol in (ALONE, AFTER) else structs.replace(self, repeats=1)
-
-    @property
-    def prompt_hash(self) -> str:
-        """Twelve digits that stand for the prompt in tables."""
-        return digest(self.prompt)[:12]
-
-
-@dataclass(frozen=True)
-class Bill:
-    """What judging takes: calls that are not in the cache, their tokens, and their cost."""
-
-    calls: int
-    tokens_in: int
-    tokens_out: int
-    cost: float
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One reply wanted: of answer number `place`, in repeat `repeat`."""
-
-    place: int
-    repeat: int
-    text: str
 
 
 def grade(reply: str) -> float | None:
@@ -118,131 +82,210 @@ def prompt_text(prompt: str, question: Question, answer: str) -> str:
     return re.sub(r"\{(question|ground_truth|steps|answer)\}", lambda m: values[m[1]], prompt)
 
 
-def _key(settings: JudgeSettings, call: _Call, attempt: int) -> str:
-    return digest(
-        [settings.endpoint.base_url, settings.endpoint.model, call.text, settings.temperature,
-         _REPLY_TOKENS, call.repeat, attempt]
-    )  # fmt: skip
+class ReplyCache:
+    """Replies by digest, in SQLite; every reply is on disk before its call counts as made.
 
-
-def _calls(
-    settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str]
-) -> list[_Call]:
-    """Return the calls to make; equal texts are asked once per repeat, whoever said them."""
-    return [
-        _Call(place, repeat, prompt_text(settings.prompt, question, answer))
-        for place, (question, answer) in enumerate(zip(questions, answers, strict=True))
-        if question.answer
-        for repeat in range(settings.repeats)
-    ]
-
-
-def bill(
-    settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str], cache: Path
-) -> Bill:
-    """Return what judging these answers will take at most, if every first reply can be used."""
-    with closing(ReplyCache(cache)) as known:
-        texts = {
-            _key(settings, call, 0): call.text for call in _calls(settings, questions, answers)
-        }
-        missing = [text for key, text in texts.items() if known.get(key) is None]
-    tokens_in = sum(map(estimate_tokens, missing))
-    tokens_out = _REPLY_TOKENS * len(missing)
-    return Bill(len(missing), tokens_in, tokens_out, _cost(settings, tokens_in, tokens_out))
-
-
-def cost_of_a_run(settings: JudgeSettings, questions: Sequence[Question]) -> float:
-    """Estimate what judging one answer to each question costs, once.
-
-    An answer counts as long as the right one, at least 100 tokens.
+    `paid` counts the tokens of all replies, in and out.  Raises `DataError` when the file cannot
+    be read or written.
     """
-    judged = [question for question in questions if question.answer]
-    texts = [prompt_text(settings.prompt, question, "") for question in judged]
-    answers = [max(100, estimate_tokens(question.answer)) for question in judged]
-    tokens_in = sum(map(estimate_tokens, texts)) + sum(answers)
-    return _cost(settings, tokens_in, _REPLY_TOKENS * len(judged))
+
+    def __init__(self, path: Path):
+        self.path, self.lock = path, threading.Lock()
+        with self._naming_the_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            # Replies without a text are billed too, but there is nothing to keep of them.
+            self.base.executescript(
+                "PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS replies "
+                "(key TEXT PRIMARY KEY, reply TEXT, tokens_in INTEGER, tokens_out INTEGER);"
+                "CREATE TABLE IF NOT EXISTS unusable (tokens_in INTEGER, tokens_out INTEGER)"
+            )
+            (self.paid,) = self.base.execute(
+                "SELECT COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM "
+                "(SELECT tokens_in, tokens_out FROM replies UNION ALL SELECT * FROM unusable)"
+            )
+        self.close = self.base.close
+
+    @contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(
+                f"{self.path}: {error}; fix that and run again, the replies in it are kept"
+            ) from error
+
+    def get(self, key: str) -> str | None:
+        """Return the reply under a digest, if there is one."""
+        with self.lock, self._naming_the_file():
+            row = self.base.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def put(self, key: str, reply: str | Failure, tokens: tuple[int, int]) -> None:
+        """Keep a reply and the tokens it cost; of one that cannot be used, the tokens alone."""
+        with self.lock, self._naming_the_file():
+            if isinstance(reply, Failure):
+                self.base.execute("INSERT INTO unusable VALUES (?, ?)", tokens)
+            else:
+                self.base.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",
+                                  (key, reply, *tokens))  # fmt: skip
+            self.paid = (self.paid[0] + tokens[0], self.paid[1] + tokens[1])
 
 
-def _cost(settings: JudgeSettings, tokens_in: int, tokens_out: int) -> float:
-    price_in, price_out = settings.prices
-    return (tokens_in * price_in + tokens_out * price_out) / 1e6
+class EndpointJudge(Judge):
+    """A judge behind an endpoint; prompts are below `root`, replies are kept in `cache`.
 
-
-def judge(
-    settings: JudgeSettings, questions: Sequence[Question], answers: Sequence[str], *, cache: Path
-) -> list[list[Verdict]]:
-    """Judge every answer `repeats` times; return its verdicts, in order.
-
-    A reply that is no grade, or does not come, is asked for again up to `attempts` times and then
-    left unscored with the reason.  Raises `DataError` when the bill, on top of what the cache has
-    cost, exceeds `max_cost`: before the first call, or as soon as what was paid reaches it; and at
-    ten equal failures in a row.
+    Raises `DataError` for a prompt that is missing or empty.
     """
-    expected = bill(settings, questions, answers, cache)
-    with closing(ReplyCache(cache)) as known:
-        spent = _cost(settings, *known.paid)
-    if expected.cost + spent > settings.max_cost:
-        raise DataError(
-            f"judging takes {expected.calls:,} calls for about {expected.cost:.2f}, "
-            f"{spent:.2f} are spent, max_cost is {settings.max_cost:.2f}; "
-            "raise it or judge fewer answers"
+
+    def __init__(self, settings: OpenAiJudge, *, root: Path, cache: Path):
+        self.settings, self.cache = settings, cache
+        self.prompts = {kind: _prompt(root / path) for kind, path in settings.prompts.items()}
+        prompts = ", ".join(digest(prompt)[:12] for prompt in self.prompts.values())
+        self.label = (
+            f"{settings.endpoint.model}, prompt {prompts}, {settings.repeats} repeats, "
+            f"temperature {settings.temperature:g}"
         )
-    by_text: dict[tuple[str, int], list[_Call]] = {}
-    for call in _calls(settings, questions, answers):
-        by_text.setdefault((call.text, call.repeat), []).append(call)
-    verdicts: list[list[Verdict]] = [
-        [] if question.answer else [Verdict(None, NO_ANSWER)] for question in questions
-    ]
-    with closing(ReplyCache(cache)) as known:
-        for same, verdict in _graded(settings, list(by_text.values()), known):
-            for call in same:
-                verdicts[call.place].append(verdict)
-    return [sorted(found, key=lambda verdict: verdict.repeat) for found in verdicts]
 
+    def verdicts(
+        self, kind: str, questions: Sequence[Question], answers: Sequence[str], protocol: str
+    ) -> list[list[Verdict]]:
+        """Return the verdicts of every answer, in order.
 
-def _graded(
-    settings: JudgeSettings, groups: list[list[_Call]], known: ReplyCache
-) -> Iterator[tuple[list[_Call], Verdict]]:
-    client, streak = settings.endpoint.client(), Streak(settings.endpoint)
+        A reply that is no grade, or does not come, is asked for again up to `attempts` times and
+        then left unscored with the reason.  Raises `DataError` when the bill, on top of what the
+        cache has cost, exceeds `max_cost`: before the first call, or as soon as what was paid
+        reaches it; and at ten equal failures in a row.
+        """
+        calls = self._calls(kind, questions, answers, protocol)
+        found = [[] if q.answer else [Verdict(None, NO_ANSWER)] for q in questions]
+        with closing(ReplyCache(self.cache)) as known:
+            due, _, cost = self._due(calls, known)
+            spent, limit = self._cost(*known.paid), self.settings.max_cost
+            if cost + spent > limit:
+                raise DataError(
+                    f"judging takes {due:,} calls for about {cost:.2f}, {spent:.2f} are spent, "
+                    f"max_cost is {limit:.2f}; raise it or judge fewer answers"
+                )
+            endpoint = self.settings.endpoint
+            ask = partial(self._verdict, known, endpoint.client(), Streak(endpoint))
+            with ThreadPoolExecutor(endpoint.concurrency) as threads:
+                waiting = {threads.submit(ask, *call): places for call, places in calls.items()}
+                try:
+                    for done in tqdm(as_completed(waiting), total=len(waiting), desc="judging",
+                                     unit=" answers", leave=False):  # fmt: skip
+                        for place in waiting[done]:
+                            found[place].append(done.result())
+                finally:
+                    threads.shutdown(cancel_futures=True)
+        return [sorted(verdicts, key=lambda verdict: verdict.repeat) for verdicts in found]
 
-    def verdict(same: list[_Call]) -> Verdict:
-        call, reason = same[0], ""
+    def bill(self, runs: Sequence["Run"]) -> pd.DataFrame:
+        """Return calls, tokens and cost of each run, at most: if every first reply can be used."""
+        rows = []
+        with closing(ReplyCache(self.cache)) as known:
+            for run in runs:
+                calls = self._calls(run.benchmark.kind, *run.answered(), run.protocol)
+                due = self._due(calls, known)
+                rows.append((run.benchmark.name, run.model, run.protocol, *due))
+        return pd.DataFrame(rows, columns=list(BILL_COLUMNS))
+
+    def whole_cost(self, asked: Iterable[ToJudge]) -> tuple[int, float]:
+        """Estimate the calls and the cost of judging all this.
+
+        Answers are taken to be as long as the right ones, at least 100 tokens.  Raises
+        `DataError` when that exceeds what the judge may cost, and for a format without a prompt.
+        """
+        calls, cost, limit = 0, 0.0, self.settings.max_cost
+        for batch in asked:
+            prompt, repeats = self._terms(batch.kind, batch.protocol)
+            judged = [question for question in batch.questions if question.answer]
+            tokens = sum(
+                estimate_tokens(prompt_text(prompt, question, ""))
+                + max(100, estimate_tokens(question.answer))
+                for question in judged
+            )
+            calls += batch.times * repeats * len(judged)
+            cost += batch.times * repeats * self._cost(tokens, _REPLY_TOKENS * len(judged))
+        if cost > limit:
+            raise DataError(
+                f"judging the whole run takes about {calls:,} calls for {cost:.0f}, max_cost is "
+                f"{limit:.0f}; raise it, or lower judge.repeats, or ask fewer models, protocols or "
+                "ablations"
+            )
+        return calls, cost
+
+    def _terms(self, kind: str, protocol: str) -> tuple[str, int]:
+        """Return the prompt for a benchmark's format, and how often an answer is judged."""
+        if kind not in self.prompts:
+            raise DataError(f"judge: no prompt for benchmarks of format {kind}")
+        return self.prompts[kind], self.settings.repeats if protocol in (ALONE, AFTER) else 1
+
+    def _calls(
+        self, kind: str, questions: Sequence[Question], answers: Sequence[str], protocol: str
+    ) -> dict[tuple[str, int], list[int]]:
+        """Return the calls to make, text and repeat, each with the places of its answers.
+
+        Equal texts are asked once per repeat, whoever gave the answer.
+        """
+        prompt, repeats = self._terms(kind, protocol)
+        calls: dict[tuple[str, int], list[int]] = {}
+        for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            if question.answer:
+                for repeat in range(repeats):
+                    text = prompt_text(prompt, question, answer)
+                    calls.setdefault((text, repeat), []).append(place)
+        return calls
+
+    def _due(self, calls: Iterable[tuple[str, int]], known: ReplyCache) -> tuple[int, int, float]:
+        """Return how many calls are not in the cache, their tokens and their cost."""
+        missing = [text for text, repeat in calls if known.get(self._key(text, repeat, 0)) is None]
+        tokens_in, tokens_out = sum(map(estimate_tokens, missing)), _REPLY_TOKENS * len(missing)
+        return len(missing), tokens_in + tokens_out, self._cost(tokens_in, tokens_out)
+
+    def _cost(self, tokens_in: int, tokens_out: int) -> float:
+        price_in, price_out = self.settings.prices
+        return (tokens_in * price_in + tokens_out * price_out) / 1e6
+
+    def _key(self, text: str, repeat: int, attempt: int) -> str:
+        endpoint, temperature = self.settings.endpoint, self.settings.temperature
+        return digest(
+            [endpoint.base_url, endpoint.model, text, temperature, _REPLY_TOKENS, repeat, attempt]
+        )
+
+    def _verdict(
+        self, known: ReplyCache, client: "OpenAI", streak: Streak, text: str, repeat: int
+    ) -> Verdict:
+        settings, reason = self.settings, ""
         for attempt in range(settings.attempts):
-            key = _key(settings, call, attempt)
-            reply = known.get(key)
+            key = self._key(text, repeat, attempt)
+            reply: str | Failure | None = known.get(key)
             if reply is None:
-                spent = _cost(settings, *known.paid)
+                spent = self._cost(*known.paid)
                 if spent and spent >= settings.max_cost:
                     raise DataError(f"stopped: judging has cost {spent:.2f}, max_cost reached")
-                chat = [{"role": "user", "content": call.text}]
-                completion, *tokens = complete(
-                    client,
-                    settings.endpoint,
-                    chat,
-                    new_tokens=_REPLY_TOKENS,
-                    temperature=settings.temperature,
-                )
-                if isinstance(completion, Failure) and any(tokens):
-                    known.put_unusable((tokens[0], tokens[1]))
-                streak.add(completion)
-                if isinstance(completion, Failure):
-                    reason = completion.reason
-                    continue
-                # Servers that do not count tokens are counted for.
-                estimated = estimate_tokens(call.text), estimate_tokens(completion)
-                known.put(key, completion, (tokens[0], tokens[1]) if any(tokens) else estimated)
-                reply = completion
-            value = grade(reply)
-            if value is not None:
-                return Verdict(value, "", call.repeat)
-            reason = f"no grade in the reply {reply[:80]!r}"
-        return Verdict(None, f"{reason} ({settings.attempts} attempts)", call.repeat)
+                reply, *tokens = complete(client, settings.endpoint,
+                                          [{"role": "user", "content": text}],
+                                          new_tokens=_REPLY_TOKENS,
+                                          temperature=settings.temperature)  # fmt: skip
+                if isinstance(reply, str) and not any(tokens):  # the server does not count them
+                    tokens = [estimate_tokens(text), estimate_tokens(reply)]
+                known.put(key, reply, (tokens[0], tokens[1]))
+                streak.add(reply)
+            if isinstance(reply, Failure):
+                reason = reply.reason
+            elif (value := grade(reply)) is not None:
+                return Verdict(value, "", repeat)
+            else:
+                reason = f"no grade in the reply {reply[:80]!r}"
+        return Verdict(None, f"{reason} ({settings.attempts} attempts)", repeat)
 
-    with ThreadPoolExecutor(settings.endpoint.concurrency) as threads:
-        waiting = {threads.submit(verdict, same): same for same in groups}
-        try:
-            for done in tqdm(as_completed(waiting), total=len(waiting), desc="judging",
-                             unit=" answers", leave=False):  # fmt: skip
-                yield waiting[done], done.result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+
+def _prompt(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"judge prompt {path}: {error}; name a text file") from error
+    if not text.strip():
+        raise DataError(f"judge prompt {path} is empty")
+    return text

@@ -69,19 +69,6 @@ class Claims:
     wrong: int
 
 
-@dataclass(frozen=True)
-class ToJudge:
-    """Answers that will be judged: `times` to each of these questions, under one protocol.
-
-    `kind` is the format of the benchmark.
-    """
-
-    kind: str
-    questions: Sequence[Question]
-    protocol: str
-    times: int
-
-
 def wanted_parts(answer: str) -> list[list[str]]:
     """Return the parts of an answer in MM-Vet's syntax, each with its alternatives.
 

@@ -7,8 +7,8 @@ from cocoift.core.files import DataError
 from cocoift.evaluation import ablations
 from cocoift.evaluation.ablations import AskedVariant
 from cocoift.evaluation.benchmarks import Benchmark
+from cocoift.evaluation.judging import ToJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
-from cocoift.evaluation.reference_judge import ToJudge
 from cocoift.evaluation.variants import Variant
 from cocoift.study.study import Study
 

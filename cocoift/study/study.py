@@ -188,7 +188,8 @@ class Study(Folders):
 
     def judge(self) -> "Judge":
         """Return the preset's judge; raises `DataError` for a prompt that cannot be read."""
-        from cocoift.evaluation.judging import EndpointJudge, OfflineJudge
+        from cocoift.evaluation.endpoint_judge import EndpointJudge
+        from cocoift.evaluation.judging import OfflineJudge
         from minicoco.benchmark import graded_scenes
         from minicoco.sight import claims_by_image
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from loopback import completion, events, serving
@@ -14,12 +15,13 @@ from PIL import Image
 
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message
-from cocoift.evaluation import endpoint_judge
-from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.candidates import endpoint_answers
 from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, stream_reply, to_openai
-from cocoift.evaluation.endpoint_judge import JudgeSettings, grade, prompt_text
-from cocoift.evaluation.protocols import Failure, Prompt
+from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge, grade, prompt_text
+from cocoift.evaluation.evaluate import Run
+from cocoift.evaluation.protocols import ALONE, Failure, Prompt
+from cocoift.evaluation.rollout import Rollout, Round
 
 PROMPT = "Q: {question} T: {ground_truth} A: {answer} Grade:"
 
@@ -190,8 +192,23 @@ QUESTIONS = [
 ANSWERS = [f"answer {n}" for n in range(12)]
 
 
-def settings(server, **more):
-    return JudgeSettings(endpoint=endpoint(server), prompt=PROMPT, **more)
+def a_judge(server, folder, prompt=PROMPT, **more):
+    (folder / "prompt.txt").write_text(prompt)
+    settings = {"endpoint": endpoint(server), "prompts": {"mm_vet": "prompt.txt"}} | more
+    return EndpointJudge(OpenAiJudge(**settings), root=folder, cache=folder / "c.sqlite")
+
+
+def judged(judge, questions=QUESTIONS, answers=ANSWERS):
+    return judge.verdicts("mm_vet", questions, answers, ALONE)
+
+
+def due(judge, questions=QUESTIONS, answers=ANSWERS):
+    """Return the bill of judging this, as a row."""
+    rounds = [
+        Rollout(q.id, ["x"], [Round("?", a)]) for q, a in zip(questions, answers, strict=True)
+    ]
+    bench = Benchmark("b", "mm_vet", questions, Path(), "d")
+    return judge.bill([Run(bench, "m", 0, ALONE, rounds)]).iloc[0]
 
 
 def test_the_prompts_places_are_filled_and_an_official_prompt_gets_a_row():
@@ -207,11 +224,8 @@ def test_every_answer_gets_its_own_verdict_and_nothing_is_paid_twice(tmp_path):
         return f"0.{int(text.split('answer ')[1].split()[0]) % 10}"
 
     with serving(reply) as server:
-        chosen = settings(server, repeats=2, prices=(1.0, 1.0))
-        before = endpoint_judge.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
-        found = endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
-        again = endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
-        after = endpoint_judge.bill(chosen, QUESTIONS, ANSWERS, tmp_path / "c.sqlite")
+        judge = a_judge(server, tmp_path, repeats=2, prices=(1.0, 1.0))
+        before, found, again, after = due(judge), judged(judge), judged(judge), due(judge)
     assert before.calls == 24 and before.cost > 0 and after.calls == 0
     assert found == again and len(server.requests) == 24
     assert [[v.score for v in pair] for pair in found] == [[n % 10 / 10] * 2 for n in range(12)]
@@ -220,43 +234,39 @@ def test_every_answer_gets_its_own_verdict_and_nothing_is_paid_twice(tmp_path):
 
 def test_an_equal_answer_of_another_model_is_judged_once(tmp_path):
     with serving(lambda body, number: "0.5") as server:
-        found = endpoint_judge.judge(
-            settings(server), [QUESTIONS[0]] * 3, ["same"] * 3, cache=tmp_path / "c.sqlite"
-        )
+        found = judged(a_judge(server, tmp_path), [QUESTIONS[0]] * 3, ["same"] * 3)
     assert len(server.requests) == 1 and [v[0].score for v in found] == [0.5] * 3
 
 
 def test_a_judge_that_fails_ten_times_in_a_row_is_not_asked_further(tmp_path):
     with serving(lambda body, number: (401, b'{"error": "no"}') if number > 4 else "0.5") as server:
-        chosen = JudgeSettings(endpoint=endpoint(server, concurrency=1), prompt=PROMPT)
+        judge = a_judge(server, tmp_path, endpoint=endpoint(server, concurrency=1))
         with pytest.raises(DataError, match="10 equal failures in a row: HTTP 401, the key in"):
-            endpoint_judge.judge(chosen, MANY, ["a"] * 60, cache=tmp_path / "c.sqlite")
-        assert endpoint_judge.bill(chosen, MANY, ["a"] * 60, tmp_path / "c.sqlite").calls == 55
+            judged(judge, MANY, ["a"] * 60)
+        assert due(judge, MANY, ["a"] * 60).calls == 55
     assert len(server.requests) in (15, 16)  # one may be on its way
 
 
 def test_another_prompt_model_or_temperature_is_another_judgement(tmp_path):
     with serving(lambda body, number: "0.5") as server:
-        for more in ({}, {"temperature": 1.0}, {"prompt": PROMPT + "!"}, {"model": "other"}):
-            where = endpoint(server, **{k: v for k, v in more.items() if k == "model"})
-            rest = {k: v for k, v in more.items() if k != "model"}
-            chosen = JudgeSettings(**{"endpoint": where, "prompt": PROMPT} | rest)
-            endpoint_judge.judge(chosen, QUESTIONS[:1], ["a"], cache=tmp_path / "c.sqlite")
+        other = endpoint(server, model="other")
+        for more in ({}, {"temperature": 1.0}, {"prompt": PROMPT + "!"}, {"endpoint": other}):
+            judged(a_judge(server, tmp_path, **more), QUESTIONS[:1], ["a"])
     assert len(server.requests) == 4
 
 
 def test_what_upstream_gives_no_answer_to_is_not_asked(tmp_path):
     bare = Question(id="q", images=("x",), text="?")
     with serving(lambda body, number: "0.5") as server:
-        ((verdict,),) = endpoint_judge.judge(settings(server), [bare], ["a"], cache=tmp_path / "c")
+        ((verdict,),) = judged(a_judge(server, tmp_path), [bare], ["a"])
     assert verdict.score is None and not server.requests
 
 
 def test_a_bill_above_the_limit_stops_before_the_first_call(tmp_path):
     with serving(lambda body, number: "0.5") as server:
-        chosen = settings(server, prices=(1e6, 1e6), max_cost=1.0)
+        judge = a_judge(server, tmp_path, prices=(1e6, 1e6), max_cost=1.0)
         with pytest.raises(DataError, match=r"12 calls for about \d+\.\d+, .*max_cost is 1\.00"):
-            endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+            judged(judge)
     assert not server.requests
 
 
@@ -264,36 +274,33 @@ def test_judging_stops_when_what_was_paid_reaches_the_limit(tmp_path):
     # The server counts 104 tokens a call, more than the estimate foresees.
     with serving(lambda body, number: "0.5", delay=0.01) as server:
         one_by_one = endpoint(server, concurrency=1)
-        limit = endpoint_judge.bill(settings(server, prices=(1.0, 1.0)), QUESTIONS, ANSWERS,
-                               tmp_path / "x").cost  # fmt: skip
-        chosen = JudgeSettings(endpoint=one_by_one, prompt=PROMPT, prices=(1.0, 1.0),
-                               max_cost=limit)  # fmt: skip
+        options = {"endpoint": one_by_one, "prices": (1.0, 1.0)}
+        limit = due(a_judge(server, tmp_path, **options)).cost
         with pytest.raises(DataError, match="max_cost reached"):
-            endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+            judged(a_judge(server, tmp_path, **options, max_cost=limit))
     assert 0 < len(server.requests) < 12
 
 
 def test_empty_replies_that_the_server_bills_count_towards_the_limit(tmp_path):
     with serving(lambda body, number: "") as server:
         where = endpoint(server, concurrency=1)
-        chosen = JudgeSettings(endpoint=where, prompt=PROMPT, prices=(100.0, 0.0), max_cost=0.05,
-                               attempts=3)  # fmt: skip
+        judge = a_judge(server, tmp_path, endpoint=where, prices=(100.0, 0.0), max_cost=0.05,
+                        attempts=3)  # fmt: skip
         for _ in range(2):  # what was paid is remembered by the next run
             with pytest.raises(DataError, match=r"judging has cost 0\.05|0\.05 are spent"):
-                endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+                judged(judge)
     assert len(server.requests) == 5  # of 100 tokens each
 
 
 def test_the_limit_holds_over_several_models_and_runs(tmp_path):
     with serving(lambda body, number: "0.5") as server:
         where = endpoint(server, concurrency=1)
-        chosen = JudgeSettings(endpoint=where, prompt=PROMPT, prices=(1000.0, 0.0), max_cost=1.5)
-        options = {"cache": tmp_path / "c.sqlite"}
-        endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, **options)
+        judge = a_judge(server, tmp_path, endpoint=where, prices=(1000.0, 0.0), max_cost=1.5)
+        judged(judge)
         # Twelve calls of 100 tokens have cost 1.2; three more are within the limit.
         with pytest.raises(DataError, match=r"judging has cost 1\.50, max_cost reached"):
-            endpoint_judge.judge(chosen, QUESTIONS, [f"{a} again" for a in ANSWERS], **options)
-        endpoint_judge.judge(chosen, QUESTIONS, ANSWERS, **options)
+            judged(judge, QUESTIONS, [f"{a} again" for a in ANSWERS])
+        judged(judge)
     assert len(server.requests) == 15
 
 
@@ -329,12 +336,9 @@ MANY = [Question(id=f"q{n}", images=("x",), text=f"What is {n}?", answer="a") fo
 def test_an_unruly_judge_leaves_every_answer_scored_or_unscored_with_a_reason(tmp_path):
     unruly = Unruly()
     with serving(unruly) as server:
-        chosen = JudgeSettings(
-            endpoint=endpoint(server, timeout=0.5, retries=1), prompt=PROMPT, attempts=2
-        )
-        found = endpoint_judge.judge(
-            chosen, MANY, [q.id for q in MANY], cache=tmp_path / "c.sqlite"
-        )
+        where = endpoint(server, timeout=0.5, retries=1)
+        judge = a_judge(server, tmp_path, endpoint=where, attempts=2)
+        found = judged(judge, MANY, [q.id for q in MANY])
     verdicts = [verdict for (verdict,) in found]
     assert len(verdicts) == 60 and sum(v.score == 0.5 for v in verdicts) > 40
     assert all(v.reason and "2 attempts" in v.reason for v in verdicts if v.score is None)
@@ -344,14 +348,15 @@ def test_an_unruly_judge_leaves_every_answer_scored_or_unscored_with_a_reason(tm
 
 CHILD = """
 import sys
-from cocoift.evaluation import endpoint_judge
+from pathlib import Path
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.endpoint import Endpoint
-from cocoift.evaluation.endpoint_judge import JudgeSettings
+from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge
 many = [Question(id=f"q{n}", images=("x",), text=f"What is {n}?", answer="a") for n in range(60)]
 where = Endpoint(base_url=sys.argv[1], model="m", concurrency=4)
-endpoint_judge.judge(JudgeSettings(endpoint=where, prompt="{question}"), many, ["x"] * 60,
-                cache=__import__("pathlib").Path(sys.argv[2]))
+settings = OpenAiJudge(endpoint=where, prompts={"mm_vet": "prompt.txt"})
+judge = EndpointJudge(settings, root=Path(sys.argv[2]), cache=Path(sys.argv[2]) / "c.sqlite")
+judge.verdicts("mm_vet", many, ["x"] * 60, "single_round")
 """
 
 
@@ -362,27 +367,26 @@ def test_a_killed_run_of_the_judge_loses_nothing_and_pays_nothing_twice(tmp_path
         answered.append(body["messages"][0]["content"])
         return "0.5"
 
-    cache = tmp_path / "c.sqlite"
     with serving(reply, delay=0.05) as server:
-        child = subprocess.Popen([sys.executable, "-c", CHILD, server.url, str(cache)])
+        where = Endpoint(base_url=server.url, model="m", concurrency=4)
+        judge = a_judge(server, tmp_path, prompt="{question}", endpoint=where)
+        child = subprocess.Popen([sys.executable, "-c", CHILD, server.url, str(tmp_path)])
         while len(answered) < 20:
             time.sleep(0.01)
         child.kill()
         child.wait()
         time.sleep(0.2)
         before = len(answered)
-        where = Endpoint(base_url=server.url, model="m", concurrency=4)
-        chosen = JudgeSettings(endpoint=where, prompt="{question}")
-        due = endpoint_judge.bill(chosen, MANY, ["x"] * 60, cache).calls
-        found = endpoint_judge.judge(chosen, MANY, ["x"] * 60, cache=cache)
+        missing = due(judge, MANY, ["x"] * 60).calls
+        found = judged(judge, MANY, ["x"] * 60)
     # What was at work when the kill came (four at once) may be asked again, nothing else.
-    assert 20 <= before < 60 and len(answered) - before == due <= 60 - before + 4
+    assert 20 <= before < 60 and len(answered) - before == missing <= 60 - before + 4
     assert all(verdict.score == 0.5 for (verdict,) in found)
 
 
 def test_the_key_is_in_no_file(tmp_path):
     with serving(lambda body, number: "0.5") as server:
-        endpoint_judge.judge(settings(server), QUESTIONS, ANSWERS, cache=tmp_path / "c.sqlite")
+        judged(a_judge(server, tmp_path))
     assert not [p for p in tmp_path.iterdir() if b"sk-secret" in p.read_bytes()]
 
 

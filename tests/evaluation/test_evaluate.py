@@ -19,11 +19,11 @@ from cocoift.evaluation.benchmarks import (
 )
 from cocoift.evaluation.effects import change
 from cocoift.evaluation.endpoint import Endpoint
-from cocoift.evaluation.endpoint_judge import OpenAiJudge
+from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge
 from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.judging import EndpointJudge, OfflineJudge, verdict_table
+from cocoift.evaluation.judging import OfflineJudge, ToJudge, verdict_table
 from cocoift.evaluation.protocols import Failure
-from cocoift.evaluation.reference_judge import NO_ANSWER, SENTENCES, Claims, ToJudge
+from cocoift.evaluation.reference_judge import NO_ANSWER, SENTENCES, Claims
 from cocoift.evaluation.rollout import Rollout, Round
 from cocoift.evaluation.sanity import HeldOutRound, check_table, halves
 from cocoift.report import evaluation as report

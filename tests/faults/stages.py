@@ -74,16 +74,15 @@ def rollout(folder):
 
 def judge(folder, url):
     """Have every answer judged by the server at `url`."""
-    from cocoift.evaluation import endpoint_judge
     from cocoift.evaluation.endpoint import Endpoint
-    from cocoift.evaluation.endpoint_judge import JudgeSettings
+    from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge
 
     where = Endpoint(base_url=url, model="m", concurrency=4, retries=1, timeout=5.0)
-    chosen = JudgeSettings(endpoint=where, prompt="{question}", attempts=1)
+    (folder / "out/prompt.txt").write_text("{question}")
+    settings = OpenAiJudge(endpoint=where, prompts={"mm_vet": "out/prompt.txt"}, attempts=1)
     asked = questions(folder)
-    found = endpoint_judge.judge(
-        chosen, asked, ["a"] * len(asked), cache=folder / "out/judge.sqlite"
-    )
+    judge = EndpointJudge(settings, root=folder, cache=folder / "out/judge.sqlite")
+    found = judge.verdicts("mm_vet", asked, ["a"] * len(asked), "single_round")
     print(sum(verdict.score is None for (verdict,) in found), "unscored")
 
 
