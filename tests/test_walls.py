@@ -106,6 +106,13 @@ def test_opening_a_preset_of_real_data_loads_no_synthetic_world():
     assert set(found.stdout.split()) <= {"minicoco"}  # the preset's own structs
 
 
+def test_reading_a_preset_loads_no_torch():
+    code = "import sys; from cocoift.study import read_preset; read_preset('smoke');"
+    code += "print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "peft", "openai"} & set(found.stdout.split())
+
+
 def test_no_module_imports_itself_in_a_circle(root):
     known = dict(modules(root))
     uses = {

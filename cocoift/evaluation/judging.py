@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cocoift.evaluation.benchmarks import Question
-from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.reference_judge import Claims, Verdict, reference_verdict
+
+if TYPE_CHECKING:
+    from cocoift.evaluation.evaluate import Run
 
 BILL_COLUMNS = ("benchmark", "model", "protocol", "calls", "tokens", "cost")
 
@@ -43,7 +46,7 @@ class Judge:
         """Tell whether an answer to a question can get a score, whatever it says."""
         return bool(question.answer)
 
-    def bill(self, runs: Sequence[Run]) -> pd.DataFrame:
+    def bill(self, runs: Sequence["Run"]) -> pd.DataFrame:
         """Return what judging each run will take at most, in `BILL_COLUMNS`; no rows: nothing."""
         return pd.DataFrame(columns=list(BILL_COLUMNS))
 
@@ -78,7 +81,7 @@ class OfflineJudge(Judge):
         return reference_verdict(question, question.answer).score is not None
 
 
-def verdict_table(runs: Sequence[Run], judge: Judge) -> pd.DataFrame:
+def verdict_table(runs: Sequence["Run"], judge: Judge) -> pd.DataFrame:
     """Judge every answer; return one row per answer and judge repeat.
 
     Columns: benchmark, model, seed, protocol, question_id, image, wording, question,
