@@ -59,9 +59,9 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mixture(tmp_path_factory):
-    """Two mixtures of the same questions on 40 drawn pictures: the folder that holds them.
+    """Two mixtures of the same questions on 40 drawn images: the folder that holds them.
 
-    `merged.json` has one record an image, `mix.json` one a question; pictures in `train2017/`.
+    `merged.json` has a record per image, `mix.json` one per question; images in `train2017/`.
     """
     from cocoift.core.schema import Turn, to_record
     from cocoift.merge.export import write_mixture
@@ -75,9 +75,9 @@ def mixture(tmp_path_factory):
         name, turns = f"{scene.image_id:012d}", []
         draw(scene).save(folder / "train2017" / f"{name}.jpg")
         for n, fact in enumerate(sample_facts(scene, rng, 4)):
-            source, told = (("vqav2", fact.short), ("llava_instruct", fact.sentence))[n % 2]
+            source, answer = (("vqav2", fact.short), ("llava_instruct", fact.sentence))[n % 2]
             turns.append(
-                Turn(scene.image_id, source, "", n, fact.question, fact.question, told, "")
+                Turn(scene.image_id, source, "", n, fact.question, fact.question, answer, "")
             )
         image = f"train2017/{name}.jpg"
         merged.append(to_record(turns, record_id=name, image=image))

@@ -1,4 +1,4 @@
-"""Kept turns of one picture, for the tests of layouts and ablations."""
+"""Kept turns of one image, for the tests of layouts and ablations."""
 
 from cocoift.core.schema import KeptTurn, Turn
 

@@ -1,6 +1,6 @@
 """Write a mixture in the formats trainers read: LLaVA JSON, Parquet, TRL messages, LLaMA-Factory.
 
-Everything streams, one chunk of records at a time, and appears under its name only when whole.
+Records are streamed in chunks, and a file appears under its name only when it is complete.
 """
 
 import json
@@ -28,13 +28,13 @@ from cocoift.sources.base import paused_collector
 from cocoift.sources.catalogue import Entry
 from cocoift.sources.scope import Scope
 
-# Where records say that images are, below the image folder.
+# The folder of a record's image, below the image folder.
 IMAGE_DIR = "train2017"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One row group of a file of kept turns, to be laid out as records of a mixture."""
+    """A row group of a file of kept turns, to be laid out as records of a mixture."""
 
     turns: Path
     group: int
@@ -44,7 +44,7 @@ class Task:
 
 
 def write_mixture(records: Iterable[Record], folder: Path, *, name: str) -> dict[str, int]:
-    """Write `<name>.json`, `<name>.parquet` and `<name>_messages.parquet`; return what was counted.
+    """Write `<name>.json`, `<name>.parquet` and `<name>_messages.parquet`; return the counts.
 
     The JSON is LLaVA's list of records, one per line; the messages are TRL's conversational
     vision format (`messages` with typed content, `images` as paths).  Every record is checked.
@@ -60,8 +60,8 @@ def export_mixture(
 ) -> dict[str, int]:
     """Lay out a file of kept turns as a mixture and write it as `write_mixture` does.
 
-    Row groups are laid out and encoded on all cores of this machine; the files do not depend on
-    how many there are.
+    Row groups are laid out and encoded on all cores of this machine, whose number does not change
+    the files.
     """
     with reading(turns):
         groups = range(pq.read_metadata(turns).num_row_groups)
@@ -75,13 +75,10 @@ def export_mixture(
 def _encode_group(task: Task) -> Encoded:
     images = kept_by_image(task.turns, group=task.group)
     with paused_collector():
-        return encode_records(
-            list(
-                mixtures.records(
-                    images, layout=task.layout, budget=task.budget, image_dir=task.image_dir
-                )
-            )
+        found = mixtures.records(
+            images, layout=task.layout, budget=task.budget, image_dir=task.image_dir
         )
+        return encode_records(list(found))
 
 
 def _write(parts: Iterable[Encoded], folder: Path, *, name: str) -> dict[str, int]:
@@ -111,22 +108,13 @@ def dataset_info(names: Iterable[str]) -> str:
 
     Format: `data/README.md` of hiyouga/LLaMA-Factory, "ShareGPT Format" with images.
     """
-    columns = {"messages": "conversations", "images": "image"}
-    tags = {
-        "role_tag": "from",
-        "content_tag": "value",
-        "user_tag": "human",
-        "assistant_tag": "gpt",
-    }
-    entries = {
-        name: {
-            "file_name": f"{name}.json",
-            "formatting": "sharegpt",
-            "columns": columns,
-            "tags": tags,
-        }
-        for name in names
-    }
+    shared = {
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations", "images": "image"},
+        "tags": {"role_tag": "from", "content_tag": "value",
+                 "user_tag": "human", "assistant_tag": "gpt"},
+    }  # fmt: skip
+    entries = {name: {"file_name": f"{name}.json", **shared} for name in names}
     return json.dumps(entries, indent=2) + "\n"
 
 
@@ -150,8 +138,8 @@ One conversation per COCO image, merged from many annotation sets by `cocoift` a
 def image_licences(turns: Path, scope: Scope) -> pd.DataFrame:
     """Return licence, name, address and number of images in a file of kept turns.
 
-    `licence` is COCO's number; images without one, or with one that no image list names, are in a
-    row without.
+    `licence` is COCO's number; it is empty in the row of the images whose licence is not known, or
+    is named by no image list.
     """
     table = (
         read_table(turns, KEPT_SCHEMA, columns=["image_id", "licence"])
@@ -162,8 +150,9 @@ def image_licences(turns: Path, scope: Scope) -> pd.DataFrame:
     counted = known.value_counts(dropna=False).sort_index()
     rows = []
     for number, images in counted.items():
-        one = scope.licences.get(0 if pd.isna(number) else int(number))
-        rows.append((one.id, one.short, one.url, images) if one else ("", "not known", "", images))
+        entry = scope.licences.get(0 if pd.isna(number) else int(number))
+        named = (entry.id, entry.short, entry.url) if entry else ("", "not known", "")
+        rows.append((*named, images))
     return pd.DataFrame(rows, columns=["licence", "name", "address", "images"])
 
 
@@ -176,7 +165,7 @@ def dataset_card(
     rules: Rules,
     tokens: str,
 ) -> str:
-    """Return the dataset card: what is in the mixtures, by which rules, under whose licences.
+    """Return the dataset card: what is in the mixtures, by which rules, under which licences.
 
     `licences` are those of `image_licences`.
     """
@@ -184,8 +173,8 @@ def dataset_card(
     wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
     wide.insert(0, "in", wide.sum(axis=1))
     wide = wide.astype(int).reset_index()
-    entries = [(name, entry) for name, entry in catalogue.items() if name in kept]
-    sources = [(name, one.title, one.licence, one.citation) for name, one in entries]
+    sources = [(name, entry.title, entry.licence, entry.citation)
+               for name, entry in catalogue.items() if name in kept]  # fmt: skip
     mixtures = [(name, *numbers.values()) for name, numbers in counts.items()]
     stated = [*msgspec.structs.asdict(rules).items(), ("tokens counted by", tokens)]
     tables: dict[str, tuple[Iterable[str], Iterable[Iterable[Any]]]] = {
@@ -215,7 +204,7 @@ def markdown_table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> Iter
 
 
 def write_extras(folder: Path, *, names: Iterable[str], card: str, licences: pd.DataFrame) -> None:
-    """Write what stands beside the mixtures: LLaMA-Factory's entry, the card, the licences."""
+    """Write the files beside the mixtures: LLaMA-Factory's entry, the card, the licences."""
     write_text(folder / "dataset_info.json", dataset_info(names))
     write_text(folder / "README.md", card)
     write_text(folder / "licences.json", licences.to_json(orient="records", indent=2) + "\n")

@@ -22,9 +22,9 @@ RECORD_SCHEMA = pa.schema(
         ("licence", pa.int16()),
     ]
 )
-# How `datasets` stores a picture
+# How `datasets` stores an image
 # (huggingface.co/docs/datasets/en/about_dataset_features, "Image feature").
-PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _CONTENT = pa.struct([("type", pa.string()), ("text", pa.string())])
 _CHAT_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(_CONTENT))])
 MESSAGES_SCHEMA = pa.schema(
@@ -37,7 +37,7 @@ MESSAGES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Encoded:
-    """Some records in every format: lines of LLaVA's JSON, and rows of both Parquet files."""
+    """Records in every format: lines of LLaVA's JSON, and rows of both Parquet files."""
 
     lines: list[bytes]
     rows: pa.Table
@@ -50,13 +50,13 @@ class Encoded:
 
 
 def for_datasets(schema: pa.Schema) -> pa.Schema:
-    """Return a schema with metadata that tells `datasets` which columns are pictures."""
+    """Return a schema with metadata that tells `datasets` which columns are images."""
     features = {field.name: _feature(field.type) for field in schema}
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def _feature(kind: pa.DataType) -> Any:
-    if kind == PICTURE:
+    if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
         return [_feature(kind.value_type)]
@@ -108,17 +108,17 @@ def _lists(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.ListArra
 def _messages(spoken: pa.StructArray, lengths: np.ndarray, images: pa.Array) -> pa.Table:
     """Return conversations as TRL's vision chats: roles, typed content, image paths beside them.
 
-    `lengths` are the messages of each conversation.  The content of a message is its text; before
-    the first one of a conversation stands the image.
+    `lengths` are the numbers of messages per conversation.  The content of a message is its text,
+    which the image precedes in the first message of a conversation.
     """
     first = np.zeros(len(spoken), dtype=bool)
     first[np.cumsum(lengths) - lengths] = True
     sizes = 1 + first
-    picture = np.zeros(sizes.sum(), dtype=bool)
-    picture[(np.cumsum(sizes) - sizes)[first]] = True
-    places = pa.array(np.repeat(np.arange(len(spoken)), sizes), pa.int64(), mask=picture)
+    is_image = np.zeros(sizes.sum(), dtype=bool)
+    is_image[(np.cumsum(sizes) - sizes)[first]] = True
+    places = pa.array(np.repeat(np.arange(len(spoken)), sizes), pa.int64(), mask=is_image)
     texts = pc.replace_substring_regex(spoken.field("value"), rf"^{IMAGE_MARKER}\n", "")
-    kinds = pc.if_else(pa.array(picture), "image", "text")
+    kinds = pc.if_else(pa.array(is_image), "image", "text")
     content = pa.StructArray.from_arrays([kinds, texts.take(places)], fields=list(_CONTENT))
     roles = pc.if_else(pc.equal(spoken.field("from"), "human"), "user", "assistant")
     messages = pa.StructArray.from_arrays(

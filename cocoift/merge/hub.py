@@ -1,4 +1,4 @@
-"""Mixtures as a dataset folder for the hub: Parquet with pictures or their paths, and a card."""
+"""Mixtures as a dataset folder for the hub: Parquet with images or their paths, and a card."""
 
 import json
 import re
@@ -18,18 +18,16 @@ from cocoift.core.files import DataError, inside, refuse_filled, replacing_folde
 from cocoift.core.images import BadImage, bad_images
 from cocoift.core.tables import read_batches, read_table
 from cocoift.merge.export import NO_IMAGES, markdown_table
-from cocoift.merge.formats import PICTURE, RECORD_SCHEMA, for_datasets
+from cocoift.merge.formats import IMAGE, RECORD_SCHEMA, for_datasets
 
 _WITH_PATHS = for_datasets(RECORD_SCHEMA)
-_WITH_PICTURES = for_datasets(
-    pa.schema(
-        [pa.field("image", PICTURE) if field.name == "image" else field for field in RECORD_SCHEMA]
-    )
+_WITH_IMAGES = for_datasets(
+    RECORD_SCHEMA.set(RECORD_SCHEMA.get_field_index("image"), pa.field("image", IMAGE))
 )
 # Small row groups, since the hub's viewer reads whole ones; shards of about half a gigabyte with
-# COCO's pictures in them.
+# COCO's images in them.
 _GROUP_RECORDS, _SHARD_RECORDS = 100, 3_000
-# So many names of pictures are listed; a longer list would be nobody's reading.
+# At most so many images are named; nobody would read a longer list.
 _NAMED = 20
 
 
@@ -37,8 +35,8 @@ _NAMED = 20
 class HubDataset:
     """Which mixtures of a merged set go to the hub.
 
-    With `image_root` every record holds its picture's bytes; without, its path below COCO's
-    image folder as text.  A shard holds `shard_records`, the last one what is left.
+    With `image_root` every record holds its image's bytes; without it, the path below COCO's image
+    folder as text.  A shard holds `shard_records` records, the last one the rest.
     """
 
     merged: Path
@@ -49,9 +47,9 @@ class HubDataset:
 
 @dataclass
 class Written:
-    """What a mixture's shards hold: its records and rounds, sources, and images' licences.
+    """What the shards of a mixture hold: records, rounds, sources, and the images' licences.
 
-    `left_out` are the records whose picture cannot be opened.
+    `left_out` counts the records whose image cannot be opened.
     """
 
     records: int = 0
@@ -61,52 +59,54 @@ class Written:
     licences: dict[str, int | None] = field(default_factory=dict)
 
     def add(self, rows: pa.Table) -> None:
-        """Count some records."""
+        """Add records to the counts."""
         self.records += len(rows)
         sources = pc.list_flatten(rows["sources"])
         self.rounds += len(sources)
         self.sources |= set(sources.unique().to_pylist())
-        pairs = zip(rows["image"].to_pylist(), rows["licence"].to_pylist(), strict=True)
-        self.licences |= dict(pairs)
+        self.licences |= zip(rows["image"].to_pylist(), rows["licence"].to_pylist(), strict=True)
 
 
 @dataclass(frozen=True)
 class HubFolder:
-    """A dataset folder: what it holds by mixture, and the pictures that are not in it."""
+    """A dataset folder: what it holds by mixture, and the images that are not in it."""
 
     path: Path
     mixtures: Mapping[str, Written]
     bad: Sequence[BadImage]
 
     def summary(self) -> str:
-        """Say what is in the folder and what is left out, with the reasons."""
-        held = ", ".join(f"{name} {one.records:,} records" for name, one in self.mixtures.items())
-        lines = [f"{self.path}: {held}", *filter(None, [self.left_out()])]
-        return "\n".join([*lines, *(f"  {one.reason}" for one in self.bad[:_NAMED])])
+        """Return what is in the folder and what is left out, with the reasons."""
+        held = (f"{name} {written.records:,} records" for name, written in self.mixtures.items())
+        lines = [f"{self.path}: {', '.join(held)}", *filter(None, [self.left_out()])]
+        return "\n".join([*lines, *(f"  {image.reason}" for image in self.bad[:_NAMED])])
 
     def left_out(self) -> str:
-        """Say how many records are left out because of their pictures; empty where none is."""
+        """Return how many records are left out because of their images; empty if none is."""
         if not self.bad:
             return ""
-        counts = ", ".join(f"{one.left_out:,} of {name}" for name, one in self.mixtures.items())
-        return f"{len(self.bad):,} pictures cannot be opened; their records are left out: {counts}."
+        counts = (f"{written.left_out:,} of {name}" for name, written in self.mixtures.items())
+        return (
+            f"{len(self.bad):,} images cannot be opened; their records are left out: "
+            f"{', '.join(counts)}."
+        )
 
 
 def write_hub_dataset(dataset: HubDataset, out: Path) -> HubFolder:
-    """Write a folder that `datasets.load_dataset` reads and `hf upload` takes; return what it has.
+    """Write a folder for `datasets.load_dataset` and `hf upload`; return what it holds.
 
-    One config per mixture, `data/<mixture>/train-*.parquet` each, and a card of what is in it.
-    Every picture is decoded first; those that are damaged are left out with their records.  Raises
-    `DataError` for a mixture or a picture that is not there, where no picture can be opened, and
-    for a folder that holds something already; nothing is written then.
+    Each mixture is a config, `data/<mixture>/train-*.parquet`; a card describes them all.  Every
+    image is decoded first; damaged ones are left out with their records.  Raises `DataError`, and
+    writes nothing, for a missing mixture or image, if no image can be opened, and for a folder that
+    is not empty.
     """
     refuse_filled(out)
     files = {name: dataset.merged / f"{name}.parquet" for name in dataset.mixtures}
     for path in files.values():
         if not path.is_file():
             raise DataError(f"no mixture {path}; run notebook 02_merge")
-    bad = _damaged_pictures(files.values(), dataset.image_root) if dataset.image_root else []
-    names = {one.name for one in bad}
+    bad = _damaged_images(files.values(), dataset.image_root) if dataset.image_root else []
+    names = {image.name for image in bad}
     with replacing_folder(out) as unfinished:
         found = {
             name: _write_shards(dataset, file, unfinished / "data" / name, names)
@@ -121,24 +121,20 @@ def _images(path: Path) -> list[str]:
     return read_table(path, RECORD_SCHEMA, columns=["image"])["image"].to_pylist()
 
 
-def _damaged_pictures(files: Iterable[Path], root: Path) -> list[BadImage]:
-    """Return the pictures that cannot be decoded; raises `DataError` for one that is missing."""
-    names: dict[str, None] = {}
-    for file in files:
-        names |= dict.fromkeys(_images(file))
+def _damaged_images(files: Iterable[Path], root: Path) -> list[BadImage]:
+    """Return the images that cannot be decoded; raises `DataError` for one that is missing."""
+    names = dict.fromkeys(name for file in files for name in _images(file))
     for name in names:
         if not inside(root, name).is_file():
-            raise DataError(
-                f"{root / name}: no picture on disk; write the dataset without pictures"
-            )
+            raise DataError(f"{root / name}: no image on disk; write the dataset without images")
     bad = bad_images(names, root)
     if names and len(bad) == len(names):
-        raise DataError(f"none of the {len(bad):,} pictures can be opened, such as {bad[0].reason}")
+        raise DataError(f"none of the {len(bad):,} images can be opened, such as {bad[0].reason}")
     return bad
 
 
 def _write_shards(dataset: HubDataset, file: Path, folder: Path, bad: Collection[str]) -> Written:
-    """Write the records of a mixture whose pictures are not `bad`."""
+    """Write the records of a mixture whose images are not `bad`."""
     folder.mkdir(parents=True)
     root, size, written = dataset.image_root, dataset.shard_records, Written()
     names = _images(file)
@@ -147,10 +143,10 @@ def _write_shards(dataset: HubDataset, file: Path, folder: Path, bad: Collection
     parts = tqdm(_parts(file, bad, size), desc=folder.name, total=shards, unit=" shards")
     for number, rows in enumerate(parts):
         shard = folder / f"train-{number:05d}-of-{shards:05d}.parquet"
-        with pq.ParquetWriter(shard, _WITH_PICTURES if root else _WITH_PATHS) as writer:
+        with pq.ParquetWriter(shard, _WITH_IMAGES if root else _WITH_PATHS) as writer:
             for at in range(0, len(rows), _GROUP_RECORDS):
                 group = rows.slice(at, _GROUP_RECORDS)
-                writer.write_table(_with_pictures(group, root) if root else group)
+                writer.write_table(_with_images(group, root) if root else group)
         written.add(rows)
     if written.records + written.left_out != len(names):
         raise DataError(f"{folder.name}: {written.records} of {len(names)} records fit the shards")
@@ -158,7 +154,7 @@ def _write_shards(dataset: HubDataset, file: Path, folder: Path, bad: Collection
 
 
 def _parts(file: Path, bad: Collection[str], size: int) -> Iterator[pa.Table]:
-    """Yield tables of `size` records whose pictures are not `bad`, the last one what is left."""
+    """Yield tables of `size` records whose images are not `bad`, the last one with the rest."""
     waiting = RECORD_SCHEMA.empty_table()
     left_out, whole = pa.array(list(bad), pa.string()), True
     for batch in read_batches(file, RECORD_SCHEMA, batch_size=size):
@@ -172,16 +168,15 @@ def _parts(file: Path, bad: Collection[str], size: int) -> Iterator[pa.Table]:
         yield waiting
 
 
-def _with_pictures(rows: pa.Table, root: Path) -> pa.Table:
+def _with_images(rows: pa.Table, root: Path) -> pa.Table:
     names = rows["image"].to_pylist()
-    pictures = [{"bytes": inside(root, name).read_bytes(), "path": name} for name in names]
-    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
-    columns["image"] = pa.array(pictures, PICTURE)
-    return pa.table([columns[name] for name in _WITH_PICTURES.names], schema=_WITH_PICTURES)
+    images = [{"bytes": inside(root, name).read_bytes(), "path": name} for name in names]
+    place = rows.schema.get_field_index("image")
+    return rows.set_column(place, pa.field("image", IMAGE), pa.array(images, IMAGE))
 
 
 def _card(dataset: HubDataset, folder: HubFolder) -> str:
-    """Return the merged set's card for what is in this folder: its mixtures, sources and images."""
+    """Return the merged set's card, with the mixtures, sources and images of this folder."""
     path = dataset.merged / "README.md"
     if not path.is_file():
         raise DataError(f"no card {path}; run notebook 02_merge")
@@ -196,7 +191,7 @@ def _card(dataset: HubDataset, folder: HubFolder) -> str:
         included = "The images are included; each is under its own licence."
         intro = intro.replace(NO_IMAGES, f"{included} {folder.left_out()}".strip())
     tables = dict(zip(sections[::2], sections[1::2], strict=True)) | _tables(dataset, folder)
-    sources = {name for one in folder.mixtures.values() for name in one.sources}
+    sources = {name for written in folder.mixtures.values() for name in written.sources}
     for title in ("Turns in, kept and dropped", "Licences of the sources"):
         tables[title] = _rows_of(sources, tables.get(title, ""), f"{path}, {title!r}")
     body = intro + "".join(f"## {title}\n{text}" for title, text in tables.items())
@@ -207,26 +202,29 @@ def _tables(dataset: HubDataset, folder: HubFolder) -> dict[str, str]:
     """Return the sections of the card that count what is in the folder."""
     path = dataset.merged / "licences.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    licence_of = {image: n for one in folder.mixtures.values() for image, n in one.licences.items()}
+    licence_of: dict[str, int | None] = {}
+    for written in folder.mixtures.values():
+        licence_of |= written.licences
     named = {row["licence"]: (row["name"], row["address"]) for row in known}
     counts = Counter(n if n in named else "" for n in licence_of.values())
     licences = [(n, *named.get(n, ("not known", "")), counts[n])
                 for n in sorted(counts, key=lambda n: (n == "", n))]  # fmt: skip
-    mixtures = [(name, one.records, one.rounds) for name, one in folder.mixtures.items()]
+    mixtures = [(name, written.records, written.rounds)
+                for name, written in folder.mixtures.items()]  # fmt: skip
     tables: dict[str, tuple[Sequence[str], Sequence[Sequence[Any]]]] = {
         "Mixtures": (("mixture", "records", "rounds"), mixtures),
         "Licences of the images": (("licence", "name", "address", "images"), licences),
     }
     if folder.bad:
-        rows = [(one.name,) for one in folder.bad[:_NAMED]]
+        rows = [(image.name,) for image in folder.bad[:_NAMED]]
         rows += [("...",)] if len(folder.bad) > _NAMED else []
-        tables["Pictures left out"] = (("picture",), rows)
+        tables["Images left out"] = (("image",), rows)
     return {title: "\n".join(["", *markdown_table(*parts), "", ""])
             for title, parts in tables.items()}  # fmt: skip
 
 
 def _rows_of(sources: set[str], text: str, place: str) -> str:
-    """Return a table of the card with the rows of some sources, which are all wanted."""
+    """Return a table of the card with the rows of these sources; raises `DataError` without one."""
     lines = text.split("\n")
     first = [line.split("|")[1].strip() if line.startswith("| ") else "" for line in lines]
     if missing := sorted(sources - set(first)):

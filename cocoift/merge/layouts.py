@@ -1,8 +1,9 @@
 """Mixtures: the kept turns laid out as training records, by one policy or another.
 
 `merged`, `mix` and `instructed` hold the same annotations of the same images.  `merged` and `mix`
-differ along the two axes the study breaks down: where the format prompt stands, and whether sources
-mix.  `instructed` is merged, and the terse turns of conversations say what they ask for too.
+differ along the two axes that the study separates: where the format prompt is placed, and whether
+sources mix.  `instructed` is `merged` with the short-answer prompt in terse conversational turns
+too.
 """
 
 from collections import defaultdict
@@ -21,8 +22,8 @@ from cocoift.merge.rules import Costed, pack
 class Layout:
     """How turns become records: prompts in the first or `every` turn, sources apart or `mixed`.
 
-    A turn of a conversation (form `free`) whose answer has at most `terse_words` words gets the
-    prompt for a short answer; 0 leaves all of them as upstream has them.
+    A conversational turn (form `free`) whose answer has at most `terse_words` words gets the
+    short-answer prompt; 0 leaves all turns as they are upstream.
     """
 
     prompts: Literal["first", "every"]
@@ -30,8 +31,8 @@ class Layout:
     terse_words: int = 0
 
 
-# The paper's short-answer prompt, and more tokens than any tokenizer makes of it: a turn that gets
-# it is costed without a tokenizer, and a record packed a little shorter loses nothing.
+# The paper's short-answer prompt, and more tokens than any tokenizer makes of it: the cost of a
+# turn that gets it needs no tokenizer, and records packed a little shorter lose nothing.
 TERSE_PROMPT = "Answer the question with a short phrase."
 _PROMPT_TOKENS = 20
 
@@ -50,9 +51,9 @@ def records(
 ) -> Iterator[Record]:
     """Yield the records of a mixture, image by image.
 
-    With sources apart, one record holds the single questions of one source on one image, and
-    every conversation is a record of its own, as in LLaVA-mix-665k.  With prompts first, later
-    turns lose the prompt for a short answer.  `budget` is the tokens a record has for turns.
+    With sources apart, a record holds the single questions of one source about the image, and every
+    conversation is a separate record, as in LLaVA-mix-665k.  With prompts first, later turns lose
+    the short-answer prompt.  `budget` is the number of tokens that a record has for turns.
     """
     for upstream in images:
         turns = upstream
@@ -80,12 +81,12 @@ def _free_id(stem: str, taken: Collection[str]) -> str:
 
 
 def is_terse(turn: Turn, words: int) -> bool:
-    """Tell whether a turn of a conversation answers in at most `words` words unasked."""
+    """Tell whether a conversational turn is answered in at most `words` words without a prompt."""
     return turn.form == "free" and len((turn.answer or "").split()) <= words
 
 
 def _prompted(kept: KeptTurn, words: int) -> KeptTurn:
-    """Return a turn with the prompt for a short answer where its answer is terse."""
+    """Return a turn with the short-answer prompt if its answer is terse."""
     turn = kept.turn
     if not is_terse(turn, words):
         return kept
@@ -94,10 +95,9 @@ def _prompted(kept: KeptTurn, words: int) -> KeptTurn:
 
 
 def _bare(turn: Turn) -> Turn:
-    """Return a turn without its short-answer prompt.
+    """Return a turn without its short-answer prompt, if it has one that follows the question.
 
-    Only prompts that follow the question and ask for a short answer: A-OKVQA and RefCOCO repeat
-    theirs in every turn of LLaVA-mix-665k too.
+    Other prompts stay: A-OKVQA and RefCOCO repeat theirs in every turn of LLaVA-mix-665k too.
     """
     follows = turn.question and (turn.instruction or "").startswith(turn.question)
     if follows and turn.form in ("phrase", "number", "yes_no"):
@@ -118,7 +118,7 @@ def _by_record(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
 
 
 def _by_source(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
-    """Group one image's turns by source; dialogs of several rounds stay alone."""
+    """Group an image's turns by source; dialogs of several rounds stay separate."""
     sizes: dict[tuple[str, str], int] = defaultdict(int)
     for kept in turns:
         sizes[kept.turn.source, kept.turn.dialog_id] += 1

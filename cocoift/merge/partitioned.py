@@ -1,7 +1,7 @@
-"""The merge over all images: in parts, several parts at once, written in order of image id.
+"""The merge of all images: in parts, several at once, written in order of image id.
 
-No rule lives here.  A part is a range of image ids with about as many turns as every other, so
-that memory does not grow with the corpus; images are independent, so parts may be merged anywhere
+There are no rules here.  A part is a range of image ids, and all parts have about as many turns, so
+that memory does not grow with the corpus; images are independent, so parts can be merged anywhere
 and give the same bytes.
 """
 
@@ -56,10 +56,10 @@ class MergeReport:
 
 @dataclass(frozen=True, kw_only=True)
 class MergeInputs:
-    """What decides a merge besides the turns.
+    """What determines a merge besides the turns.
 
-    `tokenizer_file` counts tokens (`None`: estimated); `curated` are the turns that a person took
-    out, by image.
+    `tokenizer_file` counts tokens (`None`: estimated); `curated` are the turns removed in curation,
+    by image.
     """
 
     rules: Rules
@@ -70,7 +70,7 @@ class MergeInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part of a merge: the images `first` to `last` of the tables."""
+    """A part of a merge: the images `first` to `last` of the tables."""
 
     tables: Sequence[Path]
     first: int
@@ -80,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class MergedPart:
-    """One part merged: tables of `KEPT_SCHEMA` and `DROPPED_SCHEMA`, and what was counted."""
+    """A merged part: tables of `KEPT_SCHEMA` and `DROPPED_SCHEMA`, and what was counted."""
 
     kept: pa.Table
     dropped: pa.Table
@@ -99,10 +99,10 @@ def merge_tables(
 ) -> MergeReport:
     """Merge turn tables into `out`, a Parquet file of `KEPT_SCHEMA` sorted by image and record.
 
-    One row group per part, so an image never lies in two.  `dropped.parquet` beside it holds the
+    Each part is a row group, so no image is split over two.  `dropped.parquet` beside it holds the
     dropped turns of the images that may train, by image, in `DROPPED_SCHEMA`.  Raises `DataError`
     when there is nothing to merge, a table is damaged or the output cannot be written (`out` is
-    then left as it was), and unless, per source, turns in equal turns kept plus drops.
+    then left as it was), and if the turns of a source are not its turns kept plus its drops.
     """
     if not tables:
         raise DataError("no turn tables to merge; run notebook 00_setup on annotation files first")
@@ -123,10 +123,10 @@ def merge_tables(
 
 
 def _parts(tables: Sequence[Path], inputs: MergeInputs, *, turns: int) -> Iterator[Part]:
-    """Yield parts of about `turns` turns, each with what the inputs say about its images alone.
+    """Yield parts of about `turns` turns, each with the inputs for its images alone.
 
-    Parts travel to other processes: with the whole scope in each of them the work would grow with
-    the square of the corpus.
+    Parts are sent to other processes: with the whole scope in each of them, the work would grow
+    with the square of the corpus.
     """
     scope = inputs.scope
     train, licences = sorted(scope.train or ()), sorted(scope.licence_of.items())
@@ -134,24 +134,17 @@ def _parts(tables: Sequence[Path], inputs: MergeInputs, *, turns: int) -> Iterat
     read = (read_table(path, TURN_SCHEMA, columns=only, fix=RUN_SETUP) for path in tables)
     ids = [table["image_id"].to_numpy() for table in read]
     for first, last in id_ranges(ids, rows=turns):
-        ours = train[bisect_left(train, first) : bisect_left(train, last + 1)]
+        ids_here = train[bisect_left(train, first) : bisect_left(train, last + 1)]
         here = licences[bisect_left(licences, (first,)) : bisect_left(licences, (last + 1,))]
-        near = replace(
-            scope,
-            train=None if scope.train is None else frozenset(ours),
-            licence_of=dict(here),
-        )
+        train_here = None if scope.train is None else frozenset(ids_here)
+        scope_here = replace(scope, train=train_here, licence_of=dict(here))
         curated = {i: keys for i, keys in inputs.curated.items() if first <= i <= last}
-        yield Part(
-            tables=tables,
-            first=first,
-            last=last,
-            inputs=replace(inputs, scope=near, curated=curated),
-        )
+        inputs_here = replace(inputs, scope=scope_here, curated=curated)
+        yield Part(tables=tables, first=first, last=last, inputs=inputs_here)
 
 
 def merge_part(part: Part) -> MergedPart:
-    """Merge the images of one part, in order of id."""
+    """Merge the images of a part, in order of id."""
     inputs, count_tokens = part.inputs, token_counter(part.inputs.tokenizer_file)
     kept: list[tuple] = []
     dropped: list[tuple] = []
@@ -185,10 +178,10 @@ def merge_part(part: Part) -> MergedPart:
 
 def _turns_by_image(part: Part) -> Iterator[tuple[int, list[Turn]]]:
     image = ds.field("image_id")
-    ours, tables = (image >= part.first) & (image <= part.last), []
+    of_part, tables = (image >= part.first) & (image <= part.last), []
     for path in part.tables:
         with reading(path, fix=RUN_SETUP):
-            tables.append(ds.dataset(path, schema=TURN_SCHEMA).to_table(filter=ours))
+            tables.append(ds.dataset(path, schema=TURN_SCHEMA).to_table(filter=of_part))
             tables[-1].validate(full=True)
     turns = pa.concat_tables(tables)
     found: dict[int, list[Turn]] = defaultdict(list)
@@ -205,7 +198,7 @@ def _kept_rows(merged: MergedImage, licence: int | None) -> Iterator[tuple]:
 
 
 def _write(parts: Iterable[MergedPart], out: Path, turns_in: dict[str, int]) -> MergeReport:
-    """Write merged parts one after another; return what they counted together."""
+    """Write merged parts one after another; return what was counted in all of them."""
     kept: Counter[str] = Counter()
     drops: Counter[tuple[str, str]] = Counter()
     conflicts: list[Conflict] = []

@@ -1,4 +1,4 @@
-"""The merge: one image's turns become its records, by rules that are stated, counted and pure.
+"""The merge: an image's turns become its records, by rules that are stated, counted and pure.
 
 `partitioned.py` only reads, groups and writes; everything the paper's mixture depends on happens in
 `merge_image`, which sees one image and nothing else.
@@ -16,12 +16,12 @@ from cocoift.core.schema import IMAGE_MARKER, Settings, Turn
 from cocoift.core.text import CountTokens, question_key, tidy
 from cocoift.sources.scope import Scope
 
-# Turns with one question contradict each other only if both answers are short; two different
-# descriptions of an image are both right.
+# Turns with the same question contradict each other only if their answers are short: two different
+# descriptions of an image can both be right.
 CLOSED_FORMS = frozenset({"phrase", "number", "yes_no", "choice"})
 
 
-# Turns, each with the tokens it costs in a record; and each with the reason why it was dropped.
+# Turns with the tokens they take in a record, and turns with the reason why they were dropped.
 Costed = list[tuple[Turn, int]]
 Dropped = list[tuple[Turn, str]]
 # What identifies a turn of an image: source, dialog, round.
@@ -31,8 +31,8 @@ TurnKey = tuple[str, str, int]
 class Rules(Settings, frozen=True):
     """The parameters of the merge; the defaults are the paper's setting for LLaVA-1.5.
 
-    `image_tokens` is what one image costs (24 x 24 patches of 14 px at 336 px), `record_tokens`
-    the chat's system prompt, `turn_tokens` the role tags and `</s>` of one round.
+    `image_tokens` are those of an image (24 x 24 patches of 14 px at 336 px), `record_tokens` those
+    of the chat's system prompt, `turn_tokens` those of a round's role tags and `</s>`.
     """
 
     seed: int = 0
@@ -48,7 +48,7 @@ class Rules(Settings, frozen=True):
 
 
 class Conflict(msgspec.Struct, frozen=True):
-    """Turns of one image that answer one question differently, and the answer that stayed."""
+    """Turns of an image that answer the same question differently, and the answer that was kept."""
 
     image_id: int
     question: str
@@ -58,7 +58,7 @@ class Conflict(msgspec.Struct, frozen=True):
 
 
 class MergedImage(msgspec.Struct, frozen=True):
-    """What the merge made of one image: records of turns with their tokens, drops, conflicts.
+    """An image after the merge: records of turns with their tokens, drops, conflicts.
 
     `drops` counts by source and reason; `dropped` are the turns themselves, except those of images
     that may not train.
@@ -80,11 +80,11 @@ def merge_image(
     count_tokens: CountTokens,
     curated: Collection[TurnKey] = (),
 ) -> MergedImage:
-    """Merge all turns of one image into its records.
+    """Merge all turns of an image into its records.
 
-    `curated` are turns that a person took out (`merge.curation`).  A pure function: the same
-    turns in any order give the same records on every machine.  Kept turns plus drops always equal
-    the turns that came in.
+    `curated` are the turns removed in curation (`merge.curation`).  A pure function: the same turns
+    in any order give the same records on every machine.  Kept turns plus drops always equal the
+    turns that came in.
     """
     refusal = scope.refusal(image_id)
     if refusal:
@@ -107,7 +107,7 @@ def _counted(dropped: Iterable[tuple[Turn, str]]) -> list[tuple[str, str, int]]:
 def _usable(
     turns: Iterable[Turn], dropped: Dropped, *, curated: Collection[TurnKey]
 ) -> Iterator[Turn]:
-    """Yield the turns with tidy text; drop those with nothing to ask or nothing to learn."""
+    """Yield the turns with tidy text; drop those without question or answer, and the curated."""
     for turn in turns:
         question, answer = tidy(turn.question), tidy(turn.answer)
         as_asked = turn.instruction == turn.question
@@ -129,13 +129,13 @@ def _usable(
 def _without_duplicates(
     turns: Sequence[Turn], dropped: Dropped
 ) -> tuple[list[Turn], list[Conflict]]:
-    """Keep one turn per question; where answers disagree, one with the majority's answer.
+    """Keep one turn per question; where answers disagree, a turn with the majority's answer.
 
-    Answers agree if VQA's normalisation makes them the same; the one kept stays as it was written.
-    A question asked for another form of answer is another instruction, not a duplicate.  Where
-    answers have equal votes, and among turns with the winning answer, a round of the longest
-    dialog stays, because its later rounds may refer to it; then the first by source, dialog and
-    round.  So a dialog loses a round only to a majority or to a dialog at least as long.
+    Answers agree if VQA's normalisation makes them the same; the kept answer stays as written.  The
+    same question with another answer format is another instruction, not a duplicate.  Ties between
+    answers, and between turns with the winning answer, go to a round of the longest dialog, because
+    its later rounds may refer to it; then to the first by source, dialog and round.  So a dialog
+    loses a round only to a majority or to a dialog at least as long.
     """
     dialog_sizes = Counter(map(attrgetter("source", "dialog_id"), turns))
     groups: dict[tuple[str, str], list[Turn]] = defaultdict(list)
@@ -151,7 +151,7 @@ def _without_duplicates(
         votes = Counter(answers)
         sizes = [dialog_sizes[turn.source, turn.dialog_id] for turn in group]
         ranked = zip((votes[answer] for answer in answers), sizes, strict=True)
-        # `max` returns the first of equals, and turns come in the order of their keys.
+        # `max` returns the first of equals, and turns are in the order of their keys.
         best = max(enumerate(ranked), key=itemgetter(1))[0]
         stays, winner = group[best], answers[best]
         kept.append(stays)
@@ -188,9 +188,9 @@ def _costed(
 
 
 def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Costed]:
-    """Group turns into dialogs, rounds in order, the dialogs in an order drawn from the image id.
+    """Group turns into dialogs, rounds in order, dialogs in an order drawn from the image id.
 
-    The order is that of hashes, so it is the same in every language, library and runner.
+    The order is that of hashes, so it does not depend on language, library or runner.
     """
 
     def place(group: Costed) -> bytes:
@@ -206,10 +206,10 @@ def shuffled_dialogs(turns: Iterable[tuple[Turn, int]], *, seed: int) -> list[Co
 
 
 def pack(dialogs: Iterable[Costed], *, budget: int) -> list[Costed]:
-    """Fill records of at most `budget` tokens with dialogs in order, cutting only between turns.
+    """Fill records of at most `budget` tokens with dialogs in order, splitting only between turns.
 
-    A dialog that does not fit what is left of a record starts the next one; only a dialog longer
-    than a whole record is cut.
+    A dialog that does not fit into the rest of a record starts the next one; only a dialog longer
+    than a whole record is split.
     """
     records: list[Costed] = []
     left = -1

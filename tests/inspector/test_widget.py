@@ -105,14 +105,14 @@ def test_a_filter_that_lets_nothing_through_keeps_the_image_and_says_so(inspecto
 
 def test_a_flag_is_on_disk_at_once_shown_in_words_and_can_be_taken_back(inspector):
     inspector.controls["turn"].value = 2
-    inspector.controls["reason"].value = "wrong form"
+    inspector.controls["reason"].value = "wrong answer format"
     inspector.controls["note"].value = "<b>look</b>"
     press(inspector, "flag")
     turn = inspector.view.turns[2]
     key = (turn["source"], turn["dialog_id"], turn["round"])
     found = read_decisions(inspector.curation)[inspector.image_id]
-    assert list(found) == [key] and found[key].reason == "wrong form"
-    assert "⚑ flagged: wrong form &lt;b&gt;look" in inspector.controls["turns"].value
+    assert list(found) == [key] and found[key].reason == "wrong answer format"
+    assert "⚑ flagged: wrong answer format &lt;b&gt;look" in inspector.controls["turns"].value
     inspector.controls["flagged"].value = True
     assert list(inspector.ids) == [inspector.image_id]
     press(inspector, "keep")
@@ -140,7 +140,7 @@ def test_undo_takes_back_one_decision_after_another_wherever_it_was_taken(inspec
     inspector.controls["turn"].value = 0
     inspector.controls["reason"].value = "offensive"
     press(inspector, "flag")
-    inspector.controls["reason"].value = "wrong form"
+    inspector.controls["reason"].value = "wrong answer format"
     press(inspector, "flag")
     press(inspector, "next")
     choose(inspector, "all turns of this image")

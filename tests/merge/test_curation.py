@@ -17,9 +17,9 @@ from cocoift.merge.rules import Rules, merge_image
 from cocoift.sources.scope import Scope
 
 
-def decision(n=0, said="flag", **changes):
+def decision(n=0, word="flag", **changes):
     values = {"image_id": 9, "source": "vqav2", "dialog_id": f"d{n}", "round": 0}
-    return Decision(**values | {"decision": said, "reason": "wrong answer"} | changes)
+    return Decision(**values | {"decision": word, "reason": "wrong answer"} | changes)
 
 
 def test_flags_are_read_back_and_the_last_decision_counts(tmp_path):
@@ -33,13 +33,13 @@ def test_flags_are_read_back_and_the_last_decision_counts(tmp_path):
     assert len(path.read_text().splitlines()) == 4
 
 
-def test_undo_takes_back_the_last_decision_on_a_turn_and_the_one_before_counts(tmp_path):
+def test_undo_reverts_the_last_decision_on_a_turn_and_the_decision_before_counts(tmp_path):
     path = tmp_path / "curation.jsonl"
-    told = []
+    flagged = []
     for word in ("undo", "flag", "keep", "undo", "undo", "undo", "flag"):
         append_decisions(path, [decision(0, word)])
-        told.append(bool(read_decisions(path)))
-    assert told == [False, True, False, True, False, False, True]
+        flagged.append(bool(read_decisions(path)))
+    assert flagged == [False, True, False, True, False, False, True]
     with path.open("a") as file:
         file.write(path.read_text().splitlines()[0].replace("undo", "falg") + "\n")
     with pytest.raises(DataError, match="line 8: Invalid enum value 'falg'"):

@@ -1,4 +1,4 @@
-"""Mixtures for the hub: `datasets` reads back every record, and every picture on demand."""
+"""Mixtures for the hub: `datasets` reads back every record, and every image on demand."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory, catalogue):
-    """A folder of two mixtures with their card, and the pictures of one beside it."""
+    """A folder of two mixtures with their card, and the images of one of them."""
     folder = tmp_path_factory.mktemp("merged")
     write_mixture(RECORDS, folder, name="merged")
     write_mixture(RECORDS[:3], folder, name="instructed")
@@ -50,7 +50,7 @@ def load(folder, name, cache):
     return datasets.load_dataset(str(folder), name, split="train", cache_dir=str(cache))
 
 
-def test_datasets_reads_every_record_with_its_picture(merged, tmp_path):
+def test_datasets_reads_every_record_with_its_image(merged, tmp_path):
     dataset = HubDataset(merged=merged, image_root=merged / "images", shard_records=100)
     out = write_hub_dataset(dataset, tmp_path / "hub").path
     shards = sorted(path.name for path in (out / "data/merged").iterdir())
@@ -61,10 +61,8 @@ def test_datasets_reads_every_record_with_its_picture(merged, tmp_path):
     for number in (0, 99, 100, 249):
         row = rows[number]
         assert row["image"].size == (4, 3) and row["image"].getpixel((0, 0)) == (number, 9, 9)
-        told = {name: value for name, value in row.items() if name != "image"}
-        expected = {"licence": None, **as_json[number]}
-        del expected["image"]
-        assert told == expected
+        expected = {"licence": None, **as_json[number], "image": row["image"]}
+        assert row == expected
 
 
 @pytest.mark.parametrize("shard_records", [1_000, 250, 99, 40])
@@ -82,7 +80,7 @@ def test_every_record_is_in_a_shard_whatever_the_size_of_shards(shard_records, t
     ]
 
 
-def test_no_row_group_of_a_shard_holds_more_than_a_hundred_pictures(merged, tmp_path):
+def test_no_row_group_of_a_shard_holds_more_than_a_hundred_images(merged, tmp_path):
     out = write_hub_dataset(HubDataset(merged=merged), tmp_path / "hub").path
     (shard,) = (out / "data/merged").iterdir()
     metadata = pq.read_metadata(shard)
@@ -90,7 +88,7 @@ def test_no_row_group_of_a_shard_holds_more_than_a_hundred_pictures(merged, tmp_
     assert groups == [100, 100, 50]
 
 
-def test_without_pictures_the_image_column_holds_paths_as_text_and_each_mixture_is_a_config(
+def test_without_images_the_image_column_holds_paths_as_text_and_each_mixture_is_a_config(
     merged, tmp_path
 ):
     datasets = pytest.importorskip("datasets")
@@ -98,12 +96,11 @@ def test_without_pictures_the_image_column_holds_paths_as_text_and_each_mixture_
     out = write_hub_dataset(both, tmp_path / "hub").path
     rows = load(out, "instructed", tmp_path / "cache")
     assert rows.features["image"] == datasets.Value("string")
-    assert rows[0]["image"] == RECORDS[0].image  # not a picture, so nothing is opened
-    assert rows["image"][:] == [one.image for one in RECORDS[:3]]
+    assert rows["image"][:] == [record.image for record in RECORDS[:3]]  # nothing is opened
 
 
 def damage(merged, folder, real):
-    """Copy the pictures of a merged set and damage two of them, as downloads do."""
+    """Copy the images of a merged set and damage two of them, as downloads do."""
     shutil.copytree(merged / "images", folder)
     whole = real.read_bytes()
     truncated, page = (folder / RECORDS[n].image for n in (1, 120))
@@ -112,7 +109,7 @@ def damage(merged, folder, real):
     return [RECORDS[1].image, RECORDS[120].image]
 
 
-def test_pictures_that_cannot_be_opened_are_left_out_with_their_records_and_named(
+def test_images_that_cannot_be_opened_are_left_out_with_their_records_and_named(
     merged, real, tmp_path
 ):
     photograph = real / "images/train2017/000000000009.jpg"
@@ -122,9 +119,9 @@ def test_pictures_that_cannot_be_opened_are_left_out_with_their_records_and_name
         shard_records=100,
     )  # fmt: skip
     written = write_hub_dataset(dataset, tmp_path / "hub")
-    said = "2 pictures cannot be opened; their records are left out: 2 of merged, 1 of instructed."
+    note = "2 images cannot be opened; their records are left out: 2 of merged, 1 of instructed."
     assert written.summary().startswith(
-        f"{tmp_path / 'hub'}: merged 248 records, instructed 2 records\n{said}\n"
+        f"{tmp_path / 'hub'}: merged 248 records, instructed 2 records\n{note}\n"
     )
     assert all(Path(name).name in written.summary() for name in bad)
     rows = load(written.path, "merged", tmp_path / "cache")
@@ -133,17 +130,17 @@ def test_pictures_that_cannot_be_opened_are_left_out_with_their_records_and_name
     shards = sorted((written.path / "data/merged").iterdir())
     assert [pq.read_metadata(path).num_rows for path in shards] == [100, 100, 48]
     card = (written.path / "README.md").read_text()
-    assert said in card and all(f"| {name} |" in card for name in bad)
-    assert str(tmp_path) not in card  # a published card does not tell where pictures lay
+    assert note in card and all(f"| {name} |" in card for name in bad)
+    assert str(tmp_path) not in card  # a published card does not reveal local paths
     assert "| merged | 248 | 248 |" in card and "| instructed | 2 | 2 |" in card
     assert "| 4 | CC BY 2.0 |  | 124 |" in card and "|  | not known |  | 124 |" in card
 
 
-def test_a_folder_of_damaged_pictures_only_is_an_error(merged, tmp_path):
+def test_a_folder_of_damaged_images_only_is_an_error(merged, tmp_path):
     shutil.copytree(merged / "images", tmp_path / "images")
     for record in RECORDS:
         (tmp_path / "images" / record.image).write_text("<html>")
-    with pytest.raises(DataError, match=r"none of the 250 pictures can be opened, such as 0000"):
+    with pytest.raises(DataError, match=r"none of the 250 images can be opened, such as 0000"):
         write_hub_dataset(
             HubDataset(merged=merged, image_root=tmp_path / "images"), tmp_path / "hub"
         )
@@ -153,9 +150,9 @@ def test_a_folder_of_damaged_pictures_only_is_an_error(merged, tmp_path):
 def test_the_card_lists_the_mixtures_and_sources_that_are_in_the_folder_and_no_others(
     merged, catalogue, tmp_path
 ):
-    one, other = RECORDS[0], structs.replace(RECORDS[1], sources=["gqa"])
-    write_mixture([one, other], tmp_path, name="merged")
-    write_mixture([other], tmp_path, name="mix")
+    of_gqa = structs.replace(RECORDS[1], sources=["gqa"])
+    write_mixture([RECORDS[0], of_gqa], tmp_path, name="merged")
+    write_mixture([of_gqa], tmp_path, name="mix")
     rows = [("vqav2", "kept", 1), ("gqa", "kept", 1), ("svit", "kept", 3), ("vsr", "licence", 3)]
     drops = pd.DataFrame(rows, columns=["source", "reason", "turns"])
     licences = pd.DataFrame([(4, "CC BY 2.0", "a|b", 7), (3, "CC BY-NC-ND 2.0", "", 7)],
@@ -189,20 +186,20 @@ def test_a_card_without_the_licence_of_a_source_is_not_published(merged, tmp_pat
 
 def test_the_card_names_the_configs_and_tells_whether_images_are_included(merged, tmp_path):
     with_images = HubDataset(merged=merged, image_root=merged / "images")
-    for dataset, told in ((with_images, "images are included"),
+    for dataset, note in ((with_images, "images are included"),
                           (HubDataset(merged=merged), "Images are not included")):  # fmt: skip
-        out = write_hub_dataset(dataset, tmp_path / told).path
+        out = write_hub_dataset(dataset, tmp_path / note).path
         _, head, body = (out / "README.md").read_text().split("---\n", 2)
         configs = yaml.safe_load(head)["configs"]
         assert configs == [{"config_name": "merged", "data_files": "data/merged/train-*.parquet"}]
         assert (
-            told in body and "| vqav2 | VQAv2 | CC BY 4.0 |" in body and "| 4 | CC BY 2.0 |" in body
+            note in body and "| vqav2 | VQAv2 | CC BY 4.0 |" in body and "| 4 | CC BY 2.0 |" in body
         )
 
 
-def test_nothing_is_left_of_a_dataset_whose_picture_or_mixture_is_missing(merged, tmp_path):
+def test_nothing_is_left_of_a_dataset_whose_image_or_mixture_is_missing(merged, tmp_path):
     absent = HubDataset(merged=merged, image_root=tmp_path)
-    with pytest.raises(DataError, match=r"000000000000\.jpg: no picture on disk"):
+    with pytest.raises(DataError, match=r"000000000000\.jpg: no image on disk"):
         write_hub_dataset(absent, tmp_path / "hub")
     with pytest.raises(DataError, match=r"no mixture .*mix\.parquet"):
         write_hub_dataset(HubDataset(merged=merged, mixtures=["mix"]), tmp_path / "hub")

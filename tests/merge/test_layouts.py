@@ -59,8 +59,8 @@ def test_prompt_placement_and_mixing_can_be_taken_apart():
 
 def test_the_instructed_layout_prompts_terse_turns_of_conversations_and_changes_nothing_else():
     (plain,), (prompted,) = made(MERGED), made(LAYOUTS["instructed"])
-    changed = [(one, two) for one, two in zip(asked(plain), asked(prompted), strict=True)
-               if one != two]  # fmt: skip
+    changed = [(before, after) for before, after in zip(asked(plain), asked(prompted), strict=True)
+               if before != after]  # fmt: skip
     assert changed == [("Where?", f"Where? {SHORT}")]  # its answer: "At the top."
     assert prompted.conversations[1::2] == plain.conversations[1::2]
     assert prompted.sources == plain.sources
@@ -72,7 +72,7 @@ def test_a_prompt_on_a_terse_turn_counts_towards_the_budget():
 
 
 def terse_dialogs(dialogs, rounds, *, per_record):
-    """Two-word VisDial answers on one image, so many dialogs of so many rounds to a record."""
+    """Two-word VisDial answers on an image: `per_record` dialogs in a record."""
     return [
         kept("visdial", str(d), r, f"Is it {d}.{r}?", "yes, very", "free", record=d // per_record)
         for d in range(dialogs)
@@ -94,8 +94,8 @@ def test_ids_are_unique_where_prompts_make_more_records_of_an_image(name):
 
 
 def test_a_further_part_of_a_source_has_another_id_than_a_dialog_named_like_it():
-    image = [kept("own", "5", 0, "A?", "b"), kept("own", "6", 0, "C?", "d"),
-             kept("own", "1", 0, "What?", "A cat.", "free")]  # fmt: skip
+    image = [kept("s", "5", 0, "A?", "b"), kept("s", "6", 0, "C?", "d"),
+             kept("s", "1", 0, "What?", "A cat.", "free")]  # fmt: skip
     found = list(records([image], layout=MIX, budget=10, image_dir="train2017"))
     assert len({record.id for record in found}) == 3
 

@@ -17,8 +17,8 @@ from cocoift.sources.scope import read_scope
 
 RULES = Rules(context_tokens=300, image_tokens=16)
 
-# A cluster of two nodes on this machine, in a process of its own.  When the second part arrives,
-# one node is killed, with parts at work on it and most parts still to come.
+# A cluster of two nodes on this machine, in a separate process.  When the second part arrives, a
+# node is killed, with parts at work on it and most parts still to come.
 ON_RAY = """
 import sys
 from pathlib import Path
@@ -121,34 +121,31 @@ def test_shuffled_inputs_give_identical_bytes(tables, tmp_path):
         pq.write_table(table.take(order), tmp_path / path.name)
         shuffled.append(tmp_path / path.name)
     merged(shuffled, tmp_path / "b.parquet")
-    one, other = (
-        as_json(tmp_path / "a.parquet", tmp_path),
-        as_json(tmp_path / "b.parquet", tmp_path),
-    )
-    assert one == other
-    assert len(json.loads(one)) > 400
+    plain, from_shuffled = (as_json(tmp_path / f"{name}.parquet", tmp_path) for name in "ab")
+    assert plain == from_shuffled
+    assert len(json.loads(plain)) > 400
 
 
 def test_neither_the_size_of_parts_nor_the_number_of_processes_shows(tables, tmp_path):
     scope = read_scope([], [])
-    merged(tables, tmp_path / "one.parquet")
-    one = merge_tables(
+    single = merged(tables, tmp_path / "single.parquet")
+    many = merge_tables(
         tables,
         out=tmp_path / "many.parquet",
         inputs=MergeInputs(rules=RULES, scope=scope),
         part_turns=2_000,
     )
     assert pq.read_metadata(tmp_path / "many.parquet").num_row_groups > 3
-    whole = pq.read_table(tmp_path / "one.parquet")
+    whole = pq.read_table(tmp_path / "single.parquet")
     assert pq.read_table(tmp_path / "many.parquet").equals(whole)
-    assert one == merged(tables, tmp_path / "one.parquet")
+    assert many == single
     given_in_parts = export_mixture(
         tmp_path / "many.parquet", tmp_path, name="parts", layout=MIX, budget=RULES.budget,
         image_dir="train2017",
     )  # fmt: skip
     assert given_in_parts["records"] == len(json.loads((tmp_path / "parts.json").read_bytes()))
     assert (tmp_path / "parts.json").read_bytes() == as_json(
-        tmp_path / "one.parquet", tmp_path, MIX
+        tmp_path / "single.parquet", tmp_path, MIX
     )
 
 
@@ -183,12 +180,12 @@ def test_both_layouts_hold_the_same_answers(tables, tmp_path):
     assert answers(MERGED) == answers(MIX)
 
 
-def test_nothing_to_merge_is_told(tmp_path):
+def test_nothing_to_merge_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no turn tables to merge; run notebook 00_setup"):
         merged([], tmp_path / "turns.parquet")
 
 
-def test_an_unwritable_output_is_told_and_nothing_is_left(tables, tmp_path):
+def test_an_unwritable_output_is_an_error_and_nothing_is_left(tables, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot write"):
         merged(tables, tmp_path / "file" / "turns.parquet")

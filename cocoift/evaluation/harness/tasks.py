@@ -17,13 +17,13 @@ from cocoift.core.files import DataError, inside, refuse_filled, replacing_folde
 from cocoift.core.images import bad_images, open_image, side_by_side
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Protocol
-from cocoift.merge.formats import PICTURE, for_datasets
+from cocoift.merge.formats import IMAGE, for_datasets
 
 _SCHEMA = for_datasets(
     pa.schema(
         [
             ("question_id", pa.string()),
-            ("images", pa.list_(PICTURE)),
+            ("images", pa.list_(IMAGE)),
             ("opening", pa.list_(pa.string())),
             ("replies", pa.list_(pa.string())),
             ("question", pa.string()),
