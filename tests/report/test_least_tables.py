@@ -5,7 +5,7 @@ import pytest
 
 from cocoift.evaluation import effects, score
 from cocoift.evaluation.benchmarks import Benchmark, Question
-from cocoift.report import ablations, bias, merge, open_questions, trust
+from cocoift.report import ablations, bias, merge, trust
 from cocoift.report.told import finding, told
 
 ASKED = [Question(id=str(n), images=(f"{n}.jpg",), text="?", category="conv") for n in range(3)]
@@ -70,15 +70,6 @@ def test_a_mixture_in_which_nothing_follows_a_short_answer_is_named_beside_the_o
                            "has_prompt": False})  # fmt: skip
     said = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "a", "mine": "b"})
     assert "in a 100%" in said and "; in b no answer follows a short one." in said
-
-
-def test_an_open_question_hides_no_fault_of_its_own(root):
-    tables = {"wordings": pd.DataFrame({"model": ["mix"], "wording": ["short"]}),
-              "scores": pd.DataFrame(columns=["seed", "benchmark", "metric"])}  # fmt: skip
-    with pytest.raises(KeyError, match="collapse, multi_round"):
-        open_questions.answered(tables, open_questions.benchmark)
-    tables["wordings"] = tables["wordings"].head(0)  # real questions have no wordings
-    assert open_questions.answered(tables, open_questions.benchmark) == open_questions.NOT_MEASURED
 
 
 def test_a_judge_that_always_says_the_same_has_no_rank_correlation():

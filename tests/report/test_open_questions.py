@@ -1,51 +1,53 @@
+import re
+
+import nbformat
 import pandas as pd
 import pytest
-import yaml
+from cells import run_cells
 
-from cocoift.core.files import DataError
-from cocoift.report import open_questions as report
+from cocoift.report.open_questions import answer
+from cocoift.report.told import NOT_MEASURED
 
+NOTEBOOK = "notebooks/09_open_questions.ipynb"
 EFFECT = ["metric", "contrast", "seed", "difference", "low", "high", "n", "ablation"]
+SOURCES = 'ablation == "sources"'
 
 
-def overlap():
-    return pd.DataFrame({"source": ["a", "b"], "a": [10, 5], "b": [5, 20]})
-
-
-def test_overlap_is_the_median_share_of_images_that_another_source_annotates_too():
-    # 5 of a's 10 images and 5 of b's 20: one half and one quarter.
-    assert "annotates 38% too" in report.why_coco({"overlap": overlap()})
-
-
-def test_a_question_whose_tables_are_absent_is_said_not_to_be_measured(root):
-    found = report.open_questions(root / "data/open_questions.yaml", {})
-    assert len(found) == 10 and {one.shows for one in found} == {report.NOT_MEASURED}
-
-
-def test_an_ablation_that_was_not_run_is_not_answered():
+def test_what_is_absent_or_was_not_run_is_said_not_to_be_measured():
     empty = pd.DataFrame(columns=EFFECT)
-    assert report.answered({"ablation_effects": empty}, report.ratio) == report.NOT_MEASURED
-    assert report.answered({"ablation_effects": empty}, report.full_sentences) == (
-        report.NOT_MEASURED
-    )
+    dose = pd.DataFrame([("collapse", "a", "all", 1, 0, 2, 9, "dose")], columns=EFFECT)
+    for tables in ({}, {"ablation_effects": empty}, {"ablation_effects": dose}):
+        assert answer(tables, "ablation_effects", SOURCES).data == NOT_MEASURED
 
 
-def test_what_leaving_out_a_group_does_is_told_with_its_interval():
+def test_a_query_chooses_the_effects_that_are_told():
     rows = [("collapse", "without counting", seed, -8.0, -12.0, -4.0, 9, "sources")
             for seed in ("0", "1", "all")]  # fmt: skip
-    said = report.ratio({"ablation_effects": pd.DataFrame(rows, columns=EFFECT)})
-    assert "without counting -8.0 points [-12.0, -4.0], same sign on 2 of 2 seeds" in said
+    tables = {"ablation_effects": pd.DataFrame(rows, columns=EFFECT)}
+    said = answer(tables, "ablation_effects", SOURCES).data
+    assert "lower collapse (-8.0 points [-12.0, -4.0], same sign on 2 of 2 seeds" in said
 
 
-def test_every_question_links_to_a_heading_that_a_notebook_has(root):
-    for one in report.open_questions(root / "data/open_questions.yaml", {}):
-        page, _, heading = one.cell.partition("#")
-        text = (root / "notebooks" / page.replace(".html", ".ipynb")).read_text()
+def test_an_answer_hides_no_fault_of_its_own():
+    tables = {"wordings": pd.DataFrame({"model": ["mix"], "wording": ["short"]})}
+    with pytest.raises(KeyError, match="score"):
+        answer(tables, "wordings", show=lambda rows: rows["score"])
+
+
+def test_every_answer_links_to_a_heading_that_a_notebook_has(root):
+    source = nbformat.read(root / NOTEBOOK, as_version=4)
+    links = re.findall(r"\]\((\w+)\.html(?:#([^)]*))?\)", "".join(c.source for c in source.cells))
+    assert len(links) == 10
+    for page, heading in links:
+        text = (root / f"notebooks/{page}.ipynb").read_text()
         assert f"# {heading.replace('-', ' ')}" in text or not heading
 
 
-def test_a_question_that_names_no_function_is_named(tmp_path):
-    entry = {"question": "?", "paper": "", "cell": "", "open": "", "shows": "nothing"}
-    (tmp_path / "q.yaml").write_text(yaml.safe_dump([entry]))
-    with pytest.raises(DataError, match="question 1: 'nothing'"):
-        report.open_questions(tmp_path / "q.yaml", {})
+def test_overlap_is_the_median_share_of_images_that_another_source_annotates_too(root, tmp_path):
+    # Of b's 20 images a annotates 5, of a's 10 b annotates 5.
+    (tmp_path / "tables").mkdir()
+    overlap = pd.DataFrame({"source": ["a", "b"], "a": [10, 5], "b": [5, 20]})
+    overlap.to_csv(tmp_path / "tables/overlap.csv", index=False)
+    outputs = run_cells(root / NOTEBOOK, preset="mini", changes={"report_dir": str(tmp_path)})
+    assert "annotates 38% too" in outputs.text and "1 of 10 tables are there" in outputs.text
+    assert not outputs.faults()

@@ -16,3 +16,15 @@ def test_a_table_without_rows_is_a_sentence_and_no_column_stands_empty():
     table = pd.DataFrame({"source": ["a", "b"], "why": ["", ""], "n": [None, None], "m": [1, 2]})
     page = show_table(table, formats={"n": "{:.0f}", "m": "{:.1f}", "gone": "{}"}).to_html()
     assert "why" not in page and ">n<" not in page and ">1.0<" in page and "nan" not in page
+
+
+def test_keys_are_shown_in_words_and_numbers_by_their_column():
+    table = pd.DataFrame({"model": ["mix", "mine"], "protocol": ["single_round", "odd"],
+                          "contrast": ["merged - mix, multi_round", ""], "difference": [1.26, -2],
+                          "value": [3.14159, 2], "share": [0.125, None], "n": [1200, 3],
+                          "passed": [True, False], "score, single_round": ["a", "b"]})  # fmt: skip
+    page = show_table(table, formats={"value": "{:.0%}"}, names={"n": "answers"}).to_html()
+    for shown in ("LLaVA-style mixture", "mine", "single-round", "odd", "difference (points)",
+                  "merged minus LLaVA-style, after one short-answer round", "+1.3", "314%",
+                  "12.5%", "answers", "1,200", ">yes<", "score, single-round"):  # fmt: skip
+        assert shown in page, shown
