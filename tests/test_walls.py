@@ -44,6 +44,7 @@ ALLOWED = {
     "inspector.talk_controls": {"ipywidgets"},
     "report.cards": {"transformers"},
     "report.figures": {"IPython"},
+    "report.open_questions": {"IPython"},
     "report.tables": {"IPython"},
     "report.training": {"torch", "transformers", "peft"},
     "study.injected": {"IPython"},

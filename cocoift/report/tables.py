@@ -100,7 +100,8 @@ def show_table(
     table = _cells_in_words(_filled(table))
     known = {name: COLUMNS.get(name, ("", "")) for name in table}
     titles = PROTOCOLS | METRICS | {name: in_words(name) for name in map(str, table) if "," in name}
-    titles |= {name: title for name, (title, _) in known.items() if title} | (names or {})
+    titles |= {str(name): title for name, (title, _) in known.items() if title}
+    titles |= names or {}
     numbers = [name for name, column in table.items() if column.dtype.kind in "iuf"]
     chosen = {name: "{:,}" if table[name].dtype.kind in "iu" else "{:.2f}" for name in numbers}
     chosen |= {name: pattern for name, (_, pattern) in known.items() if pattern and name in numbers}
