@@ -36,7 +36,7 @@ ALLOWED = {
     "tuning.train": {"torch", "transformers"},
     "evaluation.alike": {"torch"},
     "evaluation.generation": {"torch", "transformers"},
-    "evaluation.candidates": {"transformers", "peft"},
+    "evaluation.candidates": {"transformers"},
     "evaluation.endpoint": {"openai"},
     "evaluation.endpoint_judge": {"openai"},
     "evaluation.server_check": {"openai"},

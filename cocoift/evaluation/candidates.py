@@ -1,13 +1,21 @@
 """Models to evaluate: a base and adapters on it, or a model behind an endpoint."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cocoift.core.files import digest, sha256
-from cocoift.evaluation.endpoint import Endpoint, NamedEndpoint
+from cocoift.evaluation.endpoint import (
+    Endpoint,
+    NamedEndpoint,
+    Streak,
+    ask_endpoint,
+    stream_reply,
+    to_openai,
+)
+from cocoift.evaluation.generation import generate, margins, stream
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.chat import ChatFormat
 from cocoift.tuning.checkpoints import WEIGHTS, load_adapters, training_log, using
@@ -16,17 +24,12 @@ from cocoift.tuning.model import Device, computes_in_float32, dense, load_model,
 from cocoift.tuning.recipe import weights_digest
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
-
-P = ParamSpec("P")
-T = TypeVar("T")
+    from transformers import LlavaProcessor
 
 # Raise it when the answering code changes its results: older rollouts are then not reused.
 _VERSION = 2
 # Dense weights must leave room for a batch of this many questions.
 _FEWEST = 8
-
 
 # Questions and two answers for each to how much likelier the first one begins, in nats.
 Margins = Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]
@@ -67,78 +70,62 @@ class LocalModels:
     batch: int | None = None
 
 
-def local_answers(
-    model: "LlavaForConditionalGeneration",
-    processor: "LlavaProcessor",
-    *,
-    chat: ChatFormat,
-    new_tokens: int,
-    batch: int = 64,
-) -> Answerer:
-    """Return an answerer that asks a loaded model."""
-    from cocoift.evaluation.generation import generate
+@dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """A loaded model and how it is asked; one with adapters answers with `adapter`, if named."""
 
-    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str]]:
-        yield from enumerate(
-            generate(model, processor, asked, chat=chat, new_tokens=new_tokens, batch=batch)
-        )
+    model: Any
+    processor: "LlavaProcessor"
+    chat: ChatFormat
+    new_tokens: int
+    batch: int = 64
+    adapter: str | None = None
 
-    return answer
+    def answer(self, asked: Sequence[Prompt]) -> list[tuple[int, str]]:
+        """Answer questions; see `generation.generate`."""
+        with using(self.model, self.adapter) as model:
+            options = {"chat": self.chat, "new_tokens": self.new_tokens, "batch": self.batch}
+            return list(enumerate(generate(model, self.processor, asked, **options)))
 
+    def margins(self, asked: Sequence[Prompt], answers: Sequence[tuple[str, str]]) -> list[float]:
+        """Compare how two answers to each question begin, in nats; see `generation.margins`."""
+        with using(self.model, self.adapter) as model:
+            options = {"chat": self.chat, "batch": self.batch}
+            return margins(model, self.processor, asked, answers, **options)
 
-def local_margins(
-    model: "LlavaForConditionalGeneration",
-    processor: "LlavaProcessor",
-    *,
-    chat: ChatFormat,
-    batch: int = 64,
-) -> Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]:
-    """Return a function that compares how two answers begin, by a loaded model, in nats."""
-    from cocoift.evaluation.generation import margins
-
-    return partial(margins, model, processor, chat=chat, batch=batch)
+    def stream(self, prompt: Prompt) -> Iterator[str | Failure]:
+        """Answer one question token by token; its adapter is in use until the answer ends."""
+        with using(self.model, self.adapter) as model:
+            options = {"chat": self.chat, "new_tokens": self.new_tokens}
+            yield from stream(model, self.processor, prompt, **options)
 
 
-def local_stream(
-    model: "LlavaForConditionalGeneration",
-    processor: "LlavaProcessor",
-    *,
-    chat: ChatFormat,
-    new_tokens: int,
-) -> Streamer:
-    """Return a function that answers one question token by token, by a loaded model."""
-    from cocoift.evaluation.generation import stream
+@dataclass(frozen=True, kw_only=True)
+class EndpointModel:
+    """A model behind an OpenAI-compatible endpoint and how it is asked.
 
-    return partial(stream, model, processor, chat=chat, new_tokens=new_tokens)
-
-
-def endpoint_answers(endpoint: Endpoint, *, system: str, new_tokens: int) -> Answerer:
-    """Return an answerer that asks a model behind an OpenAI-compatible endpoint.
-
-    It raises `DataError` at ten equal failures in a row, over all that it is asked.
+    Raises `DataError` at ten equal failures in a row, over all that it is asked.
     """
-    from cocoift.evaluation.endpoint import Streak, ask_endpoint, to_openai
 
-    streak = Streak(endpoint)
+    endpoint: Endpoint
+    system: str
+    new_tokens: int
 
-    def answer(asked: Sequence[Prompt]) -> Iterator[tuple[int, str | Failure]]:
-        chats = [
-            partial(to_openai, prompt.messages, prompt.pictures, system=system) for prompt in asked
-        ]
-        yield from ask_endpoint(endpoint, chats, new_tokens=new_tokens, streak=streak)
+    @cached_property
+    def _streak(self) -> Streak:
+        return Streak(self.endpoint)
 
-    return answer
+    def _chat(self, prompt: Prompt) -> list[dict[str, Any]]:
+        return to_openai(prompt.messages, prompt.pictures, system=self.system)
 
+    def answer(self, asked: Sequence[Prompt]) -> Iterator[tuple[int, str | Failure]]:
+        """Answer questions, in the order in which replies come in."""
+        chats = [partial(self._chat, prompt) for prompt in asked]
+        return ask_endpoint(self.endpoint, chats, new_tokens=self.new_tokens, streak=self._streak)
 
-def endpoint_stream(endpoint: Endpoint, *, system: str, new_tokens: int) -> Streamer:
-    """Return a function that answers one question token by token, by a model behind an endpoint."""
-    from cocoift.evaluation.endpoint import stream_reply, to_openai
-
-    def stream(prompt: Prompt) -> Iterator[str | Failure]:
-        chat = to_openai(prompt.messages, prompt.pictures, system=system)
-        yield from stream_reply(endpoint, chat, new_tokens=new_tokens)
-
-    return stream
+    def stream(self, prompt: Prompt) -> Iterator[str | Failure]:
+        """Answer one question token by token."""
+        return stream_reply(self.endpoint, self._chat(prompt), new_tokens=self.new_tokens)
 
 
 def endpoint_candidates(
@@ -146,50 +133,39 @@ def endpoint_candidates(
 ) -> Iterator[Candidate]:
     """Yield the models behind endpoints."""
     for endpoint in endpoints:
+        model = EndpointModel(endpoint=endpoint, system=system, new_tokens=new_tokens)
         key = digest([endpoint.base_url, endpoint.model, system, new_tokens])
-        answer = endpoint_answers(endpoint, system=system, new_tokens=new_tokens)
-        stream = endpoint_stream(endpoint, system=system, new_tokens=new_tokens)
-        yield Candidate(endpoint.name, 0, answer, key, stream=stream)
+        yield Candidate(endpoint.name, 0, model.answer, key, stream=model.stream)
 
 
 def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candidate]:
-    """Yield the named models of one seed, `base` being the one not tuned, on one loaded base.
+    """Yield the named models of one seed, `base` being the untuned one, on one loaded base.
 
     Where the adapters were trained on four bits, so does the base answer, from dense weights of
     the same values if memory allows.  An adapter that is asked alone is merged into a float32
     base.  Raises `DataError` when an adapter is not there.
     """
-    four_bit = _in_four_bits(local)
-    model, tuned = _loaded(local, names, four_bit=four_bit)
-    processor = load_processor(local.base)
-    asked, chat = tuned or model, local.chat
-    batch = local.batch or prompts_at_once(model, free=available(local.device))
-    answer = local_answers(asked, processor, chat=chat, new_tokens=local.new_tokens, batch=batch)
-    compare = local_margins(asked, processor, chat=chat, batch=batch)
-    stream = local_stream(asked, processor, chat=chat, new_tokens=local.new_tokens)
-    same: list[Any] = [_VERSION, weights_digest(local.base), four_bit, local.device]
-    same += [asdict(chat), local.new_tokens]
-    for name in names:
-        own = None if name == "base" else sha256(local.adapters[name] / WEIGHTS)
-        key = digest([*same, own])
-        if tuned is None:
-            yield Candidate(name, local.seed, answer, key, compare, stream)
-        else:
-            adapter = None if name == "base" else name
-            answers, margins = _switched(tuned, adapter, answer), _switched(tuned, adapter, compare)
-            streamed = _switched_stream(tuned, adapter, stream)
-            yield Candidate(name, local.seed, answers, key, margins, streamed)
-
-
-def _in_four_bits(local: LocalModels) -> bool:
     recipes = [training_log(folder)["recipe"] for folder in local.adapters.values()]
-    return bool(recipes) and all(recipe["four_bit"] for recipe in recipes)
+    four_bit = bool(recipes) and all(recipe["four_bit"] for recipe in recipes)
+    model = _loaded(local, names, four_bit=four_bit)
+    asked = LocalModel(
+        model=model,
+        processor=load_processor(local.base),
+        chat=local.chat,
+        new_tokens=local.new_tokens,
+        batch=local.batch or prompts_at_once(model, free=available(local.device)),
+    )
+    same: list[Any] = [_VERSION, weights_digest(local.base), four_bit, local.device]
+    same += [asdict(local.chat), local.new_tokens]
+    for name in names:
+        adapter = None if name == "base" else name
+        weights = None if name == "base" else sha256(local.adapters[name] / WEIGHTS)
+        tuned, key = replace(asked, adapter=adapter), digest([*same, weights])
+        yield Candidate(name, local.seed, tuned.answer, key, tuned.margins, tuned.stream)
 
 
-def _loaded(
-    local: LocalModels, names: Sequence[str], *, four_bit: bool
-) -> tuple["LlavaForConditionalGeneration", "PeftModel | None"]:
-    """Return the base, and the base with its adapters where they are not merged into it."""
+def _loaded(local: LocalModels, names: Sequence[str], *, four_bit: bool) -> Any:
+    """Return the base with the adapters of these names, merged where it is one alone."""
     wanted = {name: local.adapters[name] for name in names if name != "base"}
     base = load_model(local.base, four_bit=four_bit, device=local.device)
     if local.device == "cpu" or dense_fits(
@@ -197,30 +173,7 @@ def _loaded(
     ):
         base = dense(base)
     if not wanted:
-        return base, None
+        return base
     tuned = load_adapters(base, wanted)
-    if len(names) == 1 and computes_in_float32(base):
-        return tuned.merge_and_unload(), None
-    return base, tuned
-
-
-def _switched(
-    model: Any, adapter: str | None, work: Callable[P, Iterable[T]]
-) -> Callable[P, list[T]]:
-    """Return `work` as done with one of the model's adapters in use (`None`: without any)."""
-
-    def switched(*args: P.args, **kwargs: P.kwargs) -> list[T]:
-        with using(model, adapter):
-            return list(work(*args, **kwargs))
-
-    return switched
-
-
-def _switched_stream(model: Any, adapter: str | None, stream: Streamer) -> Streamer:
-    """Return `stream` with one of the model's adapters in use until the answer ends."""
-
-    def switched(prompt: Prompt) -> Iterator[str | Failure]:
-        with using(model, adapter):
-            yield from stream(prompt)
-
-    return switched
+    alone = len(names) == 1 and computes_in_float32(base)
+    return tuned.merge_and_unload() if alone else tuned

@@ -33,16 +33,15 @@ def generate(
     An answer is the same as if it had been asked alone.  Several pictures of one question are
     shown side by side, since LLaVA-1.5 was trained on one picture per conversation.
     """
-    tokenizer = processor.tokenizer
-    answers = [""] * len(asked)
-    encoding = Encoding(tokenizer, chat, image_tokens(model.config))
+    encoding = Encoding(processor.tokenizer, chat, image_tokens(model.config))
     prompts = [prompt_ids(prompt.messages, encoding) for prompt in asked]
+    answers: list[list[int]] = [[] for _ in asked]
     for groups in in_batches(group_alike(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
-        generated = _decode(model, processor, groups, new_tokens)
-        for number, ids in zip(numbers, generated, strict=True):
-            answers[number] = tokenizer.decode(ids, skip_special_tokens=True).strip()
-    return answers
+        for rows, tokens, _ in _decode(model, processor, groups, new_tokens):
+            for row, token in zip(rows, tokens, strict=True):
+                answers[numbers[row]].append(token)
+    return [processor.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
 
 
 @torch.inference_mode()
@@ -58,8 +57,8 @@ def stream(
     encoding = Encoding(processor.tokenizer, chat, image_tokens(model.config))
     prompts = [prompt_ids(prompt.messages, encoding)]
     ids: list[int] = []
-    for step in _steps(model, processor, group_alike([prompt], prompts), new_tokens):
-        ids += [token for _, token in step]
+    for _, tokens, _ in _decode(model, processor, group_alike([prompt], prompts), new_tokens):
+        ids += tokens
         yield processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
@@ -83,19 +82,19 @@ def margins(
     encoding = Encoding(processor.tokenizer, chat, image_tokens(model.config))
     prompts, pairs = [], []
     for prompt, texts in zip(asked, answers, strict=True):
-        one, other = (answered_ids(prompt.messages, text, encoding) for text in texts)
-        if one == other:
+        first, second = (answered_ids(prompt.messages, text, encoding) for text in texts)
+        if first == second:
             raise ValueError(f"both answers are {texts[0]!r}")
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
         same = sum(1 for _ in alike)
-        prompts.append(one[:same])
-        pairs.append((one[same], other[same]))
+        prompts.append(first[:same])
+        pairs.append((first[same], second[same]))
     found = [0.0] * len(asked)
     for groups in in_batches(group_alike(asked, prompts), batch):
         numbers = [number for group in groups for number in group.numbers]
-        logits = _next(model, *_prompted(model, processor, groups)).float()
+        _, _, logits = next(_decode(model, processor, groups, new_tokens=1))
         chosen = torch.tensor([pairs[number] for number in numbers], device=logits.device)
-        ahead = logits.gather(1, chosen)
+        ahead = logits.float().gather(1, chosen)
         for number, margin in zip(numbers, (ahead[:, 0] - ahead[:, 1]).tolist(), strict=True):
             found[number] = margin
     return found
@@ -106,29 +105,28 @@ def _decode(
     processor: LlavaProcessor,
     groups: Sequence[Alike],
     new_tokens: int,
-) -> list[list[int]]:
-    """Return the new token ids of every prompt of these groups, in their order."""
-    generated: list[list[int]] = [[] for group in groups for _ in group.numbers]
-    for step in _steps(model, processor, groups, new_tokens):
-        for row, token in step:
-            generated[row].append(token)
-    return generated
+) -> Iterator[tuple[list[int], list[int], Tensor]]:
+    """Yield rows, new token ids and logits of the answers that have not ended, token by token.
 
-
-def _steps(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
-    groups: Sequence[Alike],
-    new_tokens: int,
-) -> Iterator[list[tuple[int, int]]]:
-    """Yield (row, new token id) of every answer that has not ended, one token at a time."""
-    end = processor.tokenizer.eos_token_id
-    ids, mask, positions, cache = _prompted(model, processor, groups)
+    Rows number the prompts of all groups; the logits have shape (rows, vocabulary).
+    """
+    pad, end = processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id
+    cache, mask = _prefill(model, processor, groups, pad)
+    ids, fresh = left_padded([suffix for group in groups for suffix in group.suffixes], pad=pad)
+    ids, mask = ids.to(model.device), torch.cat([mask, fresh.to(model.device)], dim=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     running = list(range(len(ids)))
     for _ in range(new_tokens):
-        logits = _next(model, ids, mask, positions, cache)
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            cache=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
         chosen = logits.argmax(-1)
-        yield list(zip(running, chosen.tolist(), strict=True))
+        yield running, chosen.tolist(), logits
         going = (chosen != end).nonzero().flatten()
         if not len(going):
             break
@@ -139,36 +137,6 @@ def _steps(
         ids = chosen[:, None]
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         positions = positions[:, -1:] + 1
-
-
-def _prompted(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, groups: Sequence[Alike]
-) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
-    """Return what the first step needs: fresh ids, whole mask, positions, filled cache."""
-    pad = processor.tokenizer.pad_token_id
-    cache, mask = _prefill(model, processor, groups, pad)
-    ids, fresh = left_padded([suffix for group in groups for suffix in group.suffixes], pad=pad)
-    ids, mask = ids.to(model.device), torch.cat([mask, fresh.to(model.device)], dim=1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    return ids, mask, positions, cache
-
-
-def _next(
-    model: LlavaForConditionalGeneration,
-    ids: Tensor,
-    mask: Tensor,
-    positions: Tensor,
-    cache: DynamicCache,
-) -> Tensor:
-    """Return the logits of the next token, shape (prompts, vocabulary); the cache grows."""
-    return model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        cache=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
 
 
 def _prefill(

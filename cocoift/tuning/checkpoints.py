@@ -137,9 +137,14 @@ def _without_advice() -> Iterator[None]:
 
 
 @contextmanager
-def using(model: PeftModel, adapter: str | None) -> Iterator[PeftModel]:
-    """Use one of the loaded adapters, or the base itself (`None`), inside the block."""
-    if adapter is None:
+def using(model: Any, adapter: str | None) -> Iterator[Any]:
+    """Use one of the loaded adapters, or the base itself (`None`), inside the block.
+
+    A model that has none, or has one merged into it, is used as it is.
+    """
+    if not isinstance(model, PeftModel):
+        yield model
+    elif adapter is None:
         with model.disable_adapter():
             yield model
     else:

@@ -16,7 +16,7 @@ from PIL import Image
 from cocoift.core.files import DataError
 from cocoift.core.schema import Message
 from cocoift.evaluation.benchmarks import Benchmark, Question
-from cocoift.evaluation.candidates import endpoint_answers
+from cocoift.evaluation.candidates import EndpointModel
 from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, stream_reply, to_openai
 from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge, grade, prompt_text
 from cocoift.evaluation.evaluate import Run
@@ -139,7 +139,8 @@ def test_ten_equal_failures_in_a_row_stop_and_others_do_not():
 
 def test_failures_are_counted_over_all_that_a_model_is_asked():
     with serving(lambda body, number: "") as server:
-        answer = endpoint_answers(endpoint(server, concurrency=1), system="", new_tokens=8)
+        where = endpoint(server, concurrency=1)
+        answer = EndpointModel(endpoint=where, system="", new_tokens=8).answer
         prompts = [Prompt("a", (Image.new("RGB", (2, 2)),), [Message("human", "<image>\nSo?")])] * 4
         assert len(list(answer(prompts))) == len(list(answer(prompts))) == 4
         with pytest.raises(DataError, match="10 equal failures in a row: empty reply"):

@@ -56,7 +56,7 @@ def questions(folder):
 
 def rollout(folder):
     """Prompt a model every question after one opening round."""
-    from cocoift.evaluation.candidates import local_answers
+    from cocoift.evaluation.candidates import LocalModel
     from cocoift.evaluation.protocols import Protocol
     from cocoift.evaluation.rollout import Head, roll_out
     from cocoift.tuning.model import load_model, load_processor
@@ -66,7 +66,7 @@ def rollout(folder):
     model, processor = load_model(path, four_bit=False), load_processor(path)
     roll_out(
         questions(folder), Protocol(name="multi", opening=("Where is it?",)),
-        local_answers(model, processor, chat=CHAT, new_tokens=12, batch=4),
+        LocalModel(model=model, processor=processor, chat=CHAT, new_tokens=12, batch=4).answer,
         file=folder / "out" / "rollout.jsonl", head=Head("k", "m", "multi"), chunk=6,
         image_root=folder / "mixture/train2017",
     )  # fmt: skip
