@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from cocoift.core.text import counted, has_format_prompt
+from cocoift.core.text import has_format_prompt
 from cocoift.evaluation.lengths import SHORT_WORDS, answer_words
-from cocoift.sources import Entry, Reading, saved_counts
+from cocoift.sources import Entry, Reading
 from cocoift.sources.dialogs import ASKERS, LlavaRecord, left_out, llava_records, rounds
 
 # What the reasons in drop tables mean, in words.
@@ -30,7 +29,7 @@ REASONS = {
     "not_in_train2017": "not in train2017",
     "evaluation_image": "evaluation image",
     "licence": "licence not asked for",
-    "curated": "taken out by a person",
+    "curated": "removed in curation",
     "empty_question": "empty question",
     "empty_answer": "empty answer",
     "stray_image_marker": "stray image marker",
@@ -48,20 +47,6 @@ def drop_summary(drops: Mapping[str, int]) -> str:
     """Return drop counts in words, the largest first: `no COCO image 31, repeated id 2`."""
     ordered = sorted(drops.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{REASONS.get(reason, reason)} {turns:,}" for reason, turns in ordered)
-
-
-def reading_table(folder: Path, catalogue: Mapping[str, Entry]) -> pd.DataFrame:
-    """Return one row per turn table in `folder`: its turns, those dropped in reading, and why."""
-    rows = [
-        {
-            "source": catalogue[name].title,
-            "turns": turns,
-            "dropped": sum(drops.values()),
-            "reasons": drop_summary(drops),
-        }
-        for name, (turns, drops) in saved_counts(folder).items()
-    ]
-    return pd.DataFrame(rows, columns=["source", "turns", "dropped", "reasons"])
 
 
 def source_table(readings: Mapping[str, Reading], catalogue: Mapping[str, Entry]) -> pd.DataFrame:
@@ -109,15 +94,15 @@ def overlap(readings: Mapping[str, Reading]) -> pd.DataFrame:
     images = {name: set(r.turns["image_id"].unique().to_pylist()) for name, r in readings.items()
               if r.turns.num_rows}  # fmt: skip
     names = sorted(images, key=lambda name: -len(images[name]))
-    counts = [[len(images[one] & images[other]) for other in names] for one in names]
+    counts = [[len(images[row] & images[column]) for column in names] for row in names]
     return pd.DataFrame(counts, index=names, columns=names)
 
 
 def overlap_sentence(shared: pd.DataFrame, titles: Mapping[str, str]) -> str:
     """Say which share of a source's images another one annotates, from `overlap`'s table."""
-    own = pd.Series(np.diag(shared), index=shared.index)
-    others = (shared.sum(axis=1) - own) / (own * (len(own) - 1))
-    found = others[own > 0].dropna()
+    images = pd.Series(np.diag(shared), index=shared.index)
+    others = (shared.sum(axis=1) - images) / (images * (len(images) - 1))
+    found = others[images > 0].dropna()
     if found.empty:
         return "There are no two sources to compare."
     return (
@@ -125,44 +110,6 @@ def overlap_sentence(shared: pd.DataFrame, titles: Mapping[str, str]) -> str:
         f"{found.min():.0%} ({titles[found.idxmin()]}) and {found.max():.0%} "
         f"({titles[found.idxmax()]})."
     )
-
-
-def sources_per_image(turns: pa.Table) -> pd.Series:
-    """Return the number of sources that annotate each image, by image id."""
-    pairs = turns.select(["image_id", "source"]).group_by(["image_id", "source"]).aggregate([])
-    return pairs.to_pandas().groupby("image_id").source.size()
-
-
-def per_image_sentence(per_image: pd.Series) -> str:
-    """Say how many sources meet on an image, from `sources_per_image`'s counts."""
-    found = f"{counted(len(per_image), 'image')} with at least one source"
-    several = [f"{(per_image >= n).mean():.0%} with at least {n}" for n in (2, 3, 5, 10)
-               if (per_image >= n).any()]  # fmt: skip
-    return f"{', '.join([found, *several])}; the most are {per_image.max()}."
-
-
-def explained_by_source(words: pd.DataFrame) -> float:
-    """Return what share of the variance of log answer length the source explains (eta squared).
-
-    1 would mean that all answers of a source are equally long, 0 that sources do not differ.
-    """
-    logs = np.log(words.words.clip(lower=1))
-    means = logs.groupby(words.source).transform("mean")
-    return float(means.var() / logs.var()) if logs.var() else 0.0
-
-
-def instruction_diversity(turns: pa.Table) -> pd.DataFrame:
-    """Return per source how many different instructions there are and how often one recurs."""
-    counts = turns.group_by(["source", "instruction"]).aggregate([("round", "count")]).to_pandas()
-    groups = counts.groupby("source").round_count
-    return pd.DataFrame(
-        {
-            "turns": groups.sum(),
-            "distinct": groups.size(),
-            "distinct_share": groups.size() / groups.sum(),
-            "most_frequent_share": groups.max() / groups.sum(),
-        }
-    ).reset_index()
 
 
 def mix_group(record: LlavaRecord) -> str:
@@ -185,9 +132,9 @@ def mix_group(record: LlavaRecord) -> str:
 
 
 def image_folder(record: LlavaRecord) -> str:
-    """Return the first folder of a record's picture, which a file of any make has."""
+    """Return the first folder of a record's image, which a file of any make has."""
     if not record.images:
-        return "without a picture"
+        return "without an image"
     folder, below, _ = record.images[0].partition("/")
     return folder if below else "no folder"
 
@@ -210,7 +157,7 @@ def mixture_turns(path: Path) -> tuple[pd.DataFrame, str]:
     """Return one row per round of a LLaVA-format mixture, and which conversations are left out.
 
     Columns: `group` (the set that LLaVA-mix-665k took it from; of another file, the folder of its
-    picture), `record` (number of the conversation), `round`, `rounds` (of its conversation),
+    image), `record` (number of the conversation), `round`, `rounds` (of its conversation),
     `placement` of format prompts, and `words` of the answer.  Raises `DataError` for a file that is
     damaged or of whose conversations none can be read.
     """

@@ -1,6 +1,5 @@
 """What the merge did to the turns and to their order: the tables of notebook 02."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,23 +10,10 @@ import pandas as pd
 from cocoift.core.schema import KEPT_SCHEMA, TURN_SCHEMA, Record, Turn
 from cocoift.core.spread import spread
 from cocoift.core.tables import RUN_SETUP, read_table, reading
-from cocoift.core.text import counted
 from cocoift.evaluation.lengths import SHORT_WORDS, record_rounds
 from cocoift.merge.formats import RECORD_SCHEMA
-from cocoift.merge.rules import Conflict, Costed, MergedImage, Rules
-from cocoift.report.analysis import drop_summary
-from cocoift.sources import saved_counts
+from cocoift.merge.rules import Rules
 from cocoift.sources.scope import Scope
-
-
-def reading_drops(folder: Path) -> pd.DataFrame:
-    """Return what the readers dropped: `source`, `reason`, `turns`."""
-    rows = [
-        (name, reason, turns)
-        for name, (_, drops) in saved_counts(folder).items()
-        for reason, turns in drops.items()
-    ]
-    return pd.DataFrame(rows, columns=["source", "reason", "turns"])
 
 
 def busiest_image(tables: Sequence[Path], scope: Scope) -> tuple[int, list[Turn]]:
@@ -45,51 +31,6 @@ def busiest_image(tables: Sequence[Path], scope: Scope) -> tuple[int, list[Turn]
     return best, [Turn(**row) for table in found for row in table.to_pylist()]
 
 
-def before_table(turns: Sequence[Turn], names: Mapping[str, str]) -> pd.DataFrame:
-    """Return turns as upstream has them: source, question, answer."""
-    rows = [(names[turn.source], turn.question, turn.answer) for turn in turns]
-    return pd.DataFrame(rows, columns=["source", "question", "answer"])
-
-
-def after_table(record: Costed, names: Mapping[str, str]) -> pd.DataFrame:
-    """Return the rounds of a record: source, instruction, answer, tokens."""
-    rows = [(names[turn.source], turn.instruction, turn.answer, cost) for turn, cost in record]
-    return pd.DataFrame(rows, columns=["source", "instruction", "answer", "tokens"])
-
-
-def drops_of(merged: MergedImage) -> str:
-    """Return what the merge dropped of one image, in words."""
-    counts: Counter[str] = Counter()
-    for _, reason, turns in merged.drops:
-        counts[reason] += turns
-    return drop_summary(counts) or "nothing"
-
-
-def drop_table(drops: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per source: `in`, then `kept` and one column per reason, largest first."""
-    wide = drops.pivot_table(index="source", columns="reason", values="turns", fill_value=0)
-    reasons = sorted(set(wide.columns) - {"kept"}, key=lambda name: -wide[name].sum())
-    wide = wide.reindex(columns=["kept", *reasons], fill_value=0)
-    wide.insert(0, "in", wide.sum(axis=1))
-    return wide.astype(int)
-
-
-def readable_drops(wide: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Return the drop table for reading: source, in, kept, share kept, reasons in words."""
-    reasons = wide.drop(columns=["in", "kept"])
-    return pd.DataFrame(
-        {
-            "source": [names[name] for name in wide.index],
-            "turns in": wide["in"].to_numpy(),
-            "kept": wide["kept"].to_numpy(),
-            "share kept": (wide["kept"] / wide["in"]).to_numpy(),
-            "dropped because": [
-                drop_summary(row[row > 0].to_dict()) for _, row in reasons.iterrows()
-            ],
-        }
-    )
-
-
 def prompted_table(path: Path, *, words: int) -> pd.DataFrame:
     """Return how many turns of conversations the mixture `instructed` prompts, by source.
 
@@ -101,55 +42,6 @@ def prompted_table(path: Path, *, words: int) -> pd.DataFrame:
     table = short.groupby(free.source).agg(turns="size", prompted="sum").reset_index()
     table = table.assign(share=table.prompted / table.turns)
     return table.sort_values("share", ascending=False, ignore_index=True)
-
-
-def prompted_sentence(prompted: pd.DataFrame) -> str:
-    """Say how many turns `instructed` prompts and `merged` does not, from `prompted_table`."""
-    turns, added = prompted.turns.sum(), prompted.prompted.sum()
-    if not turns:
-        return "`instructed` therefore holds what `merged` holds."
-    return (
-        f"In `instructed`, {counted(added, 'turn')} of conversations, {added / turns:.1%} of them, "
-        "carry a prompt that `merged` leaves out."
-    )
-
-
-def conflict_sentence(conflicts: pd.DataFrame) -> str:
-    """Say how many questions got contradicting answers, before the first ones are listed."""
-    if conflicts.empty:
-        return "No question got contradicting answers."
-    some = "" if len(conflicts) == 1 else " The first ones:"
-    return f"{counted(len(conflicts), 'question')} got contradicting answers.{some}"
-
-
-def records_sentence(kept: pd.DataFrame, *, context: int, how: str) -> str:
-    """Say how many records the images became and how full they are, from `kept_table`.
-
-    `how` says how tokens were counted.
-    """
-    further = int((kept.record > 0).sum())
-    images, records = counted(kept.image_id.nunique(), "image"), counted(len(kept), "record")
-    holds = "holds" if further == 1 else "hold"
-    rest = f"{further:,} of these {holds} what did not fit the first one of its image. "
-    return (
-        f"{images} became {records}. {rest if further else ''}Half of them have at most "
-        f"{kept.tokens.median():,.0f} of {context:,} tokens ({how}). Medians per record: "
-        f"{counted(kept.rounds.median(), 'round')} of {counted(kept.sources.median(), 'source')}."
-    )
-
-
-def conflict_table(conflicts: Sequence[Conflict], names: Mapping[str, str]) -> pd.DataFrame:
-    """Return one row per contradicted question: what stayed, from where, and what others said."""
-    rows = [
-        (
-            conflict.image_id,
-            conflict.question,
-            f"{conflict.kept} ({names[conflict.kept_source]})",
-            ", ".join(f"{answer} ({names[source]})" for source, answer in conflict.others),
-        )
-        for conflict in conflicts
-    ]
-    return pd.DataFrame(rows, columns=["image_id", "question", "kept", "others"])
 
 
 def kept_table(path: Path, *, rules: Rules) -> pd.DataFrame:

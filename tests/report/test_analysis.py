@@ -5,13 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import TURN_SCHEMA, Message, Record
+from cocoift.core.schema import Message, Record
 from cocoift.evaluation.lengths import count_words, length_table, record_rounds
 from cocoift.merge.export import write_mixture
 from cocoift.report import analysis
 from cocoift.report.merge import (
     after_short_table,
-    drop_table,
     example_records,
     kept_table,
     prompted_table,
@@ -77,7 +76,7 @@ def test_the_parts_of_another_file_are_called_by_their_folders_not_by_llavas_set
     found = [conversation(("What?", "x"), image=name) for name in ("shop/1.jpg", "2.jpg", None)]
     path.write_bytes(msgspec.json.encode(found))
     turns, _ = analysis.mixture_turns(path)
-    assert list(turns.group) == ["shop", "no folder", "without a picture"]
+    assert list(turns.group) == ["shop", "no folder", "without an image"]
 
 
 def test_a_mixtures_tables_match_a_hand_count(tmp_path):
@@ -184,33 +183,6 @@ def test_source_tables_count_images_dialogs_and_turns(mini, catalogue, tmp_path)
     assert (shared.to_numpy() == shared.to_numpy().T).all()
 
 
-def turn_table(rows):
-    columns = dict(zip(TURN_SCHEMA.names, zip(*rows, strict=True), strict=True))
-    return pa.table({name: list(values) for name, values in columns.items()}, TURN_SCHEMA)
-
-
-def test_diversity_and_sources_per_image_match_a_hand_count():
-    turns = turn_table(
-        [
-            (1, "a", "1", 0, "q", "Describe.", "x y", "sentence"),
-            (1, "a", "2", 0, "q", "Describe.", "x", "sentence"),
-            (2, "a", "3", 0, "q", "Why?", "x", "free"),
-            (1, "b", "1", 0, "q", "Who?", "x", "free"),
-        ]
-    )
-    rows = analysis.instruction_diversity(turns).set_index("source")
-    assert rows.loc["a", ["turns", "distinct"]].tolist() == [3, 2]
-    assert rows.loc["a", "most_frequent_share"] == pytest.approx(2 / 3)
-    assert analysis.sources_per_image(turns).to_dict() == {1: 2, 2: 1}
-
-
-def test_the_source_explains_all_or_nothing_of_the_length():
-    alike = pd.DataFrame({"source": list("aabb"), "words": [1, 1, 9, 9]})
-    mixed = pd.DataFrame({"source": list("aabb"), "words": [1, 9, 1, 9]})
-    assert analysis.explained_by_source(alike) == pytest.approx(1)
-    assert analysis.explained_by_source(mixed) == pytest.approx(0)
-
-
 def test_lengths_by_group_match_a_hand_count():
     words = pd.DataFrame({"source": ["a", "a", "a", "a"], "words": [1, 2, 4, 9]})
     (row,) = length_table(words, by="source").to_dict("records")
@@ -241,16 +213,6 @@ def test_rounds_know_the_answer_before_them(tmp_path):
     assert table.loc["after a short answer", "answers"] == 3
     assert table.loc["after a short answer", "short_share"] == pytest.approx(2 / 3)
     assert table.loc["after a short answer", "prompt_share"] == pytest.approx(1 / 3)
-
-
-def test_the_drop_table_adds_up():
-    drops = pd.DataFrame(
-        [("a", "kept", 5), ("a", "duplicate", 2), ("b", "no_coco_id", 3)],
-        columns=["source", "reason", "turns"],
-    )
-    wide = drop_table(drops)
-    assert wide.loc["a"].to_dict() == {"in": 7, "kept": 5, "no_coco_id": 0, "duplicate": 2}
-    assert wide.loc["b", "kept"] == 0
 
 
 def test_example_records_are_spread_over_those_with_the_most_sources(tmp_path):
@@ -314,14 +276,3 @@ def test_a_source_far_from_its_published_count_is_named():
     )
     assert analysis.published_sentence(table[1:3], titles).endswith("upstream states.")
     assert "no count" in analysis.published_sentence(table[3:], titles)
-
-
-def test_sources_per_image_are_told_without_a_median_of_one():
-    said = analysis.per_image_sentence(pd.Series([1, 1, 1, 2, 3]))
-    assert said == (
-        "5 images with at least one source, 40% with at least 2, 20% with at least 3; the most "
-        "are 3."
-    )
-    assert analysis.per_image_sentence(pd.Series([1])) == (
-        "1 image with at least one source; the most are 1."
-    )

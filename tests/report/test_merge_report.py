@@ -1,6 +1,5 @@
 """What notebook 02 says of the merge: no division by nothing, one of a thing in the singular."""
 
-import pandas as pd
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -26,33 +25,6 @@ from cocoift.sources.reading import Reading
 )
 def test_one_of_a_thing_is_in_the_singular(number, said):
     assert counted(number, "round") == said
-
-
-def test_without_conversations_nothing_is_divided_by_nothing():
-    none = pd.DataFrame({"source": [], "turns": [], "prompted": [], "share": []})
-    assert report.prompted_sentence(none) == "`instructed` therefore holds what `merged` holds."
-    some = pd.DataFrame({"source": ["visdial"], "turns": [10], "prompted": [1], "share": [0.1]})
-    assert "1 turn of conversations, 10.0% of them" in report.prompted_sentence(some)
-
-
-def test_conflicts_are_announced_as_there_are():
-    said = [report.conflict_sentence(pd.DataFrame({"question": ["?"] * n})) for n in (0, 1, 2)]
-    assert said == ["No question got contradicting answers.",
-                    "1 question got contradicting answers.",
-                    "2 questions got contradicting answers. The first ones:"]  # fmt: skip
-
-
-def test_records_are_told_in_full_sentences():
-    kept = pd.DataFrame([(9, 0, 1, 1, 700)],
-                        columns=["image_id", "record", "rounds", "sources", "tokens"])  # fmt: skip
-    options = {"context": 2048, "how": "estimated"}
-    assert report.records_sentence(kept, **options) == (
-        "1 image became 1 record. Half of them have at most 700 of 2,048 tokens (estimated). "
-        "Medians per record: 1 round of 1 source."
-    )
-    more = pd.concat([kept, kept.assign(record=1)])
-    said = report.records_sentence(more, **options)
-    assert "2 records. 1 of these holds what did not fit the first one" in said
 
 
 def record(number, sources):
