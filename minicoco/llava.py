@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from cocoift.core.files import finish_replacing, replacing_folder, write_text
+from cocoift.core.files import finish_replacing, read_json, replacing_folder, write_text
 from cocoift.core.schema import IMAGE_MARKER, Record
 from cocoift.tuning.chat import Encoding, Sample, chat_template, encode
 from minicoco import CHAT, VERSION, Recipe, pretrain
@@ -195,7 +195,8 @@ def _losses(folder: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
     """Return the losses of a checkpoint if it was built from what is wanted."""
     if not (folder / _BUILT).is_file():
         return None
-    present = json.loads((folder / _BUILT).read_text(encoding="utf-8"))
+    fix = f"delete {folder} and run notebook 00_setup again"
+    present = read_json(folder / _BUILT, dict[str, Any], fix=fix)
     same = {name: present.get(name) for name in wanted} == wanted
     return dict(present["losses"]) if same else None
 

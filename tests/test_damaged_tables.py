@@ -1,11 +1,11 @@
-"""Parquet that an earlier run or a user left, damaged: every reader names it in one line."""
+"""Parquet and JSON of an earlier run or a user, damaged: every reader names it in one line."""
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cocoift.core.files import DataError
+from cocoift.core.files import DataError, read_manifest
 from cocoift.core.schema import kept_by_image
 from cocoift.evaluation.answers import dataset_answers, source_answers
 from cocoift.evaluation.lengths import record_rounds
@@ -20,8 +20,13 @@ from cocoift.sources import read_all
 from cocoift.sources.instances import read_listed, write_instances
 from cocoift.sources.reading import load_reading, load_readings, saved_counts
 from cocoift.sources.scope import Scope
+from cocoift.study.machine import forecast
+from cocoift.study.runner import noted_results
+from cocoift.tuning.checkpoints import training_log
 from cocoift.tuning.data import count_records, split_images
+from minicoco import Recipe
 from minicoco.annotate import write_mini_coco
+from minicoco.llava import build_tiny_llava
 
 SOURCES = ("coco_captions", "vqav2")
 
@@ -155,3 +160,23 @@ def test_a_users_parquet_whose_rows_are_no_conversations_is_named(tmp_path):
         pq.write_table(pa.table(rows | {"conversations": chats}), path)
         with pytest.raises(DataError, match=r"mine\.parquet: .*; name a dataset in LLaVA's format"):
             dataset_answers(path, name="mine")
+
+
+JSON_READERS = {
+    "training.json": (lambda f: training_log(f), "run notebook 04_finetune_qlora"),
+    "built.json": (lambda f: build_tiny_llava(f, Recipe()), "run notebook 00_setup again"),
+    "manifest.json": (lambda f: read_manifest(f / "manifest.json", root=f), "rerun the notebook"),
+    "run.json": (lambda f: forecast(f), "run the study again"),
+    "05.ipynb": (lambda f: noted_results(f / "05.ipynb"), "run the study again"),
+}
+
+
+@pytest.mark.parametrize("file", JSON_READERS)
+def test_damaged_json_of_an_earlier_run_is_named_with_what_to_run_again(tmp_path, file):
+    read, fix = JSON_READERS[file]
+    for content in (b"", b'{"key": "ha', b"\xff\xfe", b"[1]", bytes(64)):
+        (tmp_path / file).write_bytes(content)
+        with pytest.raises(DataError) as raised:
+            read(tmp_path)
+        told = str(raised.value)
+        assert str(tmp_path / file) in told and fix in told and "\n" not in told

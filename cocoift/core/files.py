@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import psutil
 
 from cocoift.core.progress import Progress
+
+T = TypeVar("T")
 
 
 class DataError(ValueError):
@@ -127,7 +130,18 @@ def refuse_filled(folder: Path) -> None:
 
 def holds(path: Path, text: str) -> bool:
     """Tell whether a file is there and holds exactly this text."""
-    return path.is_file() and path.read_text(encoding="utf-8") == text
+    return path.is_file() and path.read_bytes() == text.encode()
+
+
+def read_json(path: Path, shape: type[T], *, fix: str) -> T:
+    """Return a JSON file that an earlier run wrote, as `shape`.
+
+    Raises `DataError` naming the file, what is wrong with it, and `fix`.
+    """
+    try:
+        return msgspec.convert(json.loads(path.read_bytes()), shape)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path}: {error}; {fix}") from error
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -253,14 +267,14 @@ def write_manifest(path: Path, files: Iterable[Path], *, root: Path) -> Path:
 def read_manifest(path: Path, *, root: Path) -> list[Path]:
     """Return the files of a manifest; none where there is no manifest.
 
-    Raises `DataError` for a file that has changed since, or is gone.
+    Raises `DataError` for a file that has changed since, or is gone, or a damaged manifest.
     """
     if not path.is_file():
         return []
-    files = []
-    for name, expected in json.loads(path.read_text(encoding="utf-8")).items():
+    files, rerun = [], "rerun the notebook that wrote it"
+    for name, expected in read_json(path, dict[str, str], fix=rerun).items():
         file = root / name
         if not file.is_file() or sha256(file) != expected:
-            raise DataError(f"{file} does not match {path}; rerun the notebook that wrote it")
+            raise DataError(f"{file} does not match {path}; {rerun}")
         files.append(file)
     return files

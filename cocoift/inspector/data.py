@@ -1,6 +1,5 @@
 """One image and everything about it, read without loading the set: what the inspector shows."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cocoift.core.files import DataError
+from cocoift.core.files import DataError, read_json
 from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA
-from cocoift.core.tables import read_batches, read_table, reading
+from cocoift.core.tables import RUN_MERGE, read_batches, read_table, reading
 from cocoift.sources.instances import INSTANCE_SCHEMA
 
 
@@ -212,7 +211,7 @@ def _conflicts(dropped: Path) -> frozenset[int]:
 def _licences(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    rows = read_json(path, list[dict[str, Any]], fix=f"{RUN_MERGE} again")
     return {row["licence"]: row["name"] for row in rows}
 
 

@@ -1,6 +1,5 @@
 """Mixtures as a dataset folder for the hub: Parquet with images or their paths, and a card."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +13,16 @@ import pyarrow.parquet as pq
 import yaml
 
 from cocoift.core.bars import tqdm
-from cocoift.core.files import DataError, inside, refuse_filled, replacing_folder, write_text
+from cocoift.core.files import (
+    DataError,
+    inside,
+    read_json,
+    refuse_filled,
+    replacing_folder,
+    write_text,
+)
 from cocoift.core.images import BadImage, bad_images
-from cocoift.core.tables import read_batches, read_table
+from cocoift.core.tables import RUN_MERGE, read_batches, read_table
 from cocoift.merge.export import NO_IMAGES, markdown_table
 from cocoift.merge.formats import IMAGE, RECORD_SCHEMA, for_datasets
 
@@ -201,7 +207,8 @@ def _card(dataset: HubDataset, folder: HubFolder) -> str:
 def _tables(dataset: HubDataset, folder: HubFolder) -> dict[str, str]:
     """Return the sections of the card that count what is in the folder."""
     path = dataset.merged / "licences.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    fix = f"{RUN_MERGE} again"
+    known = read_json(path, list[dict[str, Any]], fix=fix) if path.is_file() else []
     licence_of: dict[str, int | None] = {}
     for written in folder.mixtures.values():
         licence_of |= written.licences

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cocoift.core.files import write_text
+from cocoift.core.files import read_json, write_text
 from cocoift.core.images import data_address, png_texts
 from cocoift.report.evaluation import sanity_sentence
 from cocoift.report.pages import index_page
@@ -71,7 +71,7 @@ def _finding(reports: Path) -> dict[str, Any] | None:
 def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what the reports beside this one found for other models."""
     for path in sorted(reports.parent.glob("*/run.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path, dict[str, Any], fix="delete it and run that study again")
         model = _tuned(run)
         if model != _tuned(facts) and (found := _finding(path.parent)):
             yield {

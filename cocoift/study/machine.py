@@ -1,12 +1,13 @@
 """What this machine is, how fast it is, and so how long a run will take on it."""
 
-import json
 import os
 import platform
 import subprocess
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+from cocoift.core.files import read_json
 from cocoift.core.progress import duration
 
 _NO_GPU = "no GPU"
@@ -45,7 +46,8 @@ def forecast(reports: Path) -> str:
     It scales the run whose `run.json` is in the folder, committed or this machine's own.
     """
     path = reports / "run.json"
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    fix = "delete it and run the study again"
+    facts = read_json(path, dict[str, Any], fix=fix) if path.is_file() else {}
     there, seconds = facts.get("speed"), sum(facts.get("seconds", {}).values())
     here, known = device(), facts.get("device", "")
     alike = here == known or (here.endswith(_NO_GPU) and known.endswith(_NO_GPU))

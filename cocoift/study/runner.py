@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cocoift.core.files import DataError, write_text
+from cocoift.core.files import DataError, read_json, write_text
 from cocoift.report.pages import answer_first, notebook_page, without_widgets
 from cocoift.study.machine import device, speed
 from cocoift.study.preset import Preset
@@ -136,12 +136,19 @@ def _results(reports: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+class _Executed(msgspec.Struct):
+    metadata: dict[str, Any]
+
+
+def _executed(path: Path) -> _Executed:
+    return read_json(path, _Executed, fix="delete it and run the study again")
+
+
 def noted_results(executed: Path) -> list[str] | None:
     """Return the tables and figures that an executed notebook noted; none if it has not run."""
     if not executed.is_file():
         return None
-    metadata = json.loads(executed.read_text(encoding="utf-8"))["metadata"]
-    noted: list[str] | None = metadata.get(_NOTE)
+    noted: list[str] | None = _executed(executed).metadata.get(_NOTE)
     return noted
 
 
@@ -217,8 +224,7 @@ def run_facts(preset: Preset, *, reports: Path, root: Path) -> dict[str, Any]:
     seconds = {}
     for path in sorted(reports.glob("[0-9][0-9]_*.ipynb")):
         if not path.name.endswith(".failed.ipynb"):
-            notebook = json.loads(path.read_text(encoding="utf-8"))
-            seconds[path.stem] = round(notebook["metadata"]["papermill"]["duration"], 1)
+            seconds[path.stem] = round(_executed(path).metadata["papermill"]["duration"], 1)
     return {
         "preset": preset.name,
         "parameters": msgspec.to_builtins(preset),

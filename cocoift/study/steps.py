@@ -11,7 +11,7 @@ import msgspec
 import pandas as pd
 from msgspec import structs
 
-from cocoift.core.files import digest, read_manifest, sha256, write_manifest, write_text
+from cocoift.core.files import digest, read_json, read_manifest, sha256, write_manifest, write_text
 from cocoift.core.text import token_counter
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE
@@ -120,7 +120,7 @@ def present_answers(study: Study) -> tuple[Mapping[tuple[str, str], pd.DataFrame
     again = "run notebook 05, then this one again"
     if not (stamp.is_file() and verdicts.is_file()):
         return {}, f"No model has answered yet: {again}."
-    made = json.loads(stamp.read_text(encoding="utf-8"))
+    made = read_json(stamp, dict[str, str], fix=f"delete it, then {again}")
     if (made["inputs"], made["verdicts"]) != (_inputs_of_answers(study), sha256(verdicts)):
         return {}, f"The answers of {made['date']} are to other data or settings: {again}."
     return answers_by_image(verdicts), f"Answers of notebook 05, {made['date']}, to this data."

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.constants import DUMMY_TARGET_MODULES
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -23,7 +24,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from cocoift.core.files import DataError, replacing_folder, write_text
+from cocoift.core.files import DataError, read_json, replacing_folder, write_text
 from cocoift.tuning.chat import ChatFormat, chat_template
 from cocoift.tuning.model import load_model, load_processor
 
@@ -39,6 +40,7 @@ WEIGHTS = "adapter_model.safetensors"
 NOTES = "training.json"
 
 _TRAIN = "run notebook 04_finetune_qlora or `cocoift train` first"
+_AGAIN = "delete {} and run notebook 04_finetune_qlora or `cocoift train` again"
 # Names the files of a checkpoint, so that the next one may take their place.
 _LIST = "written_by_cocoift.txt"
 
@@ -115,16 +117,20 @@ def save_adapter(
 def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Path]) -> PeftModel:
     """Return a base model with several saved adapters, none of them in use yet (`using`).
 
-    Raises `DataError` when one is not there.
+    Raises `DataError` when one is not there, or is damaged.
     """
-    for folder in folders.values():
+    loaded: Any = None
+    for name, folder in folders.items():
         if not (folder / WEIGHTS).is_file():
             raise DataError(f"no adapter in {folder} ({WEIGHTS}); {_TRAIN}")
-    (name, folder), *others = folders.items()
-    with _without_advice():
-        loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)
-        for name, folder in others:
-            loaded.load_adapter(folder, adapter_name=name)
+        try:
+            with _without_advice():
+                if loaded is None:
+                    loaded = PeftModel.from_pretrained(model, folder, adapter_name=name)
+                else:
+                    loaded.load_adapter(folder, adapter_name=name)
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            raise DataError(f"adapter {folder}: {error}; {_AGAIN.format(folder)}") from error
     return loaded.eval()
 
 
@@ -153,7 +159,7 @@ def using(model: Any, adapter: str | None) -> Iterator[Any]:
 
 
 def training_log(adapter: Path) -> dict[str, Any]:
-    """Return what `train` noted beside an adapter; raises `DataError` when there is none."""
+    """Return what `train` noted beside an adapter; raises `DataError` where that is not there."""
     notes = notes_of(adapter)
     if not notes:
         raise DataError(f"no adapter in {adapter} ({NOTES}); {_TRAIN}")
@@ -161,9 +167,14 @@ def training_log(adapter: Path) -> dict[str, Any]:
 
 
 def notes_of(adapter: Path) -> dict[str, Any]:
-    """Return the notes beside an adapter; empty where there are none."""
+    """Return the notes beside an adapter, empty where there are none.
+
+    Raises `DataError` when they are damaged.
+    """
     path = adapter / NOTES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return read_json(path, dict[str, Any], fix=_AGAIN.format(adapter))
 
 
 def export(
@@ -224,7 +235,8 @@ def refuse_foreign(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; name a folder")
     listed = out / _LIST
-    written = {_LIST, *listed.read_text(encoding="utf-8").splitlines()} if listed.is_file() else ()
+    names = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else ""
+    written = {_LIST, *names.splitlines()}
     foreign = sorted(path.name for path in out.glob("*") if path.name not in written)
     if foreign:
         raise DataError(

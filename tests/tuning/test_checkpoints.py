@@ -85,6 +85,12 @@ def test_an_exported_adapter_answers_without_peft_under_the_published_names(chec
         "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight",
     } <= names
     assert not [name for name in names if "lora" in name or "base_model" in name]
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        whole = (adapter / name).read_bytes()
+        (adapter / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match=r"adapter: .*; delete .*adapter and run notebook 04"):
+            load_adapters(load_model(checkpoint, four_bit=False), {"tuned": adapter})
+        (adapter / name).write_bytes(whole)
 
 
 def test_an_export_replaces_an_earlier_one_but_no_folder_with_other_files(checkpoint, tmp_path):
