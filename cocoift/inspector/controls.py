@@ -1,4 +1,4 @@
-"""The inspector's controls: what can be chosen, each with its label, and how they are laid out."""
+"""The inspector's controls, their labels and their layout."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import ipywidgets as widgets
 from cocoift.inspector.data import Inspection
 from cocoift.merge.curation import REASONS
 
-# What the list of turns offers besides the turns, which it numbers from 0.
+# Further entries of the list of turns, which numbers the turns from 0.
 NO_TURN, ALL_TURNS = -2, -1
 
 
@@ -17,7 +17,7 @@ def make_controls(
 ) -> dict[str, widgets.Widget]:
     """Return every control by name, each with a label.
 
-    `titles` are those of the sources, `evaluated` the benchmarks' pictures that have answers.
+    `titles` are those of the sources, `evaluated` the benchmark images that have answers.
     """
     sources = [("any source", ""), *((titles.get(n, n), n) for n in inspection.sources)]
     wide = widgets.Layout(width="auto", margin="2px 14px 2px 2px")
@@ -36,13 +36,13 @@ def make_controls(
         for name, (label, on) in checks.items()
     }
     found |= {n: widgets.Button(description=d, tooltip=d, layout=wide) for n, d in buttons.items()}
-    for name in ("picture", "turns", "dropped", "answers", "raw", "counter", "status"):
+    for name in ("image", "turns", "dropped", "answers", "raw", "counter", "status"):
         found[name] = widgets.HTML()
-    forms = [("any form", ""), *((n, n) for n in inspection.forms)]
+    forms = [("any answer format", ""), *((n, n) for n in inspection.forms)]
     kinds: dict[str, tuple[type[widgets.Widget], dict[str, Any]]] = {
         "image_id": (widgets.IntText, {"description": "image id"}),
         "source": (widgets.Dropdown, {"description": "source", "options": sources}),
-        "form": (widgets.Dropdown, {"description": "form", "options": forms}),
+        "form": (widgets.Dropdown, {"description": "answer format", "options": forms}),
         "least_sources": (widgets.BoundedIntText, {"description": "sources at least", "min": 1,
                                                    "max": max(1, len(inspection.sources))}),
         "text": (widgets.Text, {"description": "text", "continuous_update": False,
@@ -51,20 +51,20 @@ def make_controls(
         "turn": (widgets.Dropdown, {"description": "turn"}),
         "reason": (widgets.Dropdown, {"description": "reason", "options": REASONS}),
         "note": (widgets.Text, {"description": "note"}),
-        "evaluated": (widgets.Dropdown, {"description": "picture", "options": asked}),
+        "evaluated": (widgets.Dropdown, {"description": "image", "options": asked}),
     }  # fmt: skip
     return found | {name: kind(style=style, **options) for name, (kind, options) in kinds.items()}
 
 
 def lay_out(c: Mapping[str, widgets.Widget]) -> widgets.VBox:
-    """Return the widget: where to go, what to filter, the picture beside its turns."""
+    """Return the widget: navigation, filters, the image beside its turns, decisions."""
 
     def row(*names: str) -> widgets.HBox:
         wrap = widgets.Layout(flex_flow="row wrap", align_items="center")
         return widgets.HBox([c[name] for name in names], layout=wrap)
 
     left = widgets.VBox(
-        [c["picture"], row("boxes", "masks", "names"), c["categories"]],
+        [c["image"], row("boxes", "masks", "names"), c["categories"]],
         layout=widgets.Layout(flex="1 1 22rem", min_width="16rem", max_width="34rem"),
     )
     tabs = widgets.Tab(

@@ -1,4 +1,4 @@
-"""A picture with its instances drawn over it, as one SVG that carries everything it shows."""
+"""An image with its instances drawn over it, as a self-contained SVG."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -13,13 +13,13 @@ from cocoift.core.files import DataError, inside
 from cocoift.core.images import image_address, open_image, place_labels
 from cocoift.core.templates import render_part
 
-# Colours that colour-blind readers tell apart (Okabe and Ito); names stand beside the boxes too.
+# Colours that colour-blind readers can distinguish (Okabe and Ito); boxes are labelled as well.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 LAYERS = ("boxes", "masks", "names")
 
 
 def overlay(
-    picture: Path,
+    image: Path,
     root: Path,
     instances: Sequence[Mapping[str, Any]],
     *,
@@ -27,35 +27,35 @@ def overlay(
     categories: Collection[str] | None = None,
     alt: str,
 ) -> Markup:
-    """Return a picture below `root` as SVG with the instances of the chosen categories over it.
+    """Return an image below `root` as SVG with the instances of the chosen categories over it.
 
-    `instances` are rows of `sources.instances`; `categories` `None` means all.  Crowds have dashed
-    outlines.  A picture that is missing, damaged or outside `root` is reported in words.
+    `instances` are rows of `sources.instances`; without `categories`, all are drawn.  Crowds have
+    dashed outlines.  For an image that is missing, damaged or outside `root`, the text says so.
     """
     try:
-        opened = open_image(inside(root, str(picture)))
+        opened = open_image(inside(root, str(image)))
     except DataError as error:
         return Markup('<p role="img" aria-label="{}">{}</p>').format(alt, error)
     chosen = [row for row in instances if categories is None or row["category"] in categories]
     shapes = [_shape(row, opened.size, layers) for row in chosen]
-    high = max(opened.width / 36, 4)  # of the letters, which are some 0.6 as wide
-    sizes = [(0.6 * high * len(one["name"]), 1.2 * high) for one in shapes]
-    places = place_labels([one["box"] for one in shapes], sizes, opened.size)
-    for one, place in zip(shapes, places, strict=True):
-        one["label"] = place if "names" in layers else None
+    high = max(opened.width / 36, 4)  # of the letters, which are about 0.6 as wide
+    sizes = [(0.6 * high * len(shape["name"]), 1.2 * high) for shape in shapes]
+    places = place_labels([shape["box"] for shape in shapes], sizes, opened.size)
+    for shape, place in zip(shapes, places, strict=True):
+        shape["label"] = place if "names" in layers else None
     data = image_address(opened, "jpeg", quality=90, subsampling=0)
     return render_part("inspector.html", "overlay", data, *opened.size, alt, shapes)
 
 
 def colour_of(category: str) -> str:
-    """Return the colour of a category, the same in every picture."""
+    """Return the colour of a category, the same in every image."""
     return _COLOURS[sum(category.encode()) % len(_COLOURS)]
 
 
 def _shape(
     row: Mapping[str, Any], size: tuple[int, int], layers: Collection[str]
 ) -> dict[str, Any]:
-    """Return one instance, scaled from the annotation's picture size to the picture's."""
+    """Return an instance, scaled from the image size in the annotation to the real one."""
     scale = size[0] / max(row["width"], 1), size[1] / max(row["height"], 1)
     box = [round(float(v) * s, 1) for v, s in zip(row["bbox"], (*scale, *scale), strict=True)]
     outline: Any = json.loads(row["segmentation"]) if "masks" in layers else []
@@ -78,7 +78,7 @@ def _points(polygon: Sequence[float], scale: tuple[float, float]) -> str:
 
 
 def _mask(rle: dict[str, Any], colour: str) -> str:
-    """Return a crowd's mask (COCO's RLE, compressed or not) as a see-through picture."""
+    """Return a crowd's mask (COCO's RLE, compressed or not) as a transparent image."""
     from pycocotools import mask as coco_mask
 
     if isinstance(rle["counts"], list):

@@ -1,4 +1,4 @@
-"""The upstream record behind a turn, looked up in the raw files when someone asks for it."""
+"""The upstream record behind a turn, looked up in the raw files on request."""
 
 import json
 import mmap
@@ -11,24 +11,24 @@ from typing import Any
 from cocoift.core.schema import coco_id_in
 from cocoift.sources.catalogue import Entry, part_file
 
-# How many bytes around a match are searched for its record; a larger record is shown in part.
+# The bytes around a match that are searched for its record; a larger record is shown in part.
 _WINDOW = 20_000
 _TRIES = 50
-# A text of more characters seldom stands in two records.
+# A longer text, in characters, seldom occurs in two records.
 _TELLING = 20
 # Fields that say which image a record is about, in the upstream formats.
 _IMAGE_KEYS = ("image_id", "img_id", "imageId", "coco_id", "image", "image_path", "file_name")
-# What a blank of a tidy text may be in a file.
+# What a space of a tidied text may be in a file.
 _BLANKS = rb"(?:\s|\\[nrt]|\xc2\xa0|\\u00a0)+"
 
 
 def raw_annotations(entry: Entry, raw: Path, turn: Mapping[str, Any]) -> dict[str, str]:
     """Return the upstream records of a kept turn as indented JSON, by file name below `raw`.
 
-    A record holds the turn's id as a value or key, or, for sources that give no ids, its answer or
-    question.  Numbers of questions and of images overlap, and questions recur: a record about a
-    COCO image other than the turn's is not the one, nor one in which only the image has that
-    number.  Files that are no JSON, or hold no such record, are left out; one that is missing too.
+    A record holds the turn's id as a value or key or, for sources without ids, its answer or
+    question.  Ids of questions and images overlap, and questions recur: a record about another COCO
+    image does not count, nor does a record in which only the image has that number.  Files that are
+    missing, are not JSON or hold no such record are left out.
     """
     found = {}
     numbered = turn["image_id"] if entry.images == "coco" else None
@@ -46,7 +46,7 @@ def raw_annotations(entry: Entry, raw: Path, turn: Mapping[str, Any]) -> dict[st
 
 
 def _by_id(view: mmap.mmap, name: str, image_id: int | None) -> Any:
-    """Look for a turn's id; `image_id` is given where the file numbers images as COCO does."""
+    """Look for a turn's id; `image_id` is given if the file uses COCO's image ids."""
     of_image = name == str(image_id)
     before = rb'"(?:%s)"\s*:\s*' % "|".join(_IMAGE_KEYS).encode() if of_image else rb"(?<![\w.-])"
     pattern = re.compile(before + re.escape(name.encode()) + rb"(?![\w.-])")
@@ -54,7 +54,7 @@ def _by_id(view: mmap.mmap, name: str, image_id: int | None) -> Any:
         named = _named(view, match.end())
         if named is not None:
             return {name: named}
-        # The innermost object around a number is what it numbers.
+        # A number identifies the innermost object around it.
         *_, record = [{}, *_around(view, match.start())]
         if (of_image or _holds(record, name)) and not _is_elsewhere(record, image_id):
             return record or None
@@ -62,10 +62,10 @@ def _by_id(view: mmap.mmap, name: str, image_id: int | None) -> Any:
 
 
 def _by_text(view: mmap.mmap, question: str, answer: str, image_id: int | None) -> Any:
-    """Look for the record with a turn's answer and question, or with one and the turn's image.
+    """Look for the record with a turn's answer and question, or with either and the turn's image.
 
-    Readers make some answers of several fields.  Where files number images in another way, a long
-    answer alone tells its record.
+    Readers combine several fields into some answers.  In files with other image ids, a long answer
+    identifies its record.
     """
     nearest = None
     for text, other in ((answer, question), (question, answer)):
@@ -81,7 +81,7 @@ def _by_text(view: mmap.mmap, question: str, answer: str, image_id: int | None) 
 
 
 def _with_text(view: mmap.mmap, text: str, image_id: int | None) -> Iterator[dict[str, Any]]:
-    """Yield the records with a text that may be about an image; those that name one come whole."""
+    """Yield the records with a text that may be about an image; whole if they name the image."""
     number = re.compile(rb"" if image_id is None else rb"(?<!\d)0*%d(?!\d)" % image_id)
     for match in re.finditer(_as_written(text), view):
         place = match.start()
@@ -95,7 +95,7 @@ def _with_text(view: mmap.mmap, text: str, image_id: int | None) -> Iterator[dic
 
 
 def _as_written(text: str) -> bytes:
-    """Return a pattern for a tidy text as JSON spells it, with or without escapes."""
+    """Return a pattern for a tidied text as JSON spells it, with or without escapes."""
     words = []
     for word in text.split()[:40]:
         spelled = {json.dumps(word, ensure_ascii=only)[1:-1].encode() for only in (False, True)}
@@ -104,7 +104,7 @@ def _as_written(text: str) -> bytes:
 
 
 def _image_of(record: dict[str, Any]) -> int | None:
-    """Return the number of the image that a record says it is about, by number or by name."""
+    """Return the id of the image that a record names, by number or by file name."""
     for value in (record[key] for key in _IMAGE_KEYS if key in record):
         number = coco_id_in(value) if isinstance(value, str) else value
         if isinstance(number, int):
@@ -113,14 +113,14 @@ def _image_of(record: dict[str, Any]) -> int | None:
 
 
 def _is_elsewhere(record: dict[str, Any], image_id: int | None) -> bool:
-    """Tell whether a record is about another image, or is an image's own entry."""
+    """Tell whether a record is about another image, or is the entry of an image itself."""
     about = _image_of(record)
     entry = "file_name" in record and "question" not in record
     return entry or (None not in (about, image_id) and about != image_id)
 
 
 def _named(view: mmap.mmap, place: int) -> Any:
-    """Return the value that a key names, if what ends at `place` is a key."""
+    """Return the value of a key, if what ends at `place` is a key."""
     after = view[place : place + _WINDOW].decode("utf-8", "replace")
     key = re.match(r'"\s*:\s*', after)
     try:
@@ -145,7 +145,7 @@ def _around(view: mmap.mmap, place: int) -> Iterator[Any]:
 
 
 def _holds(record: Any, name: str) -> bool:
-    """Tell whether an id stands in a record as a key or as a value, other than an image's."""
+    """Tell whether an id occurs in a record as a key, or as a value other than an image's."""
     if isinstance(record, dict):
         values = (value for key, value in record.items() if key not in _IMAGE_KEYS)
         return name in record or any(_holds(value, name) for value in values)

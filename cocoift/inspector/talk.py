@@ -1,4 +1,4 @@
-"""A chat with several models side by side: same questions, separate histories."""
+"""A chat with several models side by side: the same questions, separate histories."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -13,10 +13,10 @@ from cocoift.evaluation.rollout import Round, as_prompt
 
 @dataclass(eq=False)
 class Exchange:
-    """One question, with each model's answer, failure and margin by model name.
+    """A question, with each model's answer, failure and margin by model name.
 
-    `finished` once every model has answered.  `margins` are in nats and compare how the two answers
-    in `compared` begin: above 0, the first and shorter one is likelier.
+    It is `finished` once every model has answered.  `margins`, in nats, compare how the two answers
+    in `compared` begin: above 0, the first and shorter answer is likelier.
     """
 
     question: str
@@ -28,22 +28,22 @@ class Exchange:
 
 
 class Chat:
-    """A dialog about one picture with several models; none sees the others' answers."""
+    """A dialog about an image with several models, which do not see each other's answers."""
 
-    def __init__(self, candidates: Sequence[Candidate], name: str, picture: Image.Image) -> None:
+    def __init__(self, candidates: Sequence[Candidate], name: str, image: Image.Image) -> None:
         self.candidates = list(candidates)
-        self.start(name, picture)
+        self.start(name, image)
 
-    def start(self, name: str, picture: Image.Image) -> None:
-        """Start a new dialog about a picture."""
-        self.name, self.picture = name, picture
+    def start(self, name: str, image: Image.Image) -> None:
+        """Start a new dialog about an image."""
+        self.name, self.image = name, image
         self.exchanges: list[Exchange] = []
 
     def ask(self, question: str) -> Generator[str, None, None]:
         """Ask each model in turn; yield a model's name whenever its answer grows.
 
         Stop iterating to interrupt.  An interrupted question is left out of every model's history,
-        a failed one out of the history of the model that failed.
+        a failed answer out of the history of the model that failed.
         """
         exchange = Exchange(question)
         self.exchanges.append(exchange)
@@ -58,10 +58,10 @@ class Chat:
         exchange.finished = True
 
     def compare(self) -> Exchange | None:
-        """Measure each model's margin between the shortest and the longest answer just given.
+        """Measure each model's margin between the shortest and the longest of the last answers.
 
-        Returns the last exchange, or `None` if there are no two different answers.  Models behind
-        an endpoint have no margin.
+        Returns the last exchange, or `None` if no two answers differ.  Models behind an endpoint
+        have no margin.
         """
         if not self.exchanges:
             return None
@@ -79,15 +79,15 @@ class Chat:
     def _prompt(self, candidate: Candidate, exchange: Exchange) -> Prompt:
         earlier = self.exchanges[: self.exchanges.index(exchange)]
         rounds = [
-            Round(one.question, one.answers[candidate.name])
-            for one in earlier
-            if one.finished and candidate.name in one.answers.keys() - one.failures.keys()
+            Round(past.question, past.answers[candidate.name])
+            for past in earlier
+            if past.finished and candidate.name in past.answers.keys() - past.failures.keys()
         ]
-        return as_prompt((self.name,), (self.picture,), [*rounds, Round(exchange.question, "")])
+        return as_prompt((self.name,), (self.image,), [*rounds, Round(exchange.question, "")])
 
 
 def _stream(candidate: Candidate, prompt: Prompt) -> Generator[str | Failure, None, None]:
-    """Yield a model's growing answer, or the whole answer if the model does not stream."""
+    """Yield a model's answer as it grows, or as a whole if the model does not stream."""
     if candidate.stream is not None:
         yield from candidate.stream(prompt)
     else:

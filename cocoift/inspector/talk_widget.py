@@ -1,4 +1,4 @@
-"""A chat widget with one column per model."""
+"""A chat widget with a column per model."""
 
 import io
 import threading
@@ -24,14 +24,14 @@ _PAUSE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """The pictures to choose from, by name below `root`."""
+class Images:
+    """The images to choose from, by name below `root`."""
 
     root: Path
     names: Sequence[str]
 
     def open(self, name: str) -> Image.Image:
-        """Return a picture as RGB; raises `DataError` as `open_image` does."""
+        """Return an image as RGB; raises `DataError` as `open_image` does."""
         return open_image(inside(self.root, name))
 
 
@@ -44,31 +44,31 @@ class ModelStyles:
 
 
 class ChatWidget:
-    """A chat with several models about a picture, for the last line of a cell.
+    """A chat with several models about an image, for the last line of a cell.
 
-    `opening` holds the questions of the short round; `controls` holds every control by name.
-    Exported pages show a static transcript instead.
+    `opening` are the questions of the short round, `controls` all controls by name.  Exported pages
+    show a static transcript instead.
     """
 
     def __init__(
         self,
         candidates: Sequence[Candidate],
-        pictures: Pictures,
+        images: Images,
         *,
         opening: Sequence[str],
         styles: ModelStyles,
     ) -> None:
-        self.pictures, self.opening, self.styles = pictures, tuple(opening), styles
+        self.images, self.opening, self.styles = images, tuple(opening), styles
         self.stopped, self.working = threading.Event(), threading.Lock()
         self.drawn = 0.0
-        first = pictures.names[0]
-        self.chat = Chat(candidates, first, pictures.open(first))
-        thumbnails = {name: self._picture(pictures.open(name), name) for name in pictures.names}
-        names = [one.name for one in candidates]
+        first = images.names[0]
+        self.chat = Chat(candidates, first, images.open(first))
+        thumbnails = {name: self._image(images.open(name), name) for name in images.names}
+        names = [candidate.name for candidate in candidates]
         self.controls = make_chat_controls(thumbnails, models=names)
-        self.widget = lay_out_chat(self.controls, pictures=pictures.names, models=names)
+        self.widget = lay_out_chat(self.controls, images=images.names, models=names)
         self._connect()
-        self._begin(first, self.chat.picture)
+        self._begin(first, self.chat.image)
 
     @property
     def exchanges(self) -> list[Exchange]:
@@ -76,12 +76,12 @@ class ChatWidget:
         return self.chat.exchanges
 
     def choose(self, name: str) -> None:
-        """Start a new dialog about one of the pictures."""
-        self._begin(name, self.pictures.open(name))
+        """Start a new dialog about one of the images."""
+        self._begin(name, self.images.open(name))
 
     def restart(self) -> None:
-        """Start a new dialog about the same picture."""
-        self._begin(self.chat.name, self.chat.picture)
+        """Start a new dialog about the same image."""
+        self._begin(self.chat.name, self.chat.image)
 
     def ask(self, *questions: str) -> None:
         """Ask every model these questions in order, and wait for the answers."""
@@ -109,15 +109,15 @@ class ChatWidget:
         self._set_status("" if found else "Nothing to compare: the answers are the same.")
 
     def transcript(self) -> Markup:
-        """Return the dialog as static HTML: the picture and every model's answers."""
-        shown = self._picture(self.chat.picture, self.chat.name, width="14rem")
-        columns = [self._column(one.name) for one in self.chat.candidates]
+        """Return the dialog as static HTML: the image and every model's answers."""
+        shown = self._image(self.chat.image, self.chat.name, width="14rem")
+        columns = [self._column(candidate.name) for candidate in self.chat.candidates]
         return render_part("talk.html", "transcript", shown, columns) + self._compared()
 
     def _connect(self) -> None:
         c = self.controls
-        for number, name in enumerate(self.pictures.names):
-            c[f"picture_{number}"].on_click(lambda _, name=name: self._in_background(
+        for number, name in enumerate(self.images.names):
+            c[f"image_{number}"].on_click(lambda _, name=name: self._in_background(
                 lambda: self.choose(name)))  # fmt: skip
         actions: dict[str, Callable[[], None]] = {
             "ask": self._ask, "short_first": self.ask_short_first, "restart": self.restart,
@@ -127,7 +127,7 @@ class ChatWidget:
             c[name].on_click(lambda _, action=action: self._in_background(action))
         c["stop"].on_click(lambda _: self.stopped.set())
         c["question"].on_msg(lambda _, content, __: self._typed(content))
-        c["own"].observe(lambda change: self._in_background(self._uploaded), names="value")
+        c["upload"].observe(lambda change: self._in_background(self._uploaded), names="value")
 
     def _typed(self, content: Mapping[str, Any]) -> None:
         if content.get("event") == "submit":  # Enter
@@ -139,17 +139,17 @@ class ChatWidget:
             self.ask(question)
 
     def _uploaded(self) -> None:
-        for one in self.controls["own"].value:
-            self._begin(one["name"], read_image(io.BytesIO(one["content"]), one["name"]))
+        for file in self.controls["upload"].value:
+            self._begin(file["name"], read_image(io.BytesIO(file["content"]), file["name"]))
 
-    def _begin(self, name: str, picture: Image.Image) -> None:
-        self.chat.start(name, picture)
-        self.controls["picture"].value = self._picture(picture, name, width="18rem")
+    def _begin(self, name: str, image: Image.Image) -> None:
+        self.chat.start(name, image)
+        self.controls["image"].value = self._image(image, name, width="18rem")
         self._draw()
         self._set_status("")
 
     def _in_background(self, action: Callable[[], None]) -> None:
-        """Run an action in a thread, so that the kernel can receive *stop*; show its errors."""
+        """Run an action in a thread, so that the kernel can receive *stop*, and show its errors."""
 
         def work() -> None:
             if not self.working.acquire(blocking=False):
@@ -160,7 +160,7 @@ class ChatWidget:
                 action()
             except DataError as error:
                 self._set_status(str(error))
-            except Exception as error:  # a thread's errors reach neither the page nor the user
+            except Exception as error:  # a thread's errors would otherwise go unseen
                 self._set_status(f"{type(error).__name__}: {error}")
             finally:
                 self.working.release()
@@ -190,9 +190,9 @@ class ChatWidget:
         last = self.chat.exchanges[-1] if self.chat.exchanges else None
         return render_part("talk.html", "compared", last and last.compared)
 
-    def _picture(self, picture: Image.Image, name: str, *, width: str = "7rem") -> Markup:
-        data = image_address(picture, "jpeg", quality=90)
-        return render_part("talk.html", "picture", data, f"picture {name}", width)
+    def _image(self, image: Image.Image, name: str, *, width: str = "7rem") -> Markup:
+        data = image_address(image, "jpeg", quality=90)
+        return render_part("talk.html", "image", data, f"image {name}", width)
 
     def _set_status(self, text: str) -> None:
         self.controls["status"].value = f'<span role="status">{visible(text)}</span>'

@@ -1,4 +1,4 @@
-"""The inspector: one image of the merged set in a widget, to look at, to judge, to flag."""
+"""The inspector: a widget that shows an image of the merged set, whose turns can be flagged."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ Turns = Sequence[Mapping[str, Any]]
 class Lookups:
     """What is looked up for an image: sources by name, reasons in words, model answers.
 
-    `answers` maps (benchmark, picture) to rows of `verdicts.csv.gz`, `answers_note` says where they
-    come from; a benchmark's pictures are below `answer_roots`.
+    `answers` maps (benchmark, image) to rows of `verdicts.csv.gz`, `answers_note` says where they
+    come from; `answer_roots` are the image folders of the benchmarks.
     """
 
     catalogue: Mapping[str, Entry]
@@ -46,11 +46,11 @@ class Lookups:
 
 
 class Inspector:
-    """A widget over an opened merged set: put it on the last line of a cell.
+    """A widget for an opened merged set: put it on the last line of a cell.
 
     `controls` holds every control by name, `image_id` the image shown, `decided` the decisions of
-    this session, which go to the file `curation` at once.  Where no widget can live, as in an
-    exported page, a static card of the image shown takes its place.
+    this session, each of which is written to the file `curation` at once.  On an exported page,
+    where widgets do not work, a static card of the image takes its place.
     """
 
     def __init__(self, inspection: Inspection, lookups: Lookups, *, curation: Path) -> None:
@@ -68,7 +68,7 @@ class Inspector:
     def show(self, image_id: int) -> None:
         """Show an image of the set, whether it matches the filter or not.
 
-        An id that is not in the set leaves the image as it is and says so in the status line.
+        For an id that is not in the set, the status line says so and the image stays.
         """
         try:
             self.view = self.inspection.view(image_id)
@@ -78,7 +78,7 @@ class Inspector:
         self.image_id = image_id
         names = sorted({row["category"] for row in self.view.instances})
         labels = [(cards.turn_label(n, turn), n) for n, turn in enumerate(self.view.turns)]
-        self.changing = True  # the picture is drawn once, when all controls are set
+        self.changing = True  # the image is drawn once, when all controls are set
         self.controls["categories"].options = names
         self.controls["categories"].value = names
         self.changing = False
@@ -91,13 +91,13 @@ class Inspector:
         self._say("")
 
     def next(self) -> None:
-        """Show the next image that matches the filter, after the last one the first."""
+        """Show the next image that matches the filter, or the first after the last."""
         if len(self.ids):
             place = int(self.ids.searchsorted(self.image_id, side="right"))
             self.show(int(self.ids[place % len(self.ids)]))
 
     def previous(self) -> None:
-        """Show the previous image that matches the filter, before the first one the last."""
+        """Show the previous image that matches the filter, or the last before the first."""
         if len(self.ids):
             place = int(self.ids.searchsorted(self.image_id, side="left"))
             self.show(int(self.ids[place - 1]))
@@ -117,7 +117,7 @@ class Inspector:
     def decide(
         self, turns: Turns, decision: Literal["flag", "keep"], *, reason: str = "", note: str = ""
     ) -> None:
-        """Write a decision on turns of the image shown, then show it; without turns, say so."""
+        """Write a decision on turns of the image shown, and show it; without turns, say so."""
         if not turns:
             self._say(f"nothing to {decision}: choose a turn, or all turns of this image")
             return
@@ -141,19 +141,20 @@ class Inspector:
             self._say(f"{decision}: {count}, written to {self.curation.name}")
 
     def undo(self) -> None:
-        """Take back the last decision of this session and show its image."""
+        """Revert the last decision of this session and show its image."""
         if not self.decided:
-            self._say("nothing to undo since this cell ran; keep takes back an earlier flag")
+            self._say("nothing to undo since this cell ran; use keep to revert an earlier flag")
             return
-        last, now = self.decided[-1], _now()
-        undone = [structs.replace(one, decision="undo", reason="", note="", at=now) for one in last]
+        last = self.decided[-1]
+        change = {"decision": "undo", "reason": "", "note": "", "at": _now()}
+        undone = [structs.replace(decision, **change) for decision in last]
         if self._write(undone):
             self.decided.pop()
             self.show(last[0].image_id)
             self._say(f"undone: {last[0].decision}, {counted(len(last), 'turn')}")
 
     def _write(self, decisions: Sequence[Decision]) -> bool:
-        """Append decisions and read all of them again; tell whether that went well, or say why."""
+        """Append decisions and reread the file; return whether that worked, or say why not."""
         try:
             append_decisions(self.curation, decisions)
             self.flags = read_decisions(self.curation)
@@ -175,7 +176,7 @@ class Inspector:
         for name in ("source", "form", "least_sources", "conflicts", "flagged", "text"):
             c[name].observe(lambda _: self.choose(self._filter()), names="value")
         for name in (*LAYERS, "categories"):
-            c[name].observe(lambda _: self._draw_picture(), names="value")
+            c[name].observe(lambda _: self._draw_image(), names="value")
         c["evaluated"].observe(lambda _: self._draw_answers(), names="value")
 
     def _filter(self) -> Filter:
@@ -204,19 +205,20 @@ class Inspector:
         self.controls["raw"].value = "".join(parts)
 
     def _draw(self) -> None:
-        own = self.flags.get(self.image_id, {})
-        titles = self.lookups.titles
-        self.controls["turns"].value = cards.turn_table(self.view, titles, own)
-        reasons = self.lookups.reasons
-        self.controls["dropped"].value = cards.dropped_table(self.view, titles, reasons)
-        self._draw_picture()
+        self.controls["turns"].value, self.controls["dropped"].value = self._tables()
+        self._draw_image()
         self._count()
 
-    def _draw_picture(self) -> None:
+    def _tables(self) -> tuple[Markup, Markup]:
+        titles, flags = self.lookups.titles, self.flags.get(self.image_id, {})
+        turns = cards.turn_table(self.view, titles, flags)
+        return turns, cards.dropped_table(self.view, titles, self.lookups.reasons)
+
+    def _draw_image(self) -> None:
         if self.changing:
             return
         layers = [name for name in LAYERS if self.controls[name].value]
-        self.controls["picture"].value = cards.picture(
+        self.controls["image"].value = cards.drawn_image(
             self.inspection, self.view, layers=layers, categories=self.controls["categories"].value
         )
 
@@ -226,13 +228,10 @@ class Inspector:
             self.controls["answers"].value = note
             return
         root, name = self.lookups.answer_roots.get(key[0]), key[1]
-        shown = (
-            overlay(Path(name), root, [], alt=f"benchmark picture {name}") if root else Markup("")
-        )
-        table = cards.answer_table(
-            self.lookups.answers[key], one="single_round", other="multi_round"
-        )
-        card = cards.image_card(title=name, overlay=shown, parts=[table])
+        alt = f"benchmark image {name}"
+        drawn = overlay(Path(name), root, [], alt=alt) if root else Markup("")
+        table = cards.answer_table(self.lookups.answers[key], ("single_round", "multi_round"))
+        card = cards.image_card(title=name, drawn=drawn, parts=[table])
         self.controls["answers"].value = note + card
 
     def _count(self) -> None:
@@ -245,16 +244,13 @@ class Inspector:
         self.controls["status"].value = f'<span role="status">{visible(text)}</span>'
 
     def card(self) -> str:
-        """Return the image shown as static HTML: the widget's content with nothing to click."""
-        own = self.flags.get(self.image_id, {})
-        titles, reasons = self.lookups.titles, self.lookups.reasons
-        shown = cards.picture(self.inspection, self.view, layers=LAYERS, categories=None)
-        parts = [cards.turn_table(self.view, titles, own)]
-        parts.append(cards.dropped_table(self.view, titles, reasons))
+        """Return the image shown as static HTML: the content of the widget without its controls."""
+        drawn = cards.drawn_image(self.inspection, self.view, layers=LAYERS, categories=None)
+        parts = [*self._tables()]
         if self.lookups.answers:
             parts.append(self.controls["answers"].value)
         title = f"image {self.image_id}, one of {len(self.inspection.turns.ids):,}"
-        return cards.image_card(title=title, overlay=shown, parts=parts)
+        return cards.image_card(title=title, drawn=drawn, parts=parts)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = self.widget._repr_mimebundle_(**kwargs) or {}

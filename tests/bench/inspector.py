@@ -86,7 +86,7 @@ def measure(folder):
     from cocoift.inspector.widget import Inspector, Lookups
 
     opened = open_inspection(folder, image_root=folder, instances=folder / "instances.parquet")
-    opened = replace(opened, picture="photo.jpg")
+    opened = replace(opened, file="photo.jpg")
     lookups = Lookups(catalogue={}, reasons={}, raw=folder)
     inspector = Inspector(opened, lookups, curation=folder / "curation.jsonl")
     bundle = inspector._repr_mimebundle_()

@@ -302,7 +302,7 @@ def html(scratch, content):
     shown = [
         record_card(record, image_root=scratch, names=names),
         inspect_cards.raw_card(record.id, record.image),
-        inspect_cards.image_card(title=record.id, overlay="", parts=[]),
+        inspect_cards.image_card(title=record.id, drawn="", parts=[]),
         dialog_card(scratch, "none.jpg", title=record.id, dialogs={record.id: pairs}),
     ]
     for page in shown:

@@ -1,4 +1,4 @@
-"""The inspector's data: one image is read as it is, filters let the right ones through."""
+"""The inspector's data: an image is read as it is, and filters find the right images."""
 
 import json
 from dataclasses import replace
@@ -64,8 +64,8 @@ def test_an_image_tells_its_licence(opened, mini):
 
 def test_an_image_is_read_as_the_whole_table_has_it(opened, turns):
     for image_id in turns.image_id.unique()[::40]:
-        own = turns[turns.image_id == image_id]
-        assert opened.turns.rows(image_id) == own.to_dict("records")
+        expected = turns[turns.image_id == image_id]
+        assert opened.turns.rows(image_id) == expected.to_dict("records")
     assert opened.turns.rows(-1) == []
 
 
@@ -77,8 +77,8 @@ def test_an_image_that_spans_row_groups_is_read_whole(group, turns, tmp_path_fac
     table = pa.Table.from_pandas(some, KEPT_SCHEMA, preserve_index=False)
     pq.write_table(table, path, row_group_size=group)
     reader = ByImage(path, KEPT_SCHEMA, kept=1)
-    for image_id, own in some.groupby("image_id"):
-        assert [r["dialog_id"] for r in reader.rows(image_id)] == list(own.dialog_id)
+    for image_id, of_image in some.groupby("image_id"):
+        assert [r["dialog_id"] for r in reader.rows(image_id)] == list(of_image.dialog_id)
 
 
 def test_filters_let_through_what_the_table_says(opened, turns):
@@ -160,15 +160,15 @@ def test_real_instances_of_all_lists_are_filed_by_image(real, tmp_path):
 def test_of_an_image_in_two_lists_the_last_ones_boxes_count(tmp_path):
     paths = []
     for number, names in enumerate((("dog", "cat"), ("cat", "dog"))):
-        one = {"images": [{"id": 5, "height": 4, "width": 4}, {"id": 6 + number, "height": 4,
-                                                              "width": 4}],
-               "categories": [{"id": n, "name": name} for n, name in enumerate(names)],
-               "annotations": [{"image_id": image, "category_id": 0, "bbox": [0, 0, number, 1]}
-                               for image in (5, 6 + number)]}  # fmt: skip
+        ids = (5, 6 + number)
+        content = {"images": [{"id": image, "height": 4, "width": 4} for image in ids],
+                   "categories": [{"id": n, "name": name} for n, name in enumerate(names)],
+                   "annotations": [{"image_id": image, "category_id": 0, "bbox": [0, 0, number, 1]}
+                                   for image in ids]}  # fmt: skip
         paths.append(tmp_path / f"{number}.json")
-        paths[-1].write_text(json.dumps(one))
-    found = read_listed(paths).by_image()
-    boxes = {image: [(name, one.bbox[2]) for one, name in own] for image, own in found.items()}
+        paths[-1].write_text(json.dumps(content))
+    boxes = {image: [(name, instance.bbox[2]) for instance, name in named]
+             for image, named in read_listed(paths).by_image().items()}  # fmt: skip
     assert boxes == {5: [("cat", 1)], 6: [("dog", 0)], 7: [("cat", 1)]}
 
 
@@ -231,8 +231,8 @@ def test_a_number_that_is_a_question_here_and_an_image_there_shows_its_own_recor
     files = [name for part in catalogue["vqav2"].parts for name in part.values()]
     (tmp_path / "vqav2").mkdir()
     for name in files:
-        own = rows((77001, 4001), (4001, 4)) if "train" in name else rows((77002, 4001), (5, 4001))
-        (tmp_path / name).write_text(json.dumps({"questions": own}))
+        ids = ((77001, 4001), (4001, 4)) if "train" in name else ((77002, 4001), (5, 4001))
+        (tmp_path / name).write_text(json.dumps({"questions": rows(*ids)}))
     turn = {"image_id": 4, "dialog_id": "4001", "question": "Q4001?", "answer": "yes"}
     found = raw_annotations(catalogue["vqav2"], tmp_path, turn)
     assert set(found) == {name for name in files if "train" in name}
@@ -289,12 +289,11 @@ def test_a_text_is_found_whatever_blanks_and_escapes_its_file_has(catalogue, tmp
     assert raw_annotations(catalogue["llava_instruct"], tmp_path, turn | {"image_id": 8}) == {}
 
 
-def test_the_richest_image_is_one_of_most_sources_whose_picture_is_there(opened, tmp_path):
-    counts = {int(i): n.bit_count() for i, n in zip(opened.turns.ids, opened.source_bits.tolist(),
-                                                    strict=True)}  # fmt: skip
+def test_the_richest_image_has_most_sources_among_those_on_disk(opened, tmp_path):
+    counts = dict(zip(opened.turns.ids.tolist(), opened.source_counts.tolist(), strict=True))
     assert counts[opened.richest()] == max(counts.values())
     poorest = min(counts, key=lambda i: (counts[i], i))
     (tmp_path / "train2017").mkdir()
-    (tmp_path / opened.picture.format(poorest)).touch()
+    (tmp_path / opened.file.format(poorest)).touch()
     assert replace(opened, image_root=tmp_path).richest() == poorest
     assert counts[replace(opened, image_root=tmp_path / "none").richest()] == max(counts.values())

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.protocols import Failure
 from cocoift.inspector.talk import Chat
-from cocoift.inspector.talk_widget import ChatWidget, ModelStyles, Pictures
+from cocoift.inspector.talk_widget import ChatWidget, Images, ModelStyles
 from cocoift.report.pages import notebook_page, without_widgets
 
 SHORT = "Is it safe? Answer the question using a single word or phrase."
@@ -25,11 +25,11 @@ def speaker(name, reply, **more):
     """A model that says what `reply(texts so far)` gives, word by word."""
 
     def stream(prompt):
-        said = reply([message.value for message in prompt.messages])
-        if isinstance(said, Failure):
-            yield said
+        answer = reply([message.value for message in prompt.messages])
+        if isinstance(answer, Failure):
+            yield answer
             return
-        words = said.split(" ")
+        words = answer.split(" ")
         for count in range(1, len(words) + 1):
             yield " ".join(words[:count])
 
@@ -54,7 +54,7 @@ def talk(models):
     return Chat(models, "a.jpg", Image.new("RGB", (8, 8)))
 
 
-def said(talk):
+def answers(talk):
     return [dict(exchange.answers) for exchange in talk.exchanges]
 
 
@@ -85,17 +85,17 @@ def test_answers_grow_word_by_word(talk):
 
 def test_after_the_short_round_the_terse_model_is_terse_and_anew_it_is_not(talk):
     ask(talk, SHORT, OPEN)
-    assert said(talk)[-1] == {"base": LONG, "mix": "cup"}
-    talk.start(talk.name, talk.picture)
+    assert answers(talk)[-1] == {"base": LONG, "mix": "cup"}
+    talk.start(talk.name, talk.image)
     ask(talk, OPEN)
-    assert said(talk) == [{"base": LONG, "mix": LONG}]
+    assert answers(talk) == [{"base": LONG, "mix": LONG}]
 
 
 def test_an_interrupted_question_is_in_no_history(talk):
     for _ in talk.ask(SHORT):
         break
     ask(talk, OPEN)
-    assert not talk.exchanges[0].finished and said(talk)[1] == {"base": LONG, "mix": LONG}
+    assert not talk.exchanges[0].finished and answers(talk)[1] == {"base": LONG, "mix": LONG}
 
 
 def test_a_model_that_fails_once_goes_on_without_that_round(models):
@@ -136,12 +136,12 @@ def folder(tmp_path):
 
 
 def widget(models, folder):
-    names = [one.name for one in models]
+    names = [model.name for model in models]
     styles = ModelStyles(
         labels={n: f"the {n}" for n in names}, colours=dict.fromkeys(names, "#123456")
     )
-    pictures = Pictures(root=folder, names=["a.jpg", "b.jpg"])
-    return ChatWidget(models, pictures, opening=[SHORT], styles=styles)
+    images = Images(root=folder, names=["a.jpg", "b.jpg"])
+    return ChatWidget(models, images, opening=[SHORT], styles=styles)
 
 
 def press(chat, name):
@@ -205,10 +205,10 @@ def test_stop_interrupts_the_models_and_another_press_meanwhile_is_refused(folde
     assert "Stopped" in chat.controls["status"].value and "and on" in column(chat, "base")
 
 
-def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
+def test_another_image_of_the_list_or_an_upload_starts_a_new_dialog(models, folder):
     chat = widget(models, folder)
     chat.ask(OPEN)
-    press(chat, "picture_1")
+    press(chat, "image_1")
     assert chat.chat.name == "b.jpg" and chat.exchanges == []
     buffer = io.BytesIO()
     Image.new("RGB", (5, 7)).save(buffer, "png")
@@ -216,24 +216,24 @@ def test_another_picture_of_the_list_or_of_ones_own_begins_anew(models, folder):
     large.add_text("Comment", "x" * 3_000_000, zip=True)
     Image.new("RGB", (5, 7)).save(huge, "png", pnginfo=large)
     fault = "not a whole image"
-    for content, told in (
+    for content, status in (
         (buffer.getvalue(), ""),
-        (b"no picture", fault),
+        (b"no image", fault),
         (huge.getvalue(), fault),
     ):
         before = set(threading.enumerate())
-        chat.controls["own"].value = (
+        chat.controls["upload"].value = (
             {"name": "mine.png", "type": "image/png", "size": len(content), "content": content,
              "last_modified": datetime.now(UTC)},
         )  # fmt: skip
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
-        assert told in chat.controls["status"].value
+        assert status in chat.controls["status"].value
         assert "BytesIO" not in chat.controls["status"].value
-    assert (chat.chat.name, chat.chat.picture.size) == ("mine.png", (5, 7))
+    assert (chat.chat.name, chat.chat.image.size) == ("mine.png", (5, 7))
 
 
-def test_an_error_of_a_model_is_told_on_the_page(folder):
+def test_a_models_error_is_shown_on_the_page(folder):
     def broken(prompt):
         raise RuntimeError("CUDA out of memory")
         yield ""

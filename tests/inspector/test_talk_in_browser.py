@@ -80,10 +80,10 @@ def test_after_a_short_round_the_baseline_answers_with_a_word(page):
     assert f"untuned: {LONG}" in column(page, "untuned").inner_text()
 
 
-def test_another_picture_is_chosen_by_keyboard(page):
-    page.get_by_role("button", name="picture 2", exact=True).focus()
+def test_another_image_is_chosen_by_keyboard(page):
+    page.get_by_role("button", name="image 2", exact=True).focus()
     page.keyboard.press("Enter")
-    page.get_by_role("img", name="picture mini_001.jpg").nth(1).wait_for()
+    page.get_by_role("img", name="image mini_001.jpg").nth(1).wait_for()
     assert "cup" not in column(page, "baseline").inner_text()
 
 

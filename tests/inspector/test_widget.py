@@ -10,7 +10,7 @@ import pytest
 from test_inspector_data import folder, opened, turns  # noqa: F401
 
 from cocoift.inspector import cards
-from cocoift.inspector.cards import picture
+from cocoift.inspector.cards import drawn_image
 from cocoift.inspector.data import Filter, ImageView
 from cocoift.inspector.overlay import overlay
 from cocoift.inspector.widget import Inspector, Lookups
@@ -57,7 +57,7 @@ def test_next_and_previous_go_round_the_set_in_order(inspector):
     assert inspector.image_id == ids[0]
 
 
-def test_an_id_is_gone_to_and_one_that_is_not_there_is_told(inspector):
+def test_an_id_is_gone_to_and_an_id_that_is_not_there_is_reported(inspector):
     wanted = int(inspector.ids[7])
     inspector.controls["image_id"].value = wanted
     press(inspector, "go")
@@ -148,17 +148,17 @@ def test_undo_takes_back_one_decision_after_another_wherever_it_was_taken(inspec
     press(inspector, "undo")
     assert list(read_decisions(inspector.curation)) == [first]
     press(inspector, "undo")
-    assert inspector.image_id == first and "undone: flag, 1 turn" in said(inspector)
+    assert inspector.image_id == first and "undone: flag, 1 turn" in status(inspector)
     (flag,) = read_decisions(inspector.curation)[first].values()
     assert flag.reason == "offensive"
     assert "⚑ flagged: offensive" in inspector.controls["turns"].value
     press(inspector, "undo")
     assert read_decisions(inspector.curation) == {} == inspector.flags
     press(inspector, "undo")
-    assert "nothing to undo" in said(inspector)
+    assert "nothing to undo" in status(inspector)
 
 
-def said(inspector):
+def status(inspector):
     return inspector.controls["status"].value
 
 
@@ -169,7 +169,7 @@ def test_all_turns_of_an_image_are_flagged_together_and_another_session_sees_the
     assert len(again.flags[inspector.image_id]) == len(inspector.view.turns)
 
 
-def test_a_flag_that_cannot_be_written_is_told_and_not_shown(inspector, tmp_path):
+def test_a_flag_that_cannot_be_written_is_reported_and_not_shown(inspector, tmp_path):
     (tmp_path / "file").write_text("in the way")
     inspector.curation = tmp_path / "file" / "curation.jsonl"
     choose(inspector, "all turns of this image")
@@ -183,7 +183,7 @@ def test_layers_and_categories_are_switched(inspector):
         int(i) for i in inspector.ids if len(inspector.inspection.view(int(i)).instances) > 2
     )
     inspector.show(image)
-    shown = inspector.controls["picture"]
+    shown = inspector.controls["image"]
     assert "<polygon" in shown.value and "<rect" in shown.value and "<text" in shown.value
     for layer, mark in (("masks", "<polygon"), ("boxes", "<rect"), ("names", "<text")):
         inspector.controls[layer].value = False
@@ -219,12 +219,12 @@ def test_answers_stand_single_beside_multi_with_their_scores():
         for protocol, opening, answer, score in (
             ("single_round", "", "A red cup.", 1.0), ("multi_round", "beach", "red", ""))
     ]  # fmt: skip
-    shown = cards.answer_table(pd.DataFrame(rows), one="single_round", other="multi_round")
+    shown = cards.answer_table(pd.DataFrame(rows), ("single_round", "multi_round"))
     assert shown.index("A red cup.") < shown.index("opening reply: beach") < shown.index(">red<")
     assert "score 1.00" in shown and "no score" in shown
 
 
-def test_the_answers_of_a_benchmark_picture_are_chosen_in_their_tab(opened, mini, tmp_path):  # noqa: F811
+def test_the_answers_of_a_benchmark_image_are_chosen_in_their_tab(opened, mini, tmp_path):  # noqa: F811
     raw, _ = mini
     rows = [{"question": "What?", "model": "mix", "seed": 0, "protocol": "single_round",
              "score": 1.0, "opening_reply": "", "answer": answer, "reason": ""}
@@ -275,7 +275,7 @@ def view(text):
     box = {"category": text, "bbox": [1, 1, 9, 9], "iscrowd": False, "height": 64, "width": 64,
            "segmentation": "[[1, 1, 9, 1, 9, 9]]"}  # fmt: skip
     return ImageView(
-        image_id=9, picture="x.jpg", licence=text, turns=[turn], dropped=[turn], instances=[box]
+        image_id=9, file="x.jpg", licence=text, turns=[turn], dropped=[turn], instances=[box]
     )
 
 
@@ -290,28 +290,28 @@ def test_hostile_text_is_shown_as_text_in_every_part(text, mini):
     parts = [
         cards.turn_table(shown, {}, {}),
         cards.dropped_table(shown, {}, {}),
-        cards.answer_table(answers, one="a", other="b"),
+        cards.answer_table(answers, ("a", "b")),
         cards.raw_card(text, text),
         overlay(name, raw / "images", shown.instances, alt=text),
         cards.legend(shown, {text: "#000"}),
-        cards.image_card(title=text, overlay="", parts=[]),
+        cards.image_card(title=text, drawn="", parts=[]),
     ]
     for part in parts:
-        told = harmless(part)
-        assert not re.search("[‮⁦\x00\x1b]", told)
+        safe = harmless(part)
+        assert not re.search("[‮⁦\x00\x1b]", safe)
     plain = re.sub("[‮⁦\x00\x1b]", "", text)
     assert plain[:1000].split()[0] in harmless(parts[0])
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "train2017/none.jpg"])
-def test_a_picture_outside_its_root_or_missing_is_told_in_words(name, mini):
+def test_an_image_outside_its_root_or_missing_is_told_in_words(name, mini):
     raw, _ = mini
-    shown = overlay(name, raw / "images", [], alt="a picture")
-    assert shown.startswith("<p") and "<svg" not in shown and 'aria-label="a picture"' in shown
+    shown = overlay(name, raw / "images", [], alt="an image")
+    assert shown.startswith("<p") and "<svg" not in shown and 'aria-label="an image"' in shown
 
 
-def test_the_picture_keeps_its_shape_and_tells_what_it_shows(opened):  # noqa: F811
-    shown = picture(opened, opened.view(int(opened.turns.ids[0])), layers=[], categories=None)
+def test_the_image_keeps_its_shape_and_tells_what_it_shows(opened):  # noqa: F811
+    shown = drawn_image(opened, opened.view(int(opened.turns.ids[0])), layers=[], categories=None)
     assert 'viewBox="0 0 64 64"' in shown and "height:auto" in shown
     assert re.search(r'role="img" aria-label="image \d+: \w+', shown)
 
@@ -331,7 +331,7 @@ def test_without_a_kernel_a_static_card_with_the_same_content_is_shown(inspector
 
 
 def test_every_control_has_a_label(inspector):
-    silent = {"picture", "turns", "dropped", "answers", "raw", "counter", "status"}
+    silent = {"image", "turns", "dropped", "answers", "raw", "counter", "status"}
     for name, control in inspector.controls.items():
         assert name in silent or control.description, name
 
@@ -341,5 +341,5 @@ def test_a_progress_bar_leaves_nothing_in_the_page():
     outputs = [nbformat.v4.new_output("display_data", bar),
                nbformat.v4.new_output("display_data", {"text/plain": "12 records"})]  # fmt: skip
     cell = nbformat.v4.new_code_cell("merge()", outputs=outputs)
-    told = without_widgets(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
-    assert [output.data for output in told] == [{"text/plain": "12 records"}]
+    kept = without_widgets(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert [output.data for output in kept] == [{"text/plain": "12 records"}]
