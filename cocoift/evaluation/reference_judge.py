@@ -28,9 +28,27 @@ _CLAUSE = re.compile(r",(?:\s|$)|\bbut\b")
 _SAME = {"upper": "top", "lower": "bottom", "big": "large", "tiny": "small", "little": "small"}
 _NEGATIONS = frozenset({"no", "not", "never", "without", "neither", "nor", "cannot", "none"})
 # `A man without a hat is here` denies the hat, not the sentence.
-_DENIALS = _NEGATIONS - {"without"} | {"nothing", "nobody"}
+_DENIALS = _NEGATIONS - {"without"} | {"nothing", "nobody", "nope", "nah", "doubt", "doubtful"}
 # How far before a word its negation stands: `is not at the top left`.
 _REACH = 4
+# What stands before an answer (`The answer is: no`), and negations that deny nothing: `no doubt`,
+# `not only`, the tag of `It is raining, isn't it?`.
+_DENIES_NOTHING = re.compile(
+    r"^\W*(?:(?:the|my) )?(?:final )?answer(?: is)?:"
+    r"|\b(?:(?:no|little|do(?:n['’]t| not)|(?:not|without|beyond)(?: an?y?)?) (?:doubt|denying)"
+    r"|no question (?:that|about)|no wonder|not (?:only|just|merely|simply))\b"
+    r"|,\s*\w+n['’]t (?:i|you|he|she|it|we|they|there|this|that)(?=\W*(?:$|[.!?;:]))"
+)
+# How a first sentence affirms or denies without a yes or no, from its first word on.
+_AFFIRMS = re.compile(
+    r"\W*(?:(?:yup|yep|yeah|sure|correct|true|indeed|absolutely|definitely|certainly|of course)"
+    r"\b(?!\W+not\b)"
+    r"|(?:it|he|she|they|there|this|that|these|those) (?:is|are|was|were|do|does|did|has|have|can)"
+    r"\W*$)"
+)
+_DENIES = re.compile(
+    r"\W*(?:(?:that|this|it)(?: is|['’]s) )?(?:incorrect|false|untrue|wrong)(?:\W|$)"
+)
 # What a first sentence says when it leaves a yes-or-no question open.
 _OPEN = re.compile(
     r"\b(?:can(?:not|['’]t| not)|could(?:n['’]t| not)|(?:un|not )able to|(?:im|not )possible to"
@@ -186,18 +204,21 @@ def _stated(answer: str, form: str) -> float:
 def _says(answer: str, wanted: str) -> float:
     """Return how far an answer says `yes` or `no`: 1, 0, or one half for both.
 
-    Its first sentence decides: by the word itself, else by being negated (`It does not look
-    dangerous.` says no) or not (`It looks dangerous.` says yes).  One that leaves the question open
-    (`It is unclear.`) says neither, nor does a fragment of one or two words (`Red.`).
+    Its first sentence decides: by the word itself or another for it (`Nope.`, `Correct.`), else by
+    being negated (`It does not look dangerous.` says no) or not (`It looks dangerous.` says yes).
+    A negation that denies nothing (`There is no doubt that ...`) does not count.  One that leaves
+    the question open (`It is unclear.`) says neither, nor does a fragment of one or two words
+    (`Red.`).
     """
-    sentences = (part for part in _SENTENCE.split(_folded(answer)) if _words(part))
-    first = next(sentences, "")
+    text = _DENIES_NOTHING.sub(" ", _folded(answer))
+    first = next((part for part in _SENTENCE.split(text) if _words(part)), "")
     words = _words(first)
     if "yes" in words:
         return 0.5 if {"yes", "no"} <= set(words[:3]) else float(wanted == "yes")
     if _OPEN.search(first):
         return 0.0
-    negated = any(w in _DENIALS or w.endswith(("n't", "n’t")) for w in words)
-    if negated:
+    if _AFFIRMS.match(first):
+        return float(wanted == "yes")
+    if _DENIES.match(first) or any(w in _DENIALS or w.endswith(("n't", "n’t")) for w in words):
         return float(wanted == "no")
     return float(wanted == "yes" and len(words) > 2)
