@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from cocoift.core.images import mean_colour
-from cocoift.core.resampling import ratio_interval
+from cocoift.core.resampling import ratio
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.lengths import SHORT_WORDS
@@ -156,8 +156,8 @@ def sight_table(
         facts = pd.DataFrame(found, columns=["scene", "fact", "right"])
         for fact in FACTS:
             own = facts[facts.fact == fact]
-            ends = ratio_interval(own.scene, own.right, own.right.notna(), resamples=resamples)
-            rows.append((condition, fact, own.right.mean(), *ends, len(own)))
+            share = ratio(own.scene, own.right, own.right.notna(), resamples=resamples)
+            rows.append((condition, fact, *share, len(own)))
     return pd.DataFrame(rows, columns=["image", "fact", "accuracy", "low", "high", "n"])
 
 

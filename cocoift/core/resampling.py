@@ -18,22 +18,48 @@ def image_draws(
     if not names:
         return names, np.zeros((resamples, 0), int)
     rng = np.random.default_rng(seed)
-    return names, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    return names, draws.astype(float)
 
 
-def ratio_interval(
+def ratio(
     images: pd.Series, top: pd.Series, bottom: pd.Series, *, resamples: int
-) -> tuple[float, float]:
-    """Return the 95 % interval of sum(top) / sum(bottom) over resampled images.
+) -> tuple[float, float, float]:
+    """Return sum(top) / sum(bottom) and its 95 % interval over resampled images.
 
-    The series have one entry per answer; resamples whose `bottom` is 0 do not count.
+    The series have one entry per answer.  Resamples whose `bottom` is 0 do not count; without any
+    that counts there is no number.
     """
-    if not len(images):
-        return float("nan"), float("nan")
-    sums = pd.DataFrame({"top": top, "bottom": bottom}).groupby(images).sum()
-    _, draws = image_draws(sums.index, resamples=resamples)
+    return _ratio(images, top, bottom, *image_draws(images, resamples=resamples))
+
+
+def ratio_table(
+    answers: pd.DataFrame, by: list[str], *, resamples: int, among: Iterable[str] = ()
+) -> pd.DataFrame:
+    """Return `ratio` per group, in the order in which groups appear: `by`, value, low, high.
+
+    `answers` has the columns of `by`, image, top and bottom.  Images are drawn from those of the
+    group, or from those `among` which the answers of all groups are.
+    """
+    every, known, rows = frozenset(among), {}, []
+    for key, own in answers.groupby(by, sort=False):
+        images = every or frozenset(own.image)
+        if images not in known:
+            known[images] = image_draws(images, resamples=resamples)
+        rows.append((*key, *_ratio(own.image, own.top, own.bottom, *known[images])))
+    return pd.DataFrame(rows, columns=[*by, "value", "low", "high"])
+
+
+def _ratio(
+    images: pd.Series, top: pd.Series, bottom: pd.Series, names: list[str], draws: np.ndarray
+) -> tuple[float, float, float]:
+    places = pd.Index(names).get_indexer(images)
+    tops, bottoms = (
+        np.bincount(places, part.to_numpy(float), minlength=len(names)) for part in (top, bottom)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        return interval((draws @ sums.top.to_numpy()) / (draws @ sums.bottom.to_numpy()))
+        drawn = (draws @ tops) / (draws @ bottoms)
+        return float(tops.sum() / bottoms.sum()), *interval(drawn)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

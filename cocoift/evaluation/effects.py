@@ -6,12 +6,13 @@ on two intervals side by side.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from cocoift.core.resampling import interval
+from cocoift.core.frames import stacked
+from cocoift.core.resampling import ratio_table
 from cocoift.evaluation.protocols import (
     AFTER,
     ALONE,
@@ -20,7 +21,7 @@ from cocoift.evaluation.protocols import (
     TRUE_REPLY,
     WRONG_REPLY,
 )
-from cocoift.evaluation.score import Bootstrap, Metric, per_answer, value
+from cocoift.evaluation.score import Metric, per_answer, weighted
 
 COLUMNS = ("metric", "contrast", "seed", "difference", "low", "high", "n")
 
@@ -77,38 +78,29 @@ def effect_table(
     protocols that are not there are left out, and those in which no question counts.
     """
     answers = per_answer(verdicts)
-    answers = answers.assign(seed=answers.seed.astype(str))
-    groups = dict(iter(answers.groupby(["model", "protocol"])))
-    rows = []
-    for contrast in (one for one in contrasts if groups.keys() >= one.weights.keys()):
-        for metric in metrics:
-            parts = _paired([groups[key] for key in contrast.weights], metric)
-            for seed in [*sorted(set(parts[0].seed)), "all"]:
-                own = [part if seed == "all" else part[part.seed == seed] for part in parts]
-                if len(own[0]):
-                    found = _difference(own, list(contrast.weights.values()), metric, resamples)
-                    rows.append((metric.name, contrast.name, seed, *found, len(own[0])))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    answers = answers.assign(seed=answers.seed.astype(str)).sort_values("seed", kind="stable")
+    groups = {metric.name: _by_group(answers, metric) for metric in metrics}
+    parts = []
+    for contrast, (metric, counted) in product(contrasts, groups.items()):
+        if counted.keys() >= contrast.weights.keys():
+            sides = [weight * counted[key].top for key, weight in contrast.weights.items()]
+            paired = (
+                counted[next(iter(contrast.weights))].assign(top=sum(sides)).dropna(subset="top")
+            )
+            paired = paired.reset_index().assign(metric=metric, contrast=contrast.name)
+            parts += [paired, paired.assign(seed="all")]
+    by = ["metric", "contrast", "seed"]
+    every = stacked(parts, [*by, "image", "top", "bottom"])
+    found = ratio_table(every, by, resamples=resamples).rename(columns={"value": "difference"})
+    numbers = every.groupby(by, sort=False).size().rename("n").reset_index()
+    return found.merge(numbers)[list(COLUMNS)]
 
 
-def _paired(parts: Sequence[pd.DataFrame], metric: Metric) -> list[pd.DataFrame]:
-    """Return the answers to questions that have a value in every part."""
-    keys = ["seed", "question_id"]
-    counted = [
-        part[part[metric.of].notna() & part.question_id.isin(metric.weights)] for part in parts
-    ]
-    indices = [pd.MultiIndex.from_frame(part[keys]) for part in counted]
-    common = reduce(lambda one, other: one.intersection(other), indices)
-    return [part[index.isin(common)] for part, index in zip(counted, indices, strict=True)]
-
-
-def _difference(
-    parts: Sequence[pd.DataFrame], weights: Sequence[float], metric: Metric, resamples: int
-) -> tuple[float, float, float]:
-    bootstrap = Bootstrap(parts[0].image, resamples=resamples)
-    pairs = list(zip(weights, parts, strict=True))
-    drawn = np.sum([weight * bootstrap.values(part, metric) for weight, part in pairs], axis=0)
-    return sum(weight * value(part, metric) for weight, part in pairs), *interval(drawn)
+def _by_group(answers: pd.DataFrame, metric: Metric) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the answers that a metric has a value for, by model and protocol."""
+    counted = weighted(answers, metric)
+    counted = counted[counted.bottom > 0].set_index(["seed", "question_id"])
+    return dict(iter(counted.groupby(["model", "protocol"])))
 
 
 def rows_of(effects: pd.DataFrame, contrast: str, metric: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from cocoift.core.files import DataError
-from cocoift.core.resampling import ratio_interval
+from cocoift.core.resampling import ratio
 from cocoift.core.schema import coco_id
 from cocoift.sources.base import Dialog
 from cocoift.sources.coco import captions
@@ -180,10 +180,8 @@ def faithfulness_table(
     """
     rows = []
     for key, own in mentions.groupby(by, sort=False):
-        absent, named = 100.0 * own.absent, own.mentioned
-        share = absent.sum() / named.sum() if named.sum() else float("nan")
-        low, high = ratio_interval(own.image, absent, named, resamples=resamples)
+        share = ratio(own.image, 100.0 * own.absent, own.mentioned, resamples=resamples)
         some = 100 * (own.absent > 0).mean()
-        rows.append((*key, len(own), own.mentioned.mean(), share, low, high, some))
+        rows.append((*key, len(own), own.mentioned.mean(), *share, some))
     columns = [*by, "answers", "mentions", "absent_share", "low", "high", "answers_with_absent"]
     return pd.DataFrame(rows, columns=columns)

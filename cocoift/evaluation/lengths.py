@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cocoift.core.files import DataError
-from cocoift.core.resampling import image_draws, interval, ratio_interval
+from cocoift.core.resampling import image_draws, interval, ratio
 from cocoift.core.tables import RUN_MERGE, read_table
 from cocoift.core.text import PROMPT_PATTERN
 from cocoift.merge.formats import RECORD_SCHEMA
@@ -106,8 +106,7 @@ def collapse_intervals(
     for key, own in answers.groupby(by, sort=False):
         free = own[own.free]
         short, every = 100.0 * (free.words <= SHORT_WORDS), free.words.notna()
-        low, high = ratio_interval(free.image, short, every, resamples=resamples)
-        rate = short.mean() if len(free) else float("nan")
+        rate, low, high = ratio(free.image, short, every, resamples=resamples)
         spread = [distinct_n(own.answer, n) for n in (1, 2)]
         rows.append((*key, len(own), own.words.median(), rate, low, high,
                      (own.words == 1).mean(), *spread))  # fmt: skip

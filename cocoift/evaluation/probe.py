@@ -12,7 +12,7 @@ import msgspec
 import pandas as pd
 
 from cocoift.core.files import DataError, inside
-from cocoift.core.resampling import ratio_interval
+from cocoift.core.resampling import ratio
 from cocoift.core.spread import spread
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.candidates import Candidate
@@ -106,6 +106,6 @@ def margin_table(
         paired = paired.reset_index()
         for measure in (one, other, "shift"):
             margin = paired[measure]
-            ends = ratio_interval(paired.image, margin, margin.notna(), resamples=resamples)
-            rows.append((model, measure, margin.mean(), *ends, len(paired)))
+            mean = ratio(paired.image, margin, margin.notna(), resamples=resamples)
+            rows.append((model, measure, *mean, len(paired)))
     return pd.DataFrame(rows, columns=["model", "measure", "value", "low", "high", "n"])

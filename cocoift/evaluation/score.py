@@ -4,13 +4,14 @@ A verdict table has one row per answer and judge repeat, with the columns `model
 `protocol`, `question_id`, `image`, `words`, `score` (0 to 1; missing where unscored) and `repeat`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from cocoift.core.resampling import image_draws, interval
+from cocoift.core.frames import stacked
+from cocoift.core.resampling import ratio_table
 from cocoift.evaluation.benchmarks import CAPABILITIES, CATEGORIES, Question
 from cocoift.evaluation.lengths import SHORT_WORDS
 
@@ -94,36 +95,21 @@ def per_answer(verdicts: pd.DataFrame) -> pd.DataFrame:
     return means.assign(collapsed=collapsed(means.words))
 
 
+def weighted(answers: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Return the answers that a metric counts, with its name and what `ratio_table` adds up.
+
+    `top` is 100 times the weighted value and `bottom` the weight; both 0 where there is no value.
+    """
+    own = answers[answers.question_id.isin(metric.weights)]
+    weights = own.question_id.map(metric.weights).astype(float).where(own[metric.of].notna(), 0.0)
+    return own.assign(metric=metric.name, top=100 * weights * own[metric.of].fillna(0.0),
+                      bottom=weights)  # fmt: skip
+
+
 def value(answers: pd.DataFrame, metric: Metric) -> float:
     """Return a metric, 100 times a weighted mean over the answers that have a value."""
-    products, weights = _weighted(answers, metric)
-    return float(100 * products.sum() / weights.sum()) if weights.sum() else float("nan")
-
-
-def _weighted(answers: pd.DataFrame, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
-    """Return each answer's weighted value and its weight, 0 where it has no value."""
-    values = answers[metric.of].to_numpy(float)
-    weights = np.array([metric.weights.get(name, 0.0) for name in answers.question_id], float)
-    weights[np.isnan(values)] = 0.0
-    return weights * np.nan_to_num(values), weights
-
-
-class Bootstrap:
-    """Resampled images: the same draws for every number, so that differences are paired."""
-
-    def __init__(self, images: Iterable[str], *, resamples: int = 2_000, seed: int = 0):
-        self.images, self.draws = image_draws(images, resamples=resamples, seed=seed)
-        self.places = {name: place for place, name in enumerate(self.images)}
-
-    def values(self, answers: pd.DataFrame, metric: Metric) -> np.ndarray:
-        """Return the metric on every resample; answers of several seeds are taken together."""
-        places = np.array([self.places[name] for name in answers.image], int)
-        sums, counts = (
-            np.bincount(places, one, minlength=len(self.images))
-            for one in _weighted(answers, metric)
-        )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return 100 * (self.draws @ sums) / (self.draws @ counts)
+    sums = weighted(answers, metric)[["top", "bottom"]].sum()
+    return float(sums.top / sums.bottom) if sums.bottom else float("nan")
 
 
 def score_table(
@@ -136,20 +122,22 @@ def score_table(
     withholds its answers has a collapse rate and no score.
     """
     answers = per_answer(verdicts)
-    bootstrap = Bootstrap(answers.image, resamples=resamples)
-    rows = []
-    for (model, protocol), own in answers.groupby(["model", "protocol"], sort=False):
-        parts = [(str(seed), part) for seed, part in own.groupby("seed")]
-        for seed, part in [*parts, ("all", own)]:
-            for metric in metrics:
-                counted = part[part.question_id.isin(metric.weights)]
-                missing = int(counted[metric.of].isna().sum())
-                if missing == len(counted):
-                    continue
-                low, high = interval(bootstrap.values(part, metric))
-                rows.append((model, seed, protocol, metric.name, value(part, metric), low, high,
-                             len(counted) - missing, missing))  # fmt: skip
-    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    whose = ["model", "seed", "protocol"]
+    parts = [
+        part.assign(seed=seed)
+        for _, own in answers.groupby(["model", "protocol"], sort=False)
+        for seed, part in [*((str(seed), part) for seed, part in own.groupby("seed")), ("all", own)]
+    ]
+    every = stacked(parts, list(answers))
+    counted = pd.concat([weighted(every, metric) for metric in metrics])
+    counted = counted.assign(n=counted.bottom > 0, unscored=counted.bottom == 0)
+    by = [*whose, "metric"]
+    numbers = counted.groupby(by, sort=False)[["n", "unscored"]].sum().reset_index()
+    found = ratio_table(counted, by, resamples=resamples, among=answers.image).merge(numbers)
+    # By model, protocol and seed as they come, and then by metric.
+    places = every[whose].drop_duplicates().reset_index(drop=True).reset_index(names="place")
+    found = found[found.n > 0].merge(places).sort_values("place", kind="stable")
+    return found.reset_index(drop=True)[SCORE_COLUMNS]
 
 
 def repeat_spread(verdicts: pd.DataFrame, metric: Metric) -> float:

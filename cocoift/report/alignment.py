@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cocoift.core.resampling import ratio_interval
+from cocoift.core.resampling import ratio
 
 
 def alignment_sentence(losses: pd.DataFrame, *, resamples: int = 2_000) -> str:
@@ -13,11 +13,10 @@ def alignment_sentence(losses: pd.DataFrame, *, resamples: int = 2_000) -> str:
     """
     if len(losses) < 2:
         return "Whether the base sees was not measured: that takes two held-out pictures."
-    gain = losses.other - losses.shown
-    one = pd.Series(1, index=losses.index)
-    low, high = ratio_interval(losses.image, gain, one, resamples=resamples)
+    difference = losses.other - losses.shown
+    gain, low, high = ratio(losses.image, difference, losses.shown.notna(), resamples=resamples)
     found = (
-        f"About {len(losses)} held-out pictures, stage one's answers are {gain.mean():.2f} "
+        f"About {len(losses)} held-out pictures, stage one's answers are {gain:.2f} "
         f"[{low:.2f}, {high:.2f}] nats per token likelier with their own picture than with "
         "another one."
     )

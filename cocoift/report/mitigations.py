@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from cocoift.core.frames import stacked
-from cocoift.core.resampling import ratio_interval
+from cocoift.core.resampling import ratio
 from cocoift.evaluation.ablations import BASELINE, DROPPED, AskedVariant
 from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.evaluate import Run
@@ -74,10 +74,9 @@ def _history_lost(worth: pd.DataFrame, resamples: int) -> tuple[float, float, fl
     if worth.empty:
         return (float("nan"),) * 3
     lost = (worth.without - worth.with_history).astype(float)
-    mean = float(lost.sum() / worth.tokens.sum())
-    if worth.image.nunique() < 2:
-        return mean, float("nan"), float("nan")
-    return mean, *ratio_interval(worth.image, lost, worth.tokens, resamples=resamples)
+    mean, *ends = ratio(worth.image, lost, worth.tokens, resamples=resamples)
+    low, high = ends if worth.image.nunique() > 1 else (float("nan"), float("nan"))
+    return mean, low, high
 
 
 def mitigation_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> pd.DataFrame:

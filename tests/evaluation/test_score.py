@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cocoift.core.resampling import ratio
 from cocoift.evaluation.benchmarks import Question, read_benchmark, read_mm_vet_grades
 from cocoift.evaluation.score import (
     COLLAPSE,
-    Bootstrap,
     Metric,
     agreement,
     collapsed,
     infimm_metrics,
-    interval,
     metrics_of,
     mm_vet_metrics,
     per_answer,
     repeat_spread,
     score_table,
     value,
+    weighted,
 )
 
 
@@ -108,8 +108,9 @@ def test_an_interval_holds_the_value_when_there_is_one_question_an_image(values)
     verdicts = table({str(n): v for n, v in enumerate(values)}, per_image=1)
     metric = Metric("total", {str(n): 1.0 for n in range(len(values))})
     answers = per_answer(verdicts)
-    low, high = interval(Bootstrap(answers.image, resamples=400).values(answers, metric))
-    assert low - 1e-6 <= value(answers, metric) <= high + 1e-6
+    counted = weighted(answers, metric)
+    mid, low, high = ratio(counted.image, counted.top, counted.bottom, resamples=400)
+    assert low - 1e-6 <= mid <= high + 1e-6 and mid == pytest.approx(value(answers, metric))
     assert low + 1e-9 >= 0 and high <= 100 + 1e-9
 
 
@@ -121,7 +122,8 @@ def test_intervals_resample_images_not_questions():
     for values, per_image in ((once, 1), (often, 10)):
         answers = per_answer(table(values, per_image=per_image))
         metric = Metric("total", dict.fromkeys(values, 1.0))
-        low, high = interval(Bootstrap(answers.image).values(answers, metric))
+        counted = weighted(answers, metric)
+        _, low, high = ratio(counted.image, counted.top, counted.bottom, resamples=2_000)
         widths.append(high - low)
     assert widths[0] == pytest.approx(widths[1], abs=1e-6)
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneratio
 
 from cocoift.core.files import digest
 from cocoift.core.images import pixel_values
-from cocoift.core.resampling import ratio_interval
+from cocoift.core.resampling import ratio
 from cocoift.core.schema import Message, Record
 from cocoift.core.text import has_format_prompt
 from cocoift.tuning.chat import Encoding, chat_template, encode
@@ -254,9 +254,9 @@ def test_a_thing_with_another_colour_or_place_is_told_in_part():
 
 def test_intervals_hold_the_value_and_vanish_without_variance():
     scenes, right, asked = map(pd.Series, ([0, 1, 2, 3], [1, 2, 0, 3], [3, 3, 3, 3]))
-    low, high = ratio_interval(scenes, right, asked, resamples=500)
-    assert 0 <= low < 0.5 < high <= 1
-    assert ratio_interval(scenes, asked, asked, resamples=50) == (1.0, 1.0)
+    value, low, high = ratio(scenes, right, asked, resamples=500)
+    assert 0 <= low < value == 0.5 < high <= 1
+    assert ratio(scenes, asked, asked, resamples=50) == (1.0, 1.0, 1.0)
 
 
 def test_the_sight_table_has_every_condition_and_fact(loaded):
