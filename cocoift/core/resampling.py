@@ -42,11 +42,11 @@ def ratio_table(
     group, or from those `among` which the answers of all groups are.
     """
     every, known, rows = frozenset(among), {}, []
-    for key, own in answers.groupby(by, sort=False):
-        images = every or frozenset(own.image)
+    for key, group in answers.groupby(by, sort=False):
+        images = every or frozenset(group.image)
         if images not in known:
             known[images] = image_draws(images, resamples=resamples)
-        rows.append((*key, *_ratio(own.image, own.top, own.bottom, *known[images])))
+        rows.append((*key, *_ratio(group.image, group.top, group.bottom, *known[images])))
     return pd.DataFrame(rows, columns=[*by, "value", "low", "high"])
 
 

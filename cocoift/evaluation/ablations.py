@@ -92,7 +92,7 @@ def asked_variants(
         found.append(AskedVariant("sources", f"without {name}", variant))
     if "images" in wanted:
         fewer = [Variant(name=f"images-{count}", images=count) for count in image_counts]
-        found += [AskedVariant("images", f"{one.images:,}", one) for one in (BASE, *fewer)]
+        found += [AskedVariant("images", f"{few.images:,}", few) for few in (BASE, *fewer)]
         found.append(AskedVariant("images", "all", WHOLE["merged"]))
     return found
 
@@ -124,7 +124,7 @@ def mitigation_variants(mixtures: Sequence[str]) -> list[AskedVariant]:
 
 def _laid_out(layout: Layout) -> Variant:
     """Return the variant with a layout: one of the whole mixtures if it has that layout."""
-    same = [one for one in WHOLE.values() if one.layout == layout]
+    same = [whole for whole in WHOLE.values() if whole.layout == layout]
     return (same or [Variant(name=f"{layout.prompts}-{layout.sources}", layout=layout)])[0]
 
 
@@ -132,7 +132,7 @@ def mitigation_protocols(protocols: Mapping[str, Protocol]) -> list[Protocol]:
     """Return the protocols under which open questions ask for a full sentence."""
     named = {ALONE: _SENTENCE_ALONE, AFTER: _SENTENCE_AFTER}
     return [
-        replace(protocols[name], name=own, appended=_FULL_SENTENCE) for name, own in named.items()
+        replace(protocols[name], name=new, appended=_FULL_SENTENCE) for name, new in named.items()
     ]
 
 

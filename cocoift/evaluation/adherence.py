@@ -24,20 +24,20 @@ def held_out_benchmark(
     """Return up to `count` closed and `count` open questions as a benchmark, spread over images.
 
     Closed questions ask for a short answer in a format prompt; open ones ask for no form and have
-    a longer answer upstream.
+    a longer reference answer.
     """
-    chosen = [(CLOSED, spread([one for one in rounds if one.is_closed], count))]
-    chosen.append((OPEN, spread([one for one in rounds if one.is_open], count)))
+    chosen = [(CLOSED, spread([held for held in rounds if held.is_closed], count))]
+    chosen.append((OPEN, spread([held for held in rounds if held.is_open], count)))
     questions = [
         Question(
             id=f"{kind}/{number}",
-            images=(one.image,),
-            text=one.instruction,
-            answer=one.answer,
+            images=(held.image,),
+            text=held.instruction,
+            answer=held.answer,
             wording=kind,
         )
         for kind, some in chosen
-        for number, one in enumerate(some)
+        for number, held in enumerate(some)
     ]
     listed = [(question.images, question.text) for question in questions]
     return Benchmark(NAME, NAME, questions, image_root, digest(listed))
@@ -45,7 +45,7 @@ def held_out_benchmark(
 
 def adherence_metrics(questions: Sequence[Question]) -> list[Metric]:
     """Return the share of closed questions answered briefly, and that of open ones."""
-    closed, open_ = ({q.id: 1.0 for q in questions if q.wording == one} for one in (CLOSED, OPEN))
+    closed, open_ = ({q.id: 1.0 for q in questions if q.wording == kind} for kind in (CLOSED, OPEN))
     return [Metric(ADHERENCE, closed, of="collapsed"), Metric(COLLAPSE, open_, of="collapsed")]
 
 

@@ -46,13 +46,14 @@ def change(model: str, after: str = AFTER) -> Contrast:
     return Contrast(name, {(model, after): 1.0, (model, ALONE): -1.0})
 
 
-def versus(one: str, other: str, protocol: str) -> Contrast:
+def versus(model: str, other: str, protocol: str) -> Contrast:
     """Return one model minus another one under the same protocol."""
-    return Contrast(f"{one} - {other}, {protocol}", {(one, protocol): 1.0, (other, protocol): -1.0})
+    weights = {(model, protocol): 1.0, (other, protocol): -1.0}
+    return Contrast(f"{model} - {other}, {protocol}", weights)
 
 
 def sighted(model: str) -> Contrast:
-    """Return what a question's own picture adds to a model, against another picture."""
+    """Return what a question's own image adds to a model, against another image."""
     weights = {(model, ALONE): 1.0, (model, OTHER_PICTURE): -1.0}
     return Contrast(f"own picture of {model}", weights)
 

@@ -36,7 +36,7 @@ class HeldOutRound:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the round asks for a short answer and upstream gives one.
+        """Whether the round asks for a short answer and the reference answer is short.
 
         RefCOCO's boxes and descriptions are right answers of more words.
         """
@@ -45,20 +45,20 @@ class HeldOutRound:
 
     @property
     def is_open(self) -> bool:
-        """Whether the round asks for no form and has a longer answer upstream."""
+        """Whether the round asks for no form and has a longer reference answer."""
         return self.form == "free" and len(self.answer.split()) > SHORT_WORDS
 
     def prompt(self, root: Path) -> Prompt:
-        """Return the question as the first of a conversation; its picture is below `root`.
+        """Return the question as the first of a conversation; its image is below `root`.
 
-        Raises `DataError` when the picture is missing or damaged.
+        Raises `DataError` when the image is missing or damaged.
         """
         return _prompt(self.image, self.instruction, root)
 
 
 def _prompt(image: str, instruction: str, root: Path) -> Prompt:
-    picture = open_image(inside(root, image))
-    return Prompt(image, (picture,), [Message("human", f"{IMAGE_MARKER}\n{instruction}")])
+    opened = open_image(inside(root, image))
+    return Prompt(image, (opened,), [Message("human", f"{IMAGE_MARKER}\n{instruction}")])
 
 
 def read_held_out(mixture: Path, *, forms: Mapping[str, str], held_out: int) -> list[HeldOutRound]:
@@ -82,9 +82,9 @@ def read_held_out(mixture: Path, *, forms: Mapping[str, str], held_out: int) -> 
 def halves(rounds: Iterable[HeldOutRound]) -> tuple[list[HeldOutRound], list[HeldOutRound]]:
     """Return the rounds of every second image, for checks, and those of the others."""
     rounds = list(rounds)
-    first = set(list(dict.fromkeys(one.image for one in rounds))[::2])
-    chosen = [one for one in rounds if one.image in first]
-    return chosen, [one for one in rounds if one.image not in first]
+    first = set(list(dict.fromkeys(held.image for held in rounds))[::2])
+    chosen = [held for held in rounds if held.image in first]
+    return chosen, [held for held in rounds if held.image not in first]
 
 
 def check_table(
@@ -100,8 +100,8 @@ def check_table(
     At most `count` closed questions are asked in single round, and the opening rounds on as many
     images, both spread over the rounds.
     """
-    closed = [one.prompt(image_root) for one in spread([r for r in rounds if r.is_closed], count)]
-    images = spread(list(dict.fromkeys(one.image for one in rounds)), count)
+    closed = [held.prompt(image_root) for held in spread([r for r in rounds if r.is_closed], count)]
+    images = spread(list(dict.fromkeys(held.image for held in rounds)), count)
     rows = [check("short-answer compliance", _short(answer, closed), LEAST_SHORT)]
     for text in opening:
         asked = [_prompt(image, text, image_root) for image in images]

@@ -66,13 +66,13 @@ def infimm_metrics(questions: Sequence[Question]) -> list[Metric]:
 
 def metrics_of(kind: str, questions: Sequence[Question]) -> list[Metric]:
     """Return a benchmark's own metrics and the collapse rate over all its questions."""
-    own: dict[str, Callable[[], list[Metric]]] = {
+    of_kind: dict[str, Callable[[], list[Metric]]] = {
         "mm_vet": lambda: mm_vet_metrics(questions),
         "infimm_eval": lambda: infimm_metrics(questions),
         "llava_bench": lambda: _by_category(questions),
     }
     everything = {question.id: 1.0 for question in questions}
-    return [*own[kind](), Metric(COLLAPSE, everything, of="collapsed")]
+    return [*of_kind[kind](), Metric(COLLAPSE, everything, of="collapsed")]
 
 
 def _by_category(questions: Sequence[Question]) -> list[Metric]:
@@ -100,10 +100,11 @@ def weighted(answers: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
     `top` is 100 times the weighted value and `bottom` the weight; both 0 where there is no value.
     """
-    own = answers[answers.question_id.isin(metric.weights)]
-    weights = own.question_id.map(metric.weights).astype(float).where(own[metric.of].notna(), 0.0)
-    return own.assign(metric=metric.name, top=100 * weights * own[metric.of].fillna(0.0),
-                      bottom=weights)  # fmt: skip
+    counted = answers[answers.question_id.isin(metric.weights)]
+    values = counted[metric.of]
+    weights = counted.question_id.map(metric.weights).astype(float).where(values.notna(), 0.0)
+    tops = 100 * weights * values.fillna(0.0)
+    return counted.assign(metric=metric.name, top=tops, bottom=weights)
 
 
 def value(answers: pd.DataFrame, metric: Metric) -> float:
@@ -124,9 +125,9 @@ def score_table(
     answers = per_answer(verdicts)
     whose = ["model", "seed", "protocol"]
     parts = [
-        part.assign(seed=seed)
-        for _, own in answers.groupby(["model", "protocol"], sort=False)
-        for seed, part in [*((str(seed), part) for seed, part in own.groupby("seed")), ("all", own)]
+        part.assign(seed=str(seed))
+        for _, asked in answers.groupby(["model", "protocol"], sort=False)
+        for seed, part in [*asked.groupby("seed"), ("all", asked)]
     ]
     every = stacked(parts, list(answers))
     counted = pd.concat([weighted(every, metric) for metric in metrics])

@@ -67,7 +67,7 @@ def variant_records(
     for turns in images:
         chosen = _rank(turns[0].turn.image_id) < variant.share
         kept = turns if variant.answers == "all" else _answered_by_gqa(turns, variant, sentences)
-        kept = [one for one in kept if one.turn.source not in variant.left_out]
+        kept = [turn for turn in kept if turn.turn.source not in variant.left_out]
         if kept:
             layout = variant.layout if chosen else MERGED
             yield from records([kept], layout=layout, budget=budget, image_dir=image_dir)

@@ -43,11 +43,11 @@ def variant_table(
     `protocol` is `single_round`, `multi_round`, or `difference`: multi-round minus single round,
     paired over questions.  Without variants, no rows.
     """
-    own, replied = of_asked(variants, verdicts), _short_replies(verdicts, resamples)
+    answers, replied = of_asked(variants, verdicts), _short_replies(verdicts, resamples)
     models = list(dict.fromkeys(asked.model for asked in variants))
-    scores = score_table(own, metrics, resamples=resamples)
+    scores = score_table(answers, metrics, resamples=resamples)
     named = {change(name).name: name for name in models}
-    changes = effect_table(own, metrics, list(map(change, models)), resamples=resamples)
+    changes = effect_table(answers, metrics, list(map(change, models)), resamples=resamples)
     changes = changes.assign(model=changes.contrast.map(named), protocol=CHANGE)
     changes = changes.rename(columns={"difference": "value"})
     both = pd.concat([scores, changes], ignore_index=True)
@@ -66,9 +66,10 @@ def of_asked(variants: Sequence[AskedVariant], verdicts: pd.DataFrame) -> pd.Dat
     """
     parts = []
     for asked in {asked.model: asked for asked in variants}.values():
-        own = verdicts[verdicts.model == asked.variant.name]
+        answers = verdicts[verdicts.model == asked.variant.name]
         for protocol, named in ((asked.alone, ALONE), (asked.after, AFTER)):
-            parts.append(own[own.protocol == protocol].assign(model=asked.model, protocol=named))
+            rows = answers[answers.protocol == protocol]
+            parts.append(rows.assign(model=asked.model, protocol=named))
     return stacked(parts, list(verdicts))
 
 
@@ -95,8 +96,8 @@ def opening_table(
     if not protocols:
         return pd.DataFrame(columns=list(COLUMNS))
     called = {protocol.name: setting for setting, protocol in protocols.items()}
-    own = verdicts[verdicts.protocol.isin(called)]
-    scores = score_table(own, metrics, resamples=resamples)
+    answers = verdicts[verdicts.protocol.isin(called)]
+    scores = score_table(answers, metrics, resamples=resamples)
     named = scores.assign(ablation="openings", setting=scores.protocol.map(called))
     order = {name: number for number, name in enumerate(called)}
     return named.sort_values("protocol", key=lambda names: names.map(order), kind="stable")[
@@ -129,27 +130,27 @@ def compared(
     for ablation, whole in (("images", "all"), ("sources", "all sources")):
         if whole in (settings := by.get(ablation, {})):
             less = {setting: name for setting, name in settings.items() if setting != whole}
-            wanted[ablation] = [_versus(one, name, settings[whole]) for one, name in less.items()]
+            wanted[ablation] = [_versus(of, name, settings[whole]) for of, name in less.items()]
     if "merged" in (cures := by.get("cures", {})):
         rivals = {setting: name for setting, name in cures.items() if setting != "merged"}
-        wanted["cures"] = [_versus(one, cures["merged"], name) for one, name in rivals.items()]
+        wanted["cures"] = [_versus(of, cures["merged"], name) for of, name in rivals.items()]
         wanted["cures, single-round"] = [
-            _versus(one, name, cures[BASELINE], ALONE)
-            for one, name in cures.items()
-            if one != BASELINE
+            _versus(of, name, cures[BASELINE], ALONE)
+            for of, name in cures.items()
+            if of != BASELINE
         ]
     if "factors" in by:
         wanted["factors"] = factor_contrasts()
-    own = of_asked(variants, verdicts)
+    answers = of_asked(variants, verdicts)
     parts = [
-        effect_table(own, metrics, contrasts, resamples=resamples).assign(ablation=name)
+        effect_table(answers, metrics, contrasts, resamples=resamples).assign(ablation=name)
         for name, contrasts in wanted.items()
     ]
     return stacked(parts, EFFECT_COLUMNS)
 
 
-def _versus(name: str, one: str, other: str, protocol: str = AFTER) -> Contrast:
-    return Contrast(name, versus(one, other, protocol).weights)
+def _versus(name: str, model: str, other: str, protocol: str = AFTER) -> Contrast:
+    return Contrast(name, versus(model, other, protocol).weights)
 
 
 def factor_contrasts() -> list[Contrast]:

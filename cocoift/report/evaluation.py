@@ -1,4 +1,4 @@
-"""What notebook 05 shows: trust in the judge, tables beside the paper's, dialogs that changed."""
+"""The tables of notebook 05: scores beside the paper's, rounds, wordings, dialogs that changed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,26 +9,33 @@ import yaml
 from cocoift.core.files import DataError
 from cocoift.core.frames import stacked
 from cocoift.evaluation.adherence import NAME, adherence_metrics
-from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table
+from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table, versus
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.reference_judge import BY_DESIGN
 from cocoift.evaluation.rollout import Rollout
-from cocoift.evaluation.score import COLLAPSE, SCORE_COLUMNS, Metric, score_table
+from cocoift.evaluation.score import COLLAPSE, SCORE_COLUMNS, Metric, collapsed, score_table
 from cocoift.report.merge import mixtures_rounds
 from cocoift.report.tables import LABELS
 
+# Each mixture with a prompt in every turn against the LLaVA-style one, and against the base model.
+_COMPARED = tuple(
+    versus(model, other, protocol)
+    for other, protocol in (("mix", ALONE), ("base", AFTER))
+    for model in ("merged", "instructed")
+)
+
 
 def protocol_table(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
-    """Return one row per protocol: its opening rounds, whose replies are kept, which picture."""
+    """Return one row per protocol: its opening rounds, whose replies are kept, which image."""
     rows = []
     for protocol in protocols.values():
         kept = "a given one" if protocol.replies else "the model's own"
         asked = " / ".join(protocol.opening)
         rows.append((protocol.name, asked or "none", kept if asked else "", protocol.picture))
-    return pd.DataFrame(rows, columns=["protocol", "opening round", "reply kept", "picture"])
+    return pd.DataFrame(rows, columns=["protocol", "opening round", "reply kept", "image"])
 
 
 def check_scored(verdicts: pd.DataFrame, *, most_unscored: float) -> pd.DataFrame:
@@ -37,10 +44,10 @@ def check_scored(verdicts: pd.DataFrame, *, most_unscored: float) -> pd.DataFram
     Raises `DataError` when more than `most_unscored` of a benchmark's answers lack one.  Questions
     that cannot be scored, whatever is answered (`BY_DESIGN`), do not count there.
     """
-    for name, own in verdicts[~verdicts.reason.isin(BY_DESIGN)].groupby("benchmark"):
-        share = own.score.isna().mean()
+    for name, judged in verdicts[~verdicts.reason.isin(BY_DESIGN)].groupby("benchmark"):
+        share = judged.score.isna().mean()
         if share > most_unscored:
-            unscored = own[own.score.isna()]
+            unscored = judged[judged.score.isna()]
             reason = unscored.reason.value_counts().index[0]
             # A dialog that broke off has no answer: nothing was given to the judge.
             unanswered = unscored[unscored.reason == reason].answer.isna().all()
@@ -76,8 +83,9 @@ def all_scores(
 ) -> pd.DataFrame:
     """Return `score.score_table` of every benchmark in one table, with benchmark and judge."""
     parts = []
-    for name, own in metrics.items():
-        table = score_table(verdicts[verdicts.benchmark == name], own, resamples=resamples)
+    for name, of_benchmark in metrics.items():
+        judged = verdicts[verdicts.benchmark == name]
+        table = score_table(judged, of_benchmark, resamples=resamples)
         parts.append(table.assign(benchmark=name, judge=judge))
     first = ["benchmark", "model", "seed", "protocol", "metric"]
     rest = [name for name in (*SCORE_COLUMNS, "judge") if name not in first]
@@ -115,9 +123,9 @@ def all_effects(
 ) -> pd.DataFrame:
     """Return `effects.effect_table` of every benchmark in one table."""
     parts = []
-    for name, own in metrics.items():
+    for name, of_benchmark in metrics.items():
         judged = verdicts[verdicts.benchmark == name]
-        table = effect_table(judged, own, contrasts, resamples=resamples)
+        table = effect_table(judged, of_benchmark, contrasts, resamples=resamples)
         parts.append(table.assign(benchmark=name))
     return stacked(parts, ["benchmark", *COLUMNS])
 
@@ -128,10 +136,10 @@ def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     Without rows where no question has a score.
     """
     named = {change(name).name: name for name in models}
-    own = effects[effects.contrast.isin(named) & (effects.seed == "all")]
-    own = own[own.metric != COLLAPSE]
-    shown = own.assign(model=own.contrast.map(named), setting=own.metric, value=own.difference)
-    return shown.assign(metric="change")
+    rows = effects[effects.contrast.isin(named) & (effects.seed == "all")]
+    rows = rows[rows.metric != COLLAPSE]
+    models_of = rows.contrast.map(named)
+    return rows.assign(model=models_of, setting=rows.metric, value=rows.difference, metric="change")
 
 
 def sanity_sentence(checks: pd.DataFrame) -> str:
@@ -155,15 +163,62 @@ def wide_table(
     scores: pd.DataFrame, protocols: Sequence[str], labels: Mapping[str, str]
 ) -> pd.DataFrame:
     """Return scores in the paper's layout: a row per model and protocol, `value [low, high]`."""
-    own = scores[(scores.seed == "all") & scores.protocol.isin(protocols)]
+    rows = scores[(scores.seed == "all") & scores.protocol.isin(protocols)]
     cells = [
         "" if pd.isna(v) else f"{v:.1f} [{a:.1f}, {b:.1f}]"
-        for v, a, b in zip(own.value, own.low, own.high, strict=True)
+        for v, a, b in zip(rows.value, rows.low, rows.high, strict=True)
     ]
-    wide = own.assign(cell=cells, model=own.model.map(labels)).pivot_table(
+    wide = rows.assign(cell=cells, model=rows.model.map(labels)).pivot_table(
         index=["model", "protocol"], columns="metric", values="cell", aggfunc="first", sort=False
     )
     return wide.rename_axis(columns=None).reset_index()
+
+
+def rounds_table(runs: Sequence[Run], protocol: str) -> pd.DataFrame:
+    """Return how long each model's replies are round by round under a protocol, all seeds together.
+
+    Columns: model, round (from 1), question (the last round: that of the benchmark), median_words,
+    short (share of replies of three words or fewer).  An opening round counts once per image.
+    """
+    rows: list[tuple[str, int, str, int]] = []
+    for run in (run for run in runs if run.protocol == protocol):
+        found = {}
+        for dialog in (dialog for dialog in run.rollouts if not dialog.failure):
+            last = len(dialog.rounds)
+            for number, played in enumerate(dialog.rounds, 1):
+                key = dialog.question_id if number == last else dialog.images[0]
+                asked = "the benchmark's" if number == last else played.question
+                found[number, key] = (run.model, number, asked, len(played.answer.split()))
+        rows += found.values()
+    table = pd.DataFrame(rows, columns=["model", "round", "question", "words"])
+    groups = table.groupby(["model", "round", "question"], sort=False).words
+    lengths = groups.agg(median_words="median", short=lambda words: (words <= SHORT_WORDS).mean())
+    return lengths.reset_index()
+
+
+def wording_table(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return score and collapse by model, wording and protocol, a row per model and wording."""
+    worded = verdicts[verdicts.wording != ""]
+    worded = worded.assign(collapse=collapsed(worded.words))
+    means = worded.groupby(["model", "wording", "protocol"], sort=False)[["score", "collapse"]]
+    table = means.mean().unstack("protocol")
+    table.columns = [f"{metric}, {protocol}" for metric, protocol in table.columns]
+    return table.reset_index()
+
+
+def wording_effects(
+    verdicts: pd.DataFrame, metric: Metric, *, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return how models differ in a metric within each wording: `effect_table` and `wording`.
+
+    Merged and instructed are compared with the LLaVA-style mixture in single round, and with the
+    base model after the short round.  Empty where questions have no wordings.
+    """
+    parts = [
+        effect_table(asked, [metric], _COMPARED, resamples=resamples).assign(wording=wording)
+        for wording, asked in verdicts[verdicts.wording != ""].groupby("wording")
+    ]
+    return stacked(parts, [*COLUMNS, "wording"])
 
 
 def changed_most(
@@ -175,9 +230,9 @@ def changed_most(
     no score fell.
     """
     first = next(run for run in runs if run.model == model)
-    own = verdicts[(verdicts.model == model) & (verdicts.seed == first.seed)]
-    own = own[own.benchmark == first.benchmark.name]
-    means = own.groupby(["protocol", "question_id"], sort=False).score.mean()
+    judged = verdicts[(verdicts.model == model) & (verdicts.seed == first.seed)]
+    judged = judged[judged.benchmark == first.benchmark.name]
+    means = judged.groupby(["protocol", "question_id"], sort=False).score.mean()
     fall = (means[ALONE] - means[AFTER]).dropna().sort_values(ascending=False, kind="stable")
     fall = fall[fall > 0]
     found = {
@@ -206,15 +261,15 @@ def unasked_table(
     rounds = mixtures_rounds(folder, mixtures)
     free = rounds[~rounds.has_prompt]
     rows = []
-    for mixture, own in free.groupby("mixture", sort=False):
-        short = own[own.words <= SHORT_WORDS]
-        opening = own[own["round"] == 0]
+    for mixture, unasked in free.groupby("mixture", sort=False):
+        short = unasked[unasked.words <= SHORT_WORDS]
+        opening = unasked[unasked["round"] == 0]
         first = short.source.mode().iloc[0] if len(short) else ""
         rows.append(
             {
                 "mixture": mixture,
-                "rounds without a format prompt": len(own),
-                "short among them": len(short) / max(1, len(own)),
+                "rounds without a format prompt": len(unasked),
+                "short among them": len(short) / max(1, len(unasked)),
                 "short among first rounds": (opening.words <= SHORT_WORDS).mean(),
                 "most of the short ones from": titles.get(first, first),
                 "their share": float((short.source == first).mean()) if len(short) else 0.0,

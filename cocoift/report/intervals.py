@@ -37,9 +37,9 @@ def interval_plot(
     height = 4.2 if joined else 1.4 + (0.32 + 0.16 * len(series)) * len(names)
     figure, axes = new_axes(width, height, title=title, columns=len(panels))
     for ax, (metric, label) in zip(axes, panels.items(), strict=True):
-        own = table[table.metric == metric]
+        of_metric = table[table.metric == metric]
         for number, (name, named) in enumerate(series.items()):
-            rows = own[own[by] == name].set_index("setting").reindex(list(names))
+            rows = of_metric[of_metric[by] == name].set_index("setting").reindex(list(names))
             shifted = places + (number - (len(series) - 1) / 2) * (0.06 if joined else 0.2)
             look: Any = {"color": colour_of(name, number), "capsize": 3, "label": named}
             _dots(
@@ -51,7 +51,7 @@ def interval_plot(
                 colour=look["color"],
             )
             _marks(ax, rows, shifted, MARKS[number % 7], LINES[number % 4] if joined else "", look)
-        _scale(ax, own, list(names.values()), joined=joined, first=ax is axes[0])
+        _scale(ax, of_metric, list(names.values()), joined=joined, first=ax is axes[0])
         ax.set_title(label)
     legend_beside(axes[-1])
     return figure
@@ -78,9 +78,9 @@ def _dots(
     ax.plot(x, y, linestyle="none", marker=".", markersize=4, color=colour, alpha=0.45)
 
 
-def _scale(ax: Axes, own: pd.DataFrame, names: list[str], *, joined: bool, first: bool) -> None:
+def _scale(ax: Axes, rows: pd.DataFrame, names: list[str], *, joined: bool, first: bool) -> None:
     """Label the settings, and mark zero where values lie on both sides of it."""
-    places, percent = range(len(names)), own.low.min() >= 0
+    places, percent = range(len(names)), rows.low.min() >= 0
     if joined:
         ax.set_xticks(places, names)
         ax.set_ylim(-3, 103)

@@ -29,10 +29,10 @@ def adherence_rows(
     scores = scores[scores.metric == ADHERENCE]
     parts = []
     for asked in variants:
-        own = scores[scores.model == asked.variant.name]
+        rows = scores[scores.model == asked.variant.name]
         named = {"ablation": asked.ablation, "setting": asked.setting, "model": asked.model}
-        after = own[own.protocol == (ALONE if asked.after == ALONE else AFTER)]
-        parts.append(own[own.protocol == ALONE].assign(**named))
+        after = rows[rows.protocol == (ALONE if asked.after == ALONE else AFTER)]
+        parts.append(rows[rows.protocol == ALONE].assign(**named))
         parts.append(after.assign(**named, protocol=AFTER))
     return stacked(parts, COLUMNS)
 
@@ -63,7 +63,7 @@ def cost_table(
     lost, kept = _history_lost(worth, resamples), (float("nan"),) * 3
     rows = []
     for asked in variants:
-        shares = [100 * own / all_ for own, all_ in zip(totals(asked), whole, strict=True)]
+        shares = [100 * part / all_ for part, all_ in zip(totals(asked), whole, strict=True)]
         rows.append((asked.setting, *shares, *(lost if asked.setting == DROPPED else kept)))
     columns = ["cure", "trained_tokens", "tokens", "history", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
@@ -84,8 +84,8 @@ def mitigation_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> p
 
     `table` is that of notebook 07, `costs` is `cost_table`.
     """
-    own = table[(table.ablation == "cures") & (table.seed == "all")]
-    whole = own.set_index(["setting", "metric", "protocol"])
+    whole = table[(table.ablation == "cures") & (table.seed == "all")]
+    whole = whole.set_index(["setting", "metric", "protocol"])
     wanted = {metric: "score", COLLAPSE: "collapsed", ADHERENCE: "compliance"}
     rows = []
     for cost in costs.itertuples():
@@ -93,8 +93,9 @@ def mitigation_table(table: pd.DataFrame, costs: pd.DataFrame, metric: str) -> p
         for name, label in wanted.items():
             for protocol, when in ((ALONE, "single-round"), (AFTER, "after")):
                 if (cost.cure, name, protocol) in whole.index:
-                    one = whole.loc[(cost.cure, name, protocol)]
-                    row[f"{label}, {when}"] = f"{one.value:.0f} [{one.low:.0f}, {one.high:.0f}]"
+                    level = whole.loc[(cost.cure, name, protocol)]
+                    ends = f"[{level.low:.0f}, {level.high:.0f}]"
+                    row[f"{label}, {when}"] = f"{level.value:.0f} {ends}"
         row |= {"trained tokens": f"{cost.trained_tokens:.0f} %", "tokens": f"{cost.tokens:.0f} %"}
         interval = "" if pd.isna(cost.low) else f" [{cost.low:+.2f}, {cost.high:+.2f}]"
         lost = "" if pd.isna(cost.history) else f"{cost.history:+.2f}{interval} nats per token"

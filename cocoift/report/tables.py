@@ -52,16 +52,29 @@ COLUMNS = {
     "difference": ("difference (points)", "{:+.1f}"),
     "low": ("", "{:.1f}"),
     "high": ("", "{:.1f}"),
+    "accuracy": ("", "{:.0%}"),
     "median_words": ("median words", "{:.0f}"),
+    "median_answer_words": ("median words", "{:.0f}"),
+    "one_word": ("one word", "{:.0%}"),
     "short": ("three words or fewer", "{:.0%}"),
+    "short_share": ("answer is short", "{:.1%}"),
+    "prompt_share": ("format stated in this turn", "{:.1%}"),
+    "distinct_share": ("share distinct", "{:.1%}"),
+    "most_frequent_share": ("share of the most frequent", "{:.1%}"),
+    "share": ("", "{:.1%}"),
+    "collapse_rate": ("collapsed (%)", "{:.0f}"),
+    "distinct_1": ("distinct 1-grams", "{:.3f}"),
+    "distinct_2": ("distinct 2-grams", "{:.3f}"),
+    "mentions": ("mentions per answer", "{:.2f}"),
+    "absent_share": ("absent (%)", "{:.1f}"),
+    "image_id": ("image", "{}"),
     "cost": ("", "{:.2f}"),
     "judge": ("", "{:.1f}"),
     "hand": ("", "{:.1f}"),
     "spread": ("", "{:.1f}"),
-    "trained_tokens": ("trained tokens (%)", "{:.0f}"),
     "tokens": ("", "{:,.0f}"),
-    "share": ("", "{:.1%}"),
     "megabytes": ("MB", "{:.2f}"),
+    "MB": ("", "{:,.1f}"),
 }
 
 
@@ -151,9 +164,9 @@ def settings_table(settings: Settings, names: Sequence[str], *, title: str) -> p
 def _in_words(value: Any) -> str:
     if isinstance(value, Settings):
         pairs = ((name, getattr(value, name)) for name in value.__struct_fields__)
-        return ", ".join(f"{name} {_in_words(one)}" for name, one in pairs) or "reference"
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in pairs) or "reference"
     if isinstance(value, list):
         return ", ".join(map(_in_words, value)) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_in_words(one)}" for name, one in value.items()) or "none"
+        return ", ".join(f"{name}: {_in_words(part)}" for name, part in value.items()) or "none"
     return "none" if value is None else str(value)

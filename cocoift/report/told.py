@@ -57,7 +57,7 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
     `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where one of the
     two models is missing.
     """
-    layout, alone = (rows_of(effects, one.name, metric) for one in (LAYOUT, ASKED_ALONE))
+    layout, alone = (rows_of(effects, of.name, metric) for of in (LAYOUT, ASKED_ALONE))
     if layout.empty:
         both = len(rows_of(effects, LAYOUT.name, COLLAPSE))
         none = (
@@ -79,7 +79,7 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
         f"({describe(alone)})."
     )
     alone, after = (
-        rows_of(effects, one.name, metric) for one in (INSTRUCTED_ALONE, INSTRUCTED_AFTER)
+        rows_of(effects, of.name, metric) for of in (INSTRUCTED_ALONE, INSTRUCTED_AFTER)
     )
     if alone.empty or after.empty:
         return text
@@ -99,10 +99,10 @@ def finding(
     hold no model under both protocols.
     """
     first = scores.benchmark.iloc[0]
-    own = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
-    metric = next((name for name in own.metric.unique()[::-1] if name != COLLAPSE), "")
+    whole = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
+    metric = next((name for name in whole.metric.unique()[::-1] if name != COLLAPSE), "")
     held = scores[(scores.metric == ADHERENCE) & (scores.seed.astype(str) == "all")]
-    value = pd.concat([own, held]).set_index(["model", "metric", "protocol"]).value
+    value = pd.concat([whole, held]).set_index(["model", "metric", "protocol"]).value
     effects = effects[effects.benchmark == first]
     rows = []
     for name in labels:
@@ -115,10 +115,10 @@ def finding(
             ADHERENCE: ("compliance", " %"),
         }
         cells = {
-            f"{what}, {when}": f"{value[name, one, protocol]:.0f}{unit}"
-            for one, (what, unit) in shown.items()
+            f"{what}, {when}": f"{value[name, column, protocol]:.0f}{unit}"
+            for column, (what, unit) in shown.items()
             for protocol, when in ((ALONE, "single-round"), (AFTER, "after"))
-            if (name, one, protocol) in value
+            if (name, column, protocol) in value
         }
         effect = describe(changes, unit="")
         changed = f"change of {'the score' if metric else 'collapse'}"
@@ -126,8 +126,8 @@ def finding(
     if not rows:
         return None
     sentence = (
-        f"Single-round and after one short-answer round: {int(own.n.max()):,} answers per model "
-        f"and protocol on {first} (judge: {', '.join(sorted(set(own.judge)))}); change with 95 % "
+        f"Single-round and after one short-answer round: {int(whole.n.max()):,} answers per model "
+        f"and protocol on {first} (judge: {', '.join(sorted(set(whole.judge)))}); change with 95 % "
         f"interval over images. Collapsed: {SHORT_WORDS} words or fewer to an open question. "
         "Compliance: as short when a held-out question asks for that."
     )

@@ -52,7 +52,7 @@ def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
     """
     rows, questions = graded_by_hand(path)
     verdicts = judge.verdicts(benchmark.kind, questions, [row.reply for row in rows], ALONE)
-    scores = [pd.Series([one.score for one in found], dtype=float) for found in verdicts]
+    scores = [pd.Series([v.score for v in repeats], dtype=float) for repeats in verdicts]
     return pd.DataFrame(
         {
             "part": [row.part for row in rows],
@@ -69,12 +69,12 @@ def trust_table(path: Path, benchmark: Benchmark, judge: Judge) -> pd.DataFrame:
 def trust_sentence(trust: pd.DataFrame) -> str:
     """Say how the judge agrees with hand-given scores, for each part of the answers."""
     parts = []
-    for part, own in trust.groupby("part", sort=False):
-        found = agreement(own["judge"], own["hand"])
+    for part, rows in trust.groupby("part", sort=False):
+        found = agreement(rows["judge"], rows["hand"])
         ranks = found["rank_correlation"]
         ranked = f"rank correlation {ranks:.2f}" if pd.notna(ranks) else "all scores the same"
         parts.append(
-            f"over {len(own)} {_PARTS[part]}, {ranked} and "
+            f"over {len(rows)} {_PARTS[part]}, {ranked} and "
             f"mean absolute error {found['mean_absolute_error']:.2f}"
         )
     text = "; ".join(parts)
@@ -94,10 +94,10 @@ def grades_table(
     without MM-Vet.
     """
     rows = []
-    mm_vet = [one for one in benchmarks if one.kind == "mm_vet"]
-    for one, asked in product(graded, mm_vet[:1]):
-        replies = decode(raw / one.answers, dict[str, str])
-        grades = read_mm_vet_grades(raw / one.grades)
+    mm_vet = [b for b in benchmarks if b.kind == "mm_vet"]
+    for files, asked in product(graded, mm_vet[:1]):
+        replies = decode(raw / files.answers, dict[str, str])
+        grades = read_mm_vet_grades(raw / files.grades)
         questions = [q for q in asked.questions if q.id in replies and grades.get(q.id)]
         answers = [replies[question.id] for question in questions]
         found = judge.verdicts(asked.kind, questions, answers, ALONE)
@@ -110,6 +110,6 @@ def grades_table(
         more = scored.ours - scored.gpt4
         ranks, error = reversed(agreement(scored.ours, scored.gpt4).values())
         halves = more[short].mean(), more[~short].mean()
-        rows.append((one.answers, len(scored), len(table) - len(scored), ranks, error, *halves))
+        rows.append((files.answers, len(scored), len(table) - len(scored), ranks, error, *halves))
     columns = ["answers", "n", "unscored", "rank correlation", "mean absolute error"]
     return pd.DataFrame(rows, columns=[*columns, "more on short", "more on long"])

@@ -5,7 +5,7 @@ from cocoift.evaluation.ablations import mitigation_variants
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.rollout import Rollout, Round
-from cocoift.report import mitigations, openings
+from cocoift.report import evaluation, mitigations
 from cocoift.report.ablations import COLUMNS
 
 
@@ -25,13 +25,13 @@ def test_rounds_count_an_opening_once_an_image_and_the_question_each_time():
         ("2", "x", ("a red car there", "red", "a long answer to this")),
         ("3", "y", ("blue", "two", "a long answer here")),
     ]
-    table = openings.rounds_table([run("mix", dialogs)], "figure_1")
+    table = evaluation.rounds_table([run("mix", dialogs)], "figure_1")
     assert table.values.tolist() == [
         ["mix", 1, "a", 2.5, 0.5],
         ["mix", 2, "b", 1.0, 1.0],
         ["mix", 3, "the benchmark's", 4.0, pytest.approx(1 / 3)],
     ]
-    assert openings.rounds_table([run("mix", dialogs)], "another").empty
+    assert evaluation.rounds_table([run("mix", dialogs)], "another").empty
 
 
 def test_the_costs_of_a_cure_are_those_of_its_training_logs(tmp_path):

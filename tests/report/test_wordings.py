@@ -1,7 +1,7 @@
 import pandas as pd
 
 from cocoift.evaluation.score import Metric
-from cocoift.report import wordings
+from cocoift.report import evaluation
 from cocoift.report.told import told
 
 TOTAL = Metric("total", {str(number): 1.0 for number in range(8)})
@@ -23,7 +23,7 @@ def verdicts(wording_of):
 
 def test_a_loss_on_one_wording_is_told_apart_from_the_others():
     own = verdicts(lambda number: "known" if number < 4 else "never tuned on")
-    effects = wordings.wording_effects(own, TOTAL, resamples=50)
+    effects = evaluation.wording_effects(own, TOTAL, resamples=50)
     said = {wording: told(rows) for wording, rows in effects.groupby("wording")}
     assert "merged minus base model, after one short-answer round" in said["known"]
     assert "no clear difference in score (+0.0" in said["known"]
@@ -31,12 +31,12 @@ def test_a_loss_on_one_wording_is_told_apart_from_the_others():
 
 
 def test_nothing_is_said_of_questions_without_wordings():
-    effects = wordings.wording_effects(verdicts(lambda number: ""), TOTAL, resamples=50)
+    effects = evaluation.wording_effects(verdicts(lambda number: ""), TOTAL, resamples=50)
     assert effects.empty
 
 
 def test_the_table_has_score_and_collapse_of_every_wording():
-    table = wordings.wording_table(verdicts(lambda number: "known" if number < 4 else "new"))
+    table = evaluation.wording_table(verdicts(lambda number: "known" if number < 4 else "new"))
     cells = table.set_index(["model", "wording"])
     assert cells.loc[("merged", "new"), "score, multi_round"] == 0.25
     assert cells.loc[("merged", "new"), "collapse, multi_round"] == 1
