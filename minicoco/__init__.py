@@ -1,6 +1,6 @@
-"""A small synthetic COCO and the tiny LLaVA that sees it; README.md says what is in here.
+"""A small synthetic COCO and the tiny LLaVA that sees it; README.md describes the package.
 
-This module holds what a preset can say of them.
+This module holds what a preset can set.
 """
 
 from cocoift.core.schema import Count, Settings
@@ -9,17 +9,17 @@ from cocoift.tuning.chat import ChatFormat
 # No system prompt: at this size it would be a third of every short conversation.
 CHAT = ChatFormat("vicuna_v1", system="")
 
-# Raise it when the same recipe builds another model than before: when scenes are drawn or
-# described otherwise, the chat or the format prompts change, or the training does.  Checkpoints of
-# an earlier version are then built again; `python -m minicoco.llava data/mini_llava` builds
-# the shipped one.
+# Raise it when the same recipe builds another model than before: when scenes are drawn or described
+# differently, or when the chat, the format prompts or the training change.  Checkpoints of an
+# earlier version are then rebuilt; `python -m minicoco.llava data/mini_llava` rebuilds the shipped
+# one.
 VERSION = 1
 
 
 class MiniCoco(Settings, frozen=True):
-    """How many scenes are drawn to train on, to hold out and to ask about; from which seed.
+    """How many scenes are drawn to train on, to hold out and to ask about, and from which seed.
 
-    `pixels` is the side of a picture.
+    `pixels` is the side of an image.
     """
 
     train: int
@@ -30,7 +30,7 @@ class MiniCoco(Settings, frozen=True):
 
 
 class Recipe(Settings, frozen=True):
-    """Everything the tiny LLaVA is built from; the same recipe builds the same kind of model."""
+    """Everything that determines the tiny LLaVA; the same recipe builds the same kind of model."""
 
     seed: int = 0
     pixels: int = 64

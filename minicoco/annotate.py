@@ -1,4 +1,4 @@
-"""Write a mini-COCO to disk: pictures, COCO's own annotations, and every source's files."""
+"""Write a mini-COCO to disk: images, COCO's own annotations, and the files of every source."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,21 +15,13 @@ from cocoift.core.files import DataError, inside, write_bytes, write_text
 from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
 from minicoco.benchmark import benchmark_scenes
 from minicoco.benchmark import files as benchmark_files
-from minicoco.draw import flock_outlines, jpeg, outline
-from minicoco.scenes import (
-    CATEGORIES,
-    SUPERCATEGORIES,
-    Scene,
-    World,
-    caption,
-    make_world,
-    name_2017,
-)
+from minicoco.draw import box, flock_outlines, jpeg, outline
+from minicoco.scenes import CATEGORY_IDS, SUPERCATEGORIES, Scene, World, caption, make_world
+from minicoco.scenes import name_2017 as file_name
 
-_CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
-# COCO's boxes and areas have two decimals.
+# COCO's outlines and boxes have two decimals.
 _DECIMALS = 2
-# Lists what was drawn; the study's runner leaves it out too.
+# Lists what was drawn; the study's runner ignores it too.
 STAMP = "MINI_COCO.txt"
 _STAMP_HEAD = "Drawn by minicoco and drawn again by each run; other files here stay as they are:"
 # As in COCO's own files.
@@ -58,22 +50,21 @@ def write_mini_coco(
     """Write a mini-COCO below `root` and return the scenes it shows.
 
     `root/images/{train2017,val2017}` holds `pixels` x `pixels` JPEGs; the annotation files have
-    the names and formats of the catalogue, upstream's quirks included.  The same arguments give
+    the names and formats of the catalogue, quirks of upstream included.  The same arguments give
     the same bytes.
     """
     world = make_world(train=train, held_out=held_out, seed=seed, pixels=pixels)
     for split, scenes in (("train2017", world.train), ("val2017", world.held_out)):
         for scene in tqdm(scenes, desc=f"drawing {split}", unit=" images", leave=False):
-            write_bytes(root / "images" / split / name_2017(scene), jpeg(scene))
-    writers = (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files)
-    written = [file for writer in writers for file in writer(world)]
-    _write(root, written)
+            write_bytes(root / "images" / split / file_name(scene), jpeg(scene))
+    for files in (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files):
+        _write(root, files(world))
     write_benchmarks(root, seed=seed, pixels=pixels, count=benchmark)
     return world
 
 
 def write_benchmarks(root: Path, *, seed: int, pixels: int, count: int) -> None:
-    """Write the benchmarks' questions, pictures and instances below `root`."""
+    """Write the benchmarks' questions, images and instances below `root`."""
     scenes = benchmark_scenes(seed, pixels=pixels, count=count)
     _write(root, [("mm_vet/instances.json", benchmark_instances(scenes))])
     _write(root, benchmark_files(scenes, seed))
@@ -90,16 +81,16 @@ def replace_mini_coco(
 ) -> World:
     """Write a mini-COCO in place of the one in `root`, which stays until the new one is drawn.
 
-    Only files that an earlier call wrote are replaced or removed; a user's own files beside them
-    stay.  Raises `DataError` when those are where the study draws: real data is never overwritten,
-    nor mixed with drawn data.
+    Only files that an earlier call wrote are replaced or removed; other files beside them stay.
+    Raises `DataError` when those are in the way: real data is never overwritten, nor mixed with
+    drawn data.
     """
     sizes = {"train": train, "held_out": held_out, "benchmark": benchmark}
     with _beside(root) as unfinished:
         world = write_mini_coco(unfinished, **sizes, seed=seed, pixels=pixels)
         folders = [root / folder.name for folder in unfinished.iterdir()]
         if not (root / STAMP).exists() and any(folder.exists() for folder in folders):
-            raise DataError(f"{root} holds files that are no mini-COCO; choose another raw_dir")
+            raise DataError(f"{root} holds files that are not a mini-COCO; choose another raw_dir")
         before = drawn_files(root)
         names = _take_place(unfinished, root)
         for name in before - names:
@@ -111,8 +102,7 @@ def replace_mini_coco(
 def add_benchmarks(root: Path, *, seed: int, pixels: int, count: int) -> None:
     """Write the benchmarks alone below `root`, beside whatever is there.
 
-    A mini-COCO that is drawn there later replaces them.  Raises `DataError` where a user's file is
-    in the way.
+    A mini-COCO drawn there later replaces them.  Raises `DataError` if another file is in the way.
     """
     with _beside(root) as unfinished:
         write_benchmarks(unfinished, seed=seed, pixels=pixels, count=count)
@@ -131,7 +121,7 @@ def _beside(root: Path) -> Iterator[Path]:
 
 
 def _take_place(drawn: Path, root: Path) -> set[str]:
-    """Move drawn files below `root`, over those that were drawn before; return their names."""
+    """Move drawn files below `root`, in place of those drawn before; return their names."""
     names = {path.relative_to(drawn).as_posix() for path in drawn.rglob("*") if path.is_file()}
     before = drawn_files(root)
     unlisted = (root / STAMP).exists() and not before  # by an older version
@@ -141,7 +131,7 @@ def _take_place(drawn: Path, root: Path) -> set[str]:
             f"{root / foreign[0]} is in the way of a file that the study draws; move it and give "
             "its new place in the catalogue"
         )
-    # Listed first: after a kill on the way every file is known to be drawn.
+    # Listed first, so that after a kill at any point every drawn file is known as such.
     write_text(root / STAMP, _list_of(names | before))
     for name in sorted(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -154,9 +144,9 @@ def _list_of(names: Iterable[str]) -> str:
 
 
 def drawn_files(root: Path) -> set[str]:
-    """Return the files below `root` that a mini-COCO consists of.
+    """Return the files below `root` that make up a mini-COCO.
 
-    None where there is no mini-COCO, or one of an older version, which listed nothing.
+    None without a mini-COCO, or with a mini-COCO of an older version, which listed nothing.
     """
     stamp = root / STAMP
     head, *names = stamp.read_text(encoding="utf-8").splitlines() if stamp.is_file() else [""]
@@ -176,7 +166,7 @@ def coco_files(world: World) -> Iterator[tuple[str, Any]]:
 
 
 def benchmark_instances(scenes: Mapping[str, Scene]) -> dict[str, Any]:
-    """Return the instances of the benchmarks' pictures as a COCO file, by their own file names."""
+    """Return the instances of the benchmarks' images as a COCO file with their file names."""
     images = [_image(scene, "benchmark") | {"file_name": name} for name, scene in scenes.items()]
     return _instance_file("benchmark", images, list(scenes.values()))
 
@@ -190,14 +180,14 @@ def _instance_file(
 ) -> dict[str, Any]:
     categories = [
         {"supercategory": SUPERCATEGORIES[name], "id": number, "name": name}
-        for number, name in CATEGORIES.items()
+        for name, number in CATEGORY_IDS.items()
     ]
     rows = [row for scene in scenes for row in _instances(scene)]
     return {**_head(split, images), "annotations": rows, "categories": categories}
 
 
 def _image(scene: Scene, split: str) -> dict[str, Any]:
-    name = name_2017(scene)
+    name = file_name(scene)
     return {
         "license": 1 + scene.image_id % len(_LICENCES),
         "file_name": name,
@@ -213,19 +203,17 @@ def _image(scene: Scene, split: str) -> dict[str, Any]:
 def _instances(scene: Scene) -> Iterator[dict[str, Any]]:
     """Yield polygons for things and, as upstream, one uncompressed RLE for a crowd."""
     for number, thing in enumerate(scene.things):
-        polygon = [round(v, _DECIMALS) for xy in outline(thing, pixels=scene.pixels) for v in xy]
+        points = [(round(x, _DECIMALS), round(y, _DECIMALS))
+                  for x, y in outline(thing, pixels=scene.pixels)]  # fmt: skip
+        polygon = [value for point in points for value in point]
         rle = coco_mask.merge(coco_mask.frPyObjects([polygon], scene.pixels, scene.pixels))
-        xs, ys = polygon[::2], polygon[1::2]
         yield {
             "segmentation": [polygon],
             "area": float(coco_mask.area(rle)),
             "iscrowd": 0,
             "image_id": scene.image_id,
-            "bbox": [
-                round(v, _DECIMALS)
-                for v in (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
-            ],
-            "category_id": _CATEGORY_IDS[thing.category],
+            "bbox": [round(value, _DECIMALS) for value in box(points)],
+            "category_id": CATEGORY_IDS[thing.category],
             "id": scene.image_id * 10 + number,
         }
     if scene.flock:
@@ -242,7 +230,7 @@ def _crowd(scene: Scene) -> dict[str, Any]:
         "iscrowd": 1,
         "image_id": scene.image_id,
         "bbox": [float(v) for v in coco_mask.toBbox(coco_mask.merge(rles))],
-        "category_id": _CATEGORY_IDS["bird"],
+        "category_id": CATEGORY_IDS["bird"],
         "id": 900_000_000_000 + scene.image_id,
     }
 
@@ -256,7 +244,7 @@ def _runs(mask: np.ndarray) -> list[int]:
 
 
 def _captions(world: World, scenes: tuple[Scene, ...], split: str) -> Iterator[dict[str, Any]]:
-    """Yield five captions per image; some have stray blanks or line breaks, some no full stop."""
+    """Yield five captions per image; some have stray spaces or line breaks, some no full stop."""
     rng = world.rng(f"captions/{split}")
     for scene in scenes:
         for number in range(5):

@@ -1,7 +1,7 @@
-"""Benchmarks of the mini world in MM-Vet's and InfiMM-Eval's formats, from known scenes.
+"""Benchmarks of the synthetic world in MM-Vet's and InfiMM-Eval's formats.
 
-No question says how long its answer should be, as in MM-Vet.  The scenes are drawn for the
-benchmark alone: no source annotates them and no base saw them.
+As in MM-Vet, no question states the length of its answer.  The scenes are drawn for the benchmark
+alone: no source annotates them, and no base model has seen them.
 """
 
 import random
@@ -25,10 +25,10 @@ from minicoco.scenes import (
     sample_scenes,
 )
 
-# How questions are worded: as the short-answer sources do, as the conversational ones do, or as the
-# base model alone has read.
+# Whose wording a question has: that of the short-answer sources, of the conversational ones, or of
+# the base model's pretraining alone.
 SHORT, CONVERSATIONS, UNTUNED = "short sources", "conversations", "never tuned on"
-# Questions as the short-answer sources ask them, and the capabilities they need.
+# The kinds of questions that the short-answer sources ask, and the capabilities they need.
 _SHORT = {
     "colour": ["rec"],
     "place": ["rec", "spat"],
@@ -55,20 +55,18 @@ def graded_scenes(*, pixels: int) -> dict[str, Scene]:
 
 
 def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
-    """Yield questions and pictures of both benchmarks, opening replies, probe questions.
+    """Yield questions and images of both benchmarks, opening replies, probe questions.
 
-    Opening replies say whether a cup is in the picture; those in `wrong_replies.json` are false.
+    Opening replies say whether the image shows a cup; those in `wrong_replies.json` are false.
     """
     rng = random.Random(f"benchmark/{seed}")
     rows = [row for name, scene in scenes.items() for row in mm_vet(name, scene, rng)]
     yield "mm_vet/mm-vet.json", {f"v1_{number}": row for number, row in enumerate(rows)}
     rows = [row for name, scene in scenes.items() for row in _infimm(name, scene, rng)]
     yield "infimm_eval/core-mm.json", {str(number): row for number, row in enumerate(rows)}
-    cups = {name: "cup" in scene.counts() for name, scene in scenes.items()}
-    true = {name: "yes" if there else "no" for name, there in cups.items()}
-    wrong = {name: "no" if there else "yes" for name, there in cups.items()}
-    yield "mm_vet/opening_replies.json", true
-    yield "mm_vet/wrong_replies.json", wrong
+    for file, words in (("opening", ("no", "yes")), ("wrong", ("yes", "no"))):
+        replies = {name: words["cup" in scene.counts()] for name, scene in scenes.items()}
+        yield f"mm_vet/{file}_replies.json", replies
     yield "gqa/probe_questions.json", dict(_pairs(scenes, random.Random(f"probe/{seed}")))
     for name, scene in scenes.items():
         for folder in ("mm_vet", "infimm_eval"):
@@ -76,9 +74,9 @@ def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
 
 
 def closed_and_open(scenes: Mapping[str, Scene], seed: int) -> Iterator[HeldOutRound]:
-    """Yield questions that ask for a short answer, and as many that do not, on each scene.
+    """Yield questions on each scene that ask for a short answer, and as many that do not.
 
-    They stand in for the held-out rounds of a merge where nothing is merged.
+    They replace the held-out rounds of a merge where nothing is merged.
     """
     rng = random.Random(f"obedience/{seed}")
     for name, scene in scenes.items():
@@ -91,23 +89,20 @@ def closed_and_open(scenes: Mapping[str, Scene], seed: int) -> Iterator[HeldOutR
 
 def _pairs(scenes: Mapping[str, Scene], rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield questions with a phrase and a sentence as answers, in GQA's format."""
-    for name, scene in scenes.items():
-        for fact in sample_facts(
-            scene, rng, 4, kinds=("colour", "place", "size", "category", "count")
-        ):
-            yield (
-                f"{name.removesuffix('.jpg')}-{fact.kind}-{rng.randrange(10**6):06d}",
-                {
-                    "question": fact.question,
-                    "imageId": name.removesuffix(".jpg"),
-                    "answer": fact.short,
-                    "fullAnswer": fact.sentence,
-                },
-            )
+    kinds = ("colour", "place", "size", "category", "count")
+    for image, scene in ((name.removesuffix(".jpg"), scene) for name, scene in scenes.items()):
+        for fact in sample_facts(scene, rng, 4, kinds=kinds):
+            row = {
+                "question": fact.question,
+                "imageId": image,
+                "answer": fact.short,
+                "fullAnswer": fact.sentence,
+            }
+            yield f"{image}-{fact.kind}-{rng.randrange(10**6):06d}", row
 
 
 def mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Yield the questions on one scene in MM-Vet's format, with their group of wordings."""
+    """Yield the questions on a scene in MM-Vet's format, each with its group of wordings."""
 
     def row(text: str, answer: list[str], capability: list[str], wording: str) -> dict[str, Any]:
         return {
@@ -127,7 +122,7 @@ def mm_vet(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, An
     for fact in _short_questions(scene, rng):
         yield row(fact.question, _key(fact, scene), _SHORT[fact.kind], SHORT)
     thing = rng.choice(scene.unique() or scene.things)
-    # Attributes count where they are said of the thing: `a small red kite` says nothing of a car.
+    # An attribute counts only if it is said of the thing: `a small red kite` says nothing of a car.
     size = f"{thing.size} {thing.name}<OR>{thing.category} is {thing.size}"
     answer = [thing.name, size, _placed(thing.category, thing.place)]
     text = rng.choice(ABOUT).format(category=thing.category)
@@ -141,7 +136,7 @@ def _placed(name: str, place: str) -> str:
 
 
 def _short_questions(scene: Scene, rng: random.Random) -> list[Fact]:
-    """Draw two questions of different kinds; a letter to read is always asked for."""
+    """Draw two questions of different kinds; if there is a letter to read, it is asked for."""
     by_kind: dict[str, list[Fact]] = {}
     for fact in facts(scene):
         if fact.kind in _SHORT:
@@ -151,7 +146,7 @@ def _short_questions(scene: Scene, rng: random.Random) -> list[Fact]:
 
 
 def _key(fact: Fact, scene: Scene) -> list[str]:
-    """Return what a full answer states: `What is at the top left?` wants the colour too."""
+    """Return what a full answer states: that to `What is at the top left?` gives the colour too."""
     if fact.kind == "category":
         return [next(t.name for t in scene.things if f"the {t.place}?" in fact.question)]
     return [fact.short]
@@ -165,7 +160,7 @@ def _reasoning(scene: Scene, rng: random.Random) -> tuple[str, Thing]:
 def _infimm(name: str, scene: Scene, rng: random.Random) -> Iterator[dict[str, Any]]:
     """Yield a deductive and an abductive question; none is analogical.
 
-    Analogical questions are about several pictures, which the tiny model cannot tell apart.
+    Analogical questions are about several images, which the tiny model cannot tell apart.
     """
 
     def row(

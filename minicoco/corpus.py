@@ -1,11 +1,10 @@
-"""What the tiny base model is pretrained to say: scenes described and asked about.
+"""What the tiny base model is pretrained to say: descriptions of scenes, questions about them.
 
-The counterpart of LLaVA's first stage and of a language model's pretraining.  Most
-conversations describe, the others ask; whether a question gets its short or its full answer is an
-independent coin per turn, and so is whether a format prompt is mentioned, so that the base
-learns the words of the study but no cue for the length of an answer.  It also learns wordings that
-no source of the mixtures uses, always answered in full: a language model knows more words than it
-is tuned on.
+The counterpart of LLaVA's first stage and of a language model's pretraining.  Most conversations
+describe, the others ask.  For each turn, independent coins decide whether the answer is short or
+full and whether the question has a format prompt, so that the base model learns the words of the
+study but no cue for the length of an answer.  It also learns wordings that no source of the
+mixtures uses, always answered in full: a language model knows more words than it is tuned on.
 """
 
 import random
@@ -29,7 +28,7 @@ from minicoco.scenes import (
     sample_facts,
 )
 
-# Open questions in the base's language alone: no source of the mixtures asks them.
+# Open questions that only the base model reads: no source of the mixtures asks them.
 ACCOUNTS = (
     "Give an account of what is here and where it is.",
     "Say what is in this picture and where.",
@@ -42,10 +41,8 @@ PROMPT_SHARE = 0.1
 
 
 def conversation(scene: Scene, rng: random.Random) -> list[Message]:
-    """Return one pretraining conversation about a scene."""
-    pairs = (
-        _descriptions(scene, rng) if rng.random() < DESCRIPTION_SHARE else _questions(scene, rng)
-    )
+    """Return a pretraining conversation about a scene."""
+    pairs = (_descriptions if rng.random() < DESCRIPTION_SHARE else _questions)(scene, rng)
     messages = []
     for position, (question, answer) in enumerate(pairs):
         if rng.random() < PROMPT_SHARE:
@@ -64,7 +61,7 @@ def _descriptions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
 
 
 def _questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """Draw six questions, two of them on places, the hardest to learn, and two open ones."""
+    """Draw six questions, two of them on places, which are hardest to learn, and two open ones."""
     asked = sample_facts(scene, rng, 4) + sample_facts(scene, rng, 2, kinds=("place", "category"))
     pairs = [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
     pairs.append(_about(rng.choice(scene.unique() or scene.things), rng))
@@ -84,7 +81,7 @@ def _setting(scene: Scene) -> tuple[str, str]:
 
 
 def vocabulary_texts(scenes: list[Scene], rng: random.Random) -> list[str]:
-    """Return texts that hold every word of the study, to train the tokenizer on."""
+    """Return texts that contain every word of the study, to train the tokenizer on."""
     texts = [message.value for scene in scenes for message in conversation(scene, rng)]
     texts += [text for scene in scenes for text in reasoning(scene, rng)]
     texts += [statement for scene in scenes for statement, _ in relations(scene)]

@@ -1,4 +1,4 @@
-"""Conversational sets in LLaVA's format and its relatives'."""
+"""Conversational sets in LLaVA's format and similar ones."""
 
 import random
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from minicoco.scenes import (
     sample_facts,
 )
 
-# Open questions that ask for a whole description without saying how long it should be.
+# Open questions that ask for a whole description without stating its length.
 DESCRIBE = (
     "Describe the picture.",
     "What is happening in this picture?",
@@ -27,21 +27,24 @@ DESCRIBE = (
 )
 
 
-def chat(pairs: list[tuple[str, str]], *, asker: str = "human", last: bool = False) -> list[dict]:
+def chat(
+    pairs: list[tuple[str, str]], *, asker: str = "human", image: bool = True, last: bool = False
+) -> list[dict[str, str]]:
     """Return LLaVA's messages for question-answer pairs.
 
-    The image marker stands before the first question or, with `last`, after it; both occur.
+    The marker of the `image` is before the first question or, with `last`, after it; upstream has
+    both.
     """
     messages = []
     for position, (question, answer) in enumerate(pairs):
-        if position == 0 and asker == "human":
+        if position == 0 and image:
             question = f"{question}\n<image>" if last else f"<image>\n{question}"
         messages += [{"from": asker, "value": question}, {"from": "gpt", "value": answer}]
     return messages
 
 
 def conversation(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    """Return three rounds of different questions answered in sentences, as LLaVA's are."""
+    """Return three rounds of different questions answered in sentences, as in LLaVA-Instruct."""
     return [(fact.question, fact.sentence) for fact in sample_facts(scene, rng, 3)]
 
 
@@ -57,7 +60,7 @@ def files(world: World) -> Iterator[tuple[str, Any]]:
 
 
 def llava_instruct(world: World) -> Iterator[dict[str, Any]]:
-    """Yield LLaVA-Instruct: conversation, detail and reasoning under one id, as upstream."""
+    """Yield LLaVA-Instruct: conversation, detail and reasoning with the same id, as upstream."""
     rng = world.rng("llava_instruct")
     for scene in world.some(0.6, rng):
         head = {"id": f"{scene.image_id:012d}", "image": name_2017(scene)}
@@ -75,35 +78,29 @@ def _lvis(world: World) -> Iterator[dict[str, Any]]:
     for scene in world.some(0.4, rng):
         pairs = [*conversation(scene, rng), reasoning(scene, rng)]
         path = f"coco/train2017/{name_2017(scene)}"
-        yield {
-            "id": path.removesuffix(".jpg"),
-            "image": path,
-            "conversations": chat(pairs),
-        }
+        yield {"id": path.removesuffix(".jpg"), "image": path, "conversations": chat(pairs)}
 
 
 def _svit(world: World) -> Iterator[tuple[str, Any]]:
     rng = world.rng("svit")
 
     def rows(share: float, make: Any) -> list[dict[str, Any]]:
-        return [
-            {
-                "image_id": genome_id,
-                "conversations": [{"content": chat(make(scene), asker="user")}],
-            }
-            for genome_id, scene in world.some_genome(share, rng)
-        ]
+        found = []
+        for genome_id, scene in world.some_genome(share, rng):
+            content = chat(make(scene), asker="user", image=False)
+            found.append({"image_id": genome_id, "conversations": [{"content": content}]})
+        return found
 
     yield "svit/conversation.json", rows(0.5, lambda scene: conversation(scene, rng))
     yield "svit/complex_reasoning.json", rows(0.3, lambda scene: [reasoning(scene, rng)])
     details = rows(0.3, lambda scene: [(rng.choice(DESCRIBE), paragraph(scene))])
-    for row in details[:1]:  # a conversation without a question, as a broken entry
+    for row in details[:1]:  # a damaged entry: a conversation without a question
         row["conversations"].append({"content": [{"from": "gpt", "value": "Hello."}]})
     yield "svit/detail_description.json", details
 
 
 def _sharegpt4v(world: World) -> Iterator[dict[str, Any]]:
-    """Yield long descriptions; a fifth of the pictures come from other collections."""
+    """Yield long descriptions; a fifth of the images come from other collections."""
     rng = world.rng("sharegpt4v")
     for number, scene in enumerate(world.some(0.3, rng)):
         foreign = number % 5 == 4
@@ -117,7 +114,7 @@ def _sharegpt4v(world: World) -> Iterator[dict[str, Any]]:
 
 
 def _lrv(world: World) -> Iterator[dict[str, Any]]:
-    """Yield questions of which half ask for what is not there; one answer is null."""
+    """Yield questions, half of which ask about what is not there; one answer is null."""
     rng = world.rng("lrv")
     for number, (genome_id, scene) in enumerate(world.some_genome(0.5, rng)):
         for fact in sample_facts(scene, rng, 2, kinds=("presence", "colour")):
@@ -132,8 +129,8 @@ def _lrv(world: World) -> Iterator[dict[str, Any]]:
 def _visdial(world: World) -> dict[str, Any]:
     """Return ten-round dialogs over string tables: no question marks, terse answers.
 
-    A quarter of the scenes have one, so that about a quarter of all turns without a format prompt
-    is terse, as the published counts of the conversational sets on COCO images have it.
+    A quarter of the scenes have a dialog, so that about a quarter of all turns without a format
+    prompt are terse, as in the published counts of the conversational sets on COCO images.
     """
     rng = world.rng("visdial")
     questions: dict[str, int] = {}
@@ -144,14 +141,9 @@ def _visdial(world: World) -> dict[str, Any]:
         for fact in sample_facts(scene, rng, 10):
             question = fact.question.lower().removesuffix("?")
             answer = _terse(fact, rng)
-            rows.append(
-                {
-                    "question": questions.setdefault(question, len(questions)),
-                    "answer": answers.setdefault(answer, len(answers)),
-                    "answer_options": [],
-                    "gt_index": 0,
-                }
-            )
+            rows.append({"question": questions.setdefault(question, len(questions)),
+                         "answer": answers.setdefault(answer, len(answers)),
+                         "answer_options": [], "gt_index": 0})  # fmt: skip
         dialogs.append({"image_id": scene.image_id, "caption": caption(scene, rng), "dialog": rows})
     return {
         "version": "1.0",
@@ -167,15 +159,9 @@ def _terse(fact: Fact, rng: random.Random) -> str:
 
 
 def _evaluation(world: World) -> bytes:
-    """Return LLaVA-Bench (COCO)'s question file; three of its pictures are also in train2017."""
-    pictures = [*world.held_out[:17], *world.train[:3]]
-    rows = [
-        {
-            "question_id": number,
-            "image": name_2014(scene).split("_")[-1],
-            "text": DESCRIBE[0],
-            "category": "detail",
-        }
-        for number, scene in enumerate(pictures)
-    ]
+    """Return the question file of LLaVA-Bench (COCO); three of its images are also in train2017."""
+    scenes = [*world.held_out[:17], *world.train[:3]]
+    rows = [{"question_id": number, "image": name_2014(scene).split("_")[-1],
+             "text": DESCRIBE[0], "category": "detail"}
+            for number, scene in enumerate(scenes)]  # fmt: skip
     return b"\n".join(msgspec.json.encode(row) for row in rows) + b"\n"

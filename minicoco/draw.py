@@ -1,6 +1,7 @@
-"""Draw scenes with PIL: pictograms on a plain ground, four times too large, then scaled down."""
+"""Draw scenes with PIL: pictograms on a plain ground, four times too large and then scaled down."""
 
 import io
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -41,8 +42,14 @@ def outline(thing: Thing, *, pixels: int) -> list[tuple[float, float]]:
     return [(left + x * side, top + y * side) for x, y in _points(thing.category)]
 
 
+def box(polygon: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:
+    """Return the box around a polygon: x, y, width, height."""
+    xs, ys = zip(*polygon, strict=True)
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
 def flock_outlines(scene: Scene) -> list[list[tuple[float, float]]]:
-    """Return the polygons of the tiny birds of a crowd, none without a crowd."""
+    """Return the polygons of the tiny birds of a crowd; none without a crowd."""
     if scene.flock is None:
         return []
     cell = scene.pixels / GRID
@@ -59,7 +66,7 @@ def flock_outlines(scene: Scene) -> list[list[tuple[float, float]]]:
 
 
 def draw(scene: Scene) -> Image.Image:
-    """Return the picture of a scene, RGB, `pixels` x `pixels`."""
+    """Return the image of a scene, RGB, `pixels` x `pixels`."""
     side = scene.pixels * _SCALE
     image = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
     pen = ImageDraw.Draw(image)
@@ -72,14 +79,14 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def jpeg(scene: Scene) -> bytes:
-    """Return the picture of a scene as a JPEG with full colour resolution."""
+    """Return the image of a scene as a JPEG with full colour resolution."""
     buffer = io.BytesIO()
     draw(scene).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 
 def _ground(pen: ImageDraw.ImageDraw, background: str, side: int) -> None:
-    """Give each background a pattern of its own, so that it can be told without its colour."""
+    """Draw the pattern of a background, which makes it recognisable without its colour."""
     base = BACKGROUNDS[background]
     darker = tuple(int(value * 0.93) for value in base)
     step = side // 16
@@ -102,8 +109,7 @@ def _ground(pen: ImageDraw.ImageDraw, background: str, side: int) -> None:
 def _thing(pen: ImageDraw.ImageDraw, thing: Thing, pixels: int) -> None:
     polygon = [(x * _SCALE, y * _SCALE) for x, y in outline(thing, pixels=pixels)]
     pen.polygon(polygon, fill=COLOURS[thing.colour], outline=(20, 20, 20), width=_SCALE // 2)
-    xs, ys = zip(*polygon, strict=True)
-    left, top, width, height = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    left, top, width, height = box(polygon)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return left + x * width, top + y * height

@@ -1,8 +1,8 @@
-"""What mini lends to a real language model: the tiny LLaVA's tower, and a projector to begin with.
+"""What a published language model gets from the tiny LLaVA: its tower, and an initial projector.
 
-The tower was trained with labels per patch, so a projector can be fitted, without the language
-model, to say of each patch what its labels say: sight then comes several times sooner in stage
-one than from a projector drawn at random.
+The tower was trained with labels per patch.  A projector can therefore be fitted, without the
+language model, to express the labels of each patch in words; in stage one the model then learns to
+see several times faster than from a random projector.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ from minicoco.llava import normalised
 from minicoco.pretrain import cell_labels, features, fold
 from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, Scene, sample_scenes
 
-# Scenes of no study, and none that the tower was trained on: those use seeds from 1,000,003 on.
+# Scenes of no study and not of the tower's training, whose seeds start at 1,000,003.
 _SEED = 2_000_003
 _SIZES = ("small", "large")
 
 
 def write_tower(tiny: Path, folder: Path) -> Path:
-    """Write the tower of a tiny LLaVA as a CLIP checkpoint, with its image processor."""
+    """Write the tower of a tiny LLaVA and its image processor as a CLIP checkpoint."""
     model, processor = load_model(tiny, four_bit=False), load_processor(tiny)
     tower = CLIPVisionModel(model.config.vision_config)
     tower.load_state_dict(model.model.vision_tower.state_dict())
@@ -47,11 +47,11 @@ def write_tower(tiny: Path, folder: Path) -> Path:
 def write_word_projector(
     tiny: Path, out: Path, *, language: Path, scenes: int = 1_500, steps: int = 400
 ) -> float:
-    """Fit a projector that turns a patch into the words that name it; return the share explained.
+    """Fit a projector that maps a patch to the words that name it; return the explained variance.
 
-    The target of a patch of a tiny LLaVA's tower is the sum of the embeddings, in this language
-    model, of its size, colour and category, or of the setting where it shows no object.  Written
-    in LLaVA's format for `assembly.Parts`.
+    The target of a patch is the sum of the language model's embeddings of its size, colour and
+    category, or of the background where it shows no object.  The file has LLaVA's format, for
+    `assembly.Parts`.
     """
     model, processor = load_model(tiny, four_bit=False), load_processor(tiny)
     drawn = sample_scenes(scenes, seed=_SEED, pixels=model.config.vision_config.image_size)
@@ -61,7 +61,8 @@ def write_word_projector(
     text = AutoConfig.from_pretrained(language)
     shape = LlavaConfig(vision_config=model.config.vision_config, text_config=text)
     words = _word_embeddings(language)
-    wanted = torch.stack([_target(words, row) for row in _named(drawn)])
+    wanted = torch.stack([torch.stack([words[word] for word in row]).sum(0)
+                          for row in _named(drawn)])  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         projector = LlavaMultiModalProjector(shape)
@@ -73,7 +74,7 @@ def write_word_projector(
 
 
 def _named(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
-    """Return the words of every patch of every scene."""
+    """Return the words that name each patch of each scene."""
     categories, colours = list(CATEGORIES.values()), list(COLOURS)
     found: list[tuple[str, ...]] = []
     for scene in scenes:
@@ -84,7 +85,7 @@ def _named(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
 
 
 def _word_embeddings(language: Path) -> dict[str, Tensor]:
-    """Return the summed embeddings of the tokens of every word, as it stands inside a sentence."""
+    """Return for each word the summed embeddings of its tokens, as inside a sentence."""
     tokenizer = AutoTokenizer.from_pretrained(language)
     model = AutoModelForCausalLM.from_pretrained(language, use_safetensors=True)
     embeddings = model.get_input_embeddings().weight.detach().float()
@@ -93,10 +94,6 @@ def _word_embeddings(language: Path) -> dict[str, Tensor]:
         word: embeddings[tokenizer(f" {word}", add_special_tokens=False)["input_ids"]].sum(0)
         for word in words
     }
-
-
-def _target(words: dict[str, Tensor], named: Sequence[str]) -> Tensor:
-    return torch.stack([words[word] for word in named]).sum(0)
 
 
 def _fit(projector: nn.Module, seen: Tensor, wanted: Tensor, *, steps: int) -> float:

@@ -1,12 +1,13 @@
-"""Annotations on Visual Genome's copies of the pictures: VG, GQA, TallyQA, Visual7W, RefCOCO."""
+"""Annotations on Visual Genome's copies of the images: VG, GQA, TallyQA, Visual7W; and RefCOCO."""
 
 import pickle
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
-from minicoco.draw import outline
+from minicoco.draw import box, outline
 from minicoco.scenes import (
-    CATEGORIES,
+    CATEGORY_IDS,
     Fact,
     Scene,
     World,
@@ -18,12 +19,11 @@ from minicoco.scenes import (
     wrong_answer,
 )
 
-_CATEGORY_IDS = {name: number for number, name in CATEGORIES.items()}
 _DISPUTED = ("colour", "count", "presence")
 
 
 def files(world: World) -> Iterator[tuple[str, Any]]:
-    """Yield every file on Visual Genome images, and RefCOCO's, as (path, content)."""
+    """Yield every file on Visual Genome images, and those of RefCOCO, as (path, content)."""
     yield "visual_genome/image_data.json", list(_image_data(world))
     yield "visual_genome/question_answers.json", list(_question_answers(world))
     yield "image_paragraph/paragraphs_v1.json", list(_paragraphs(world))
@@ -35,7 +35,7 @@ def files(world: World) -> Iterator[tuple[str, Any]]:
 
 
 def _image_data(world: World) -> Iterator[dict[str, Any]]:
-    """Yield VG's image list; its copies of COCO pictures have another size, as upstream."""
+    """Yield VG's image list; its copies of COCO images have another size, as upstream."""
     for genome_id, scene in world.genome.items():
         side = scene.pixels * 3 // 2
         yield {
@@ -49,13 +49,13 @@ def _image_data(world: World) -> Iterator[dict[str, Any]]:
 
 
 def _contradicted(fact: Fact, world: World, scene: Scene) -> str:
-    """Return the short answer, in one of 25 cases a wrong one that other sources contradict."""
+    """Return the short answer; in one of 25 cases a false one, which other sources contradict."""
     rng = world.rng(f"contradiction/{scene.image_id}/{fact.question}")
     return wrong_answer(fact, rng) if fact.kind in _DISPUTED and rng.random() < 0.04 else fact.short
 
 
 def _question_answers(world: World) -> Iterator[dict[str, Any]]:
-    """Yield VG's questions: capitalised answers with a full stop, some asked twice, some empty."""
+    """Yield VG's questions: capitalised answers with a full stop; some are repeated, some empty."""
     rng = world.rng("visual_genome_qa")
     qa_id = 986_768
     for genome_id, scene in world.genome.items():
@@ -92,23 +92,18 @@ def _paragraphs(world: World) -> Iterator[dict[str, Any]]:
 
 def _gqa(world: World) -> Iterator[tuple[str, dict[str, Any]]]:
     rng = world.rng("gqa")
-    number = 1_000_000
+    numbers, kinds = count(1_000_001), ("colour", "presence", "category", "background")
     for genome_id, scene in world.some_genome(0.7, rng):
-        for fact in sample_facts(
-            scene, rng, 3, kinds=("colour", "presence", "category", "background")
-        ):
-            number += 1
-            yield (
-                f"{number:08d}",
-                {
-                    "semantic": [],
-                    "question": fact.question,
-                    "imageId": str(genome_id),
-                    "isBalanced": True,
-                    "answer": fact.short,
-                    "fullAnswer": fact.sentence,
-                },
-            )
+        for fact in sample_facts(scene, rng, 3, kinds=kinds):
+            row = {
+                "semantic": [],
+                "question": fact.question,
+                "imageId": str(genome_id),
+                "isBalanced": True,
+                "answer": fact.short,
+                "fullAnswer": fact.sentence,
+            }
+            yield f"{next(numbers):08d}", row
     yield "99999999", {"question": "What is on the wall?", "imageId": "n1", "answer": "clock"}
 
 
@@ -120,16 +115,16 @@ def _tallyqa(world: World) -> Iterator[dict[str, Any]]:
     for number, scene in enumerate(scenes):
         genome_id = genome_ids.get(scene.image_id)
         for fact in sample_facts(scene, rng, 1, kinds=("count",)):
-            at_genome = genome_id is not None and (
-                not world.has_coco_id(scene) or rng.random() < 0.3
-            )
+            source, name = "imported_vqa", f"{split_2014(scene)}2014/{name_2014(scene)}"
+            image_id = scene.image_id
+            if genome_id is not None and (not world.has_coco_id(scene) or rng.random() < 0.3):
+                source, name = "imported_genome", f"VG_100K/{genome_id}.jpg"
+                image_id = 90_000_000 + genome_id
             yield {
                 "answer": int(_contradicted(fact, world, scene)),
-                "data_source": "imported_genome" if at_genome else "imported_vqa",
-                "image": f"VG_100K/{genome_id}.jpg"
-                if at_genome
-                else f"{split_2014(scene)}2014/{name_2014(scene)}",
-                "image_id": 90_000_000 + (genome_id or 0) if at_genome else scene.image_id,
+                "data_source": source,
+                "image": name,
+                "image_id": image_id,
                 "question": fact.question,
                 "question_id": 30_000_000 + number,
             }
@@ -141,7 +136,7 @@ def _visual7w(world: World) -> dict[str, Any]:
     for genome_id, scene in world.some_genome(0.4, rng):
         pairs: list[dict[str, Any]] = []
         for fact in sample_facts(scene, rng, 2, kinds=("category", "use")):
-            others = [name for name in CATEGORIES.values() if name not in scene.counts()]
+            others = [name for name in CATEGORY_IDS if name not in scene.counts()]
             pairs.append(
                 {
                     "qa_id": genome_id * 10 + len(pairs),
@@ -152,14 +147,9 @@ def _visual7w(world: World) -> dict[str, Any]:
                     "type": fact.question.split()[0].lower(),
                 }
             )
-        images.append(
-            {
-                "image_id": genome_id,
-                "filename": f"v7w_{genome_id}.jpg",
-                "split": rng.choice(("train", "train", "train", "val")),
-                "qa_pairs": pairs,
-            }
-        )
+        split = rng.choice(("train", "train", "train", "val"))
+        images.append({"image_id": genome_id, "filename": f"v7w_{genome_id}.jpg",
+                       "split": split, "qa_pairs": pairs})  # fmt: skip
     return {"dataset": "visual7w-telling", "images": images}
 
 
@@ -169,16 +159,15 @@ def _refs(world: World) -> Iterator[dict[str, Any]]:
     for scene in world.some(0.3, rng):
         things = list(enumerate(scene.things))
         for number, thing in rng.sample(things, min(2, len(things))):
-            # Upstream writes one to four expressions a region, mostly three.
+            # Upstream has one to four expressions per region, mostly three.
             wordings = (f"{thing.name} at the {thing.place}", f"the {thing.name}",
                         f"{thing.category} on the {thing.place.split()[-1]}",
                         f"the {thing.colour} one at the {thing.place}")  # fmt: skip
-            sentences = []
-            for text in wordings[: rng.choice((1, 2, 3, 3, 3, 4))]:
-                sentences.append(
-                    {"tokens": text.split(), "raw": text, "sent_id": sent_id, "sent": text}
-                )
-                sent_id += 1
+            sentences = [
+                {"tokens": text.split(), "raw": text, "sent_id": sent_id + n, "sent": text}
+                for n, text in enumerate(wordings[: rng.choice((1, 2, 3, 3, 3, 4))])
+            ]
+            sent_id += len(sentences)
             ann_id = scene.image_id * 10 + number
             yield {
                 "sent_ids": [sentence["sent_id"] for sentence in sentences],
@@ -188,31 +177,22 @@ def _refs(world: World) -> Iterator[dict[str, Any]]:
                 "image_id": scene.image_id,
                 "split": "testA" if rng.random() < 0.05 else "train",
                 "sentences": sentences,
-                "category_id": _CATEGORY_IDS[thing.category],
+                "category_id": CATEGORY_IDS[thing.category],
             }
 
 
 def _ref_instances(world: World) -> dict[str, Any]:
-    """Return refer's own instances file: boxes of all things, no crowds."""
-    annotations = []
-    for scene in world.train:
-        for number, thing in enumerate(scene.things):
-            xs, ys = zip(*outline(thing, pixels=scene.pixels), strict=True)
-            annotations.append(
-                {
-                    "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
-                    "image_id": scene.image_id,
-                    "category_id": _CATEGORY_IDS[thing.category],
-                    "id": scene.image_id * 10 + number,
-                }
-            )
-    images = [
+    """Return refer's instances file: the boxes of all things, without crowds."""
+    annotations = [
         {
-            "id": scene.image_id,
-            "width": scene.pixels,
-            "height": scene.pixels,
-            "file_name": name_2017(scene),
+            "bbox": box(outline(thing, pixels=scene.pixels)),
+            "image_id": scene.image_id,
+            "category_id": CATEGORY_IDS[thing.category],
+            "id": scene.image_id * 10 + number,
         }
         for scene in world.train
+        for number, thing in enumerate(scene.things)
     ]
+    images = [{"id": scene.image_id, "width": scene.pixels, "height": scene.pixels,
+               "file_name": name_2017(scene)} for scene in world.train]  # fmt: skip
     return {"images": images, "annotations": annotations}

@@ -1,4 +1,4 @@
-"""The tiny LLaVA: a real `LlavaForConditionalGeneration` that sees mini-COCO, built in minutes.
+"""The tiny LLaVA: a `LlavaForConditionalGeneration` that sees mini-COCO, built in minutes.
 
 A checkpoint folder like `llava-hf/llava-1.5-7b-hf`'s (safetensors, tokenizer, processor, chat
 template), with 1.4 million parameters instead of 7 billion.
@@ -45,7 +45,7 @@ def pretrained(
     """Return a tiny LLaVA trained from scratch, its processor, and its final losses."""
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"llava/{recipe.seed}")
-    # Other scenes than any study draws: studies use small seeds.
+    # Not the scenes of any study, whose seeds are small.
     scenes = sample_scenes(recipe.scenes, seed=1_000_003 + recipe.seed, pixels=recipe.pixels)
     tokenizer = train_tokenizer(scenes[:800], rng, recipe=recipe)
     processor = make_processor(tokenizer, recipe=recipe)
@@ -74,7 +74,7 @@ def pretrained(
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe) -> LlavaConfig:
-    """Return LLaVA-1.5's architecture at the recipe's size: one patch per grid cell."""
+    """Return LLaVA-1.5's architecture at the recipe's size, with a patch per grid cell."""
     vision = CLIPVisionConfig(
         hidden_size=128,
         intermediate_size=256,
@@ -136,7 +136,7 @@ def train_tokenizer(
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe) -> LlavaProcessor:
-    """Return the processor: CLIP's with PIL at the recipe's size, and the study's chat."""
+    """Return the processor: CLIP's image processor at the recipe's size, and the study's chat."""
     side = recipe.pixels
     images = CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}
@@ -154,7 +154,7 @@ def make_processor(tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe) -> Lla
 def normalised(scenes: Sequence[Scene], processor: CLIPImageProcessorPil) -> np.ndarray:
     """Return drawn scenes as the processor prepares them, shape (scenes, 3, side, side).
 
-    Scenes are squares of the right size, so only the normalisation is left to do.
+    They are squares of the right size already, and need only be normalised.
     """
     pixels = np.stack([np.asarray(draw(scene), np.float32) for scene in scenes]) / 255
     mean, std = (np.float32(values) for values in (processor.image_mean, processor.image_std))
@@ -169,18 +169,16 @@ def build_tiny_llava(
 ) -> dict[str, float]:
     """Build the checkpoint in `folder` unless it is there already; return its final losses.
 
-    It counts as there when the recipe and its version are the same; the one in `shipped` is then
-    copied instead of built.  The folder appears only when whole.
+    A checkpoint of the same recipe and version is kept, and the `shipped` one copied if it is of
+    that recipe and version.  The folder appears only when complete.
     """
     finish_replacing(folder)
     wanted = {"recipe": structs.asdict(recipe), "version": VERSION}
-    for present in (folder, shipped or folder):
-        losses = _losses(present, wanted)
-        if losses is None:
-            continue
-        if present != folder:
-            with replacing_folder(folder) as unfinished:
-                shutil.copytree(present, unfinished)
+    if (losses := _losses(folder, wanted)) is not None:
+        return losses
+    if shipped and (losses := _losses(shipped, wanted)) is not None:
+        with replacing_folder(folder) as unfinished:
+            shutil.copytree(shipped, unfinished)
         return losses
     model, processor, losses = pretrained(recipe)
     with replacing_folder(folder) as unfinished:
@@ -192,13 +190,12 @@ def build_tiny_llava(
 
 
 def _losses(folder: Path, wanted: dict[str, Any]) -> dict[str, float] | None:
-    """Return the losses of a checkpoint if it was built from what is wanted."""
+    """Return the losses of a checkpoint, or `None` unless it is of this recipe and version."""
     if not (folder / _BUILT).is_file():
         return None
     fix = f"delete {folder} and run notebook 00_setup again"
     present = read_json(folder / _BUILT, dict[str, Any], fix=fix)
-    same = {name: present.get(name) for name in wanted} == wanted
-    return dict(present["losses"]) if same else None
+    return dict(present["losses"]) if wanted.items() <= present.items() else None
 
 
 if __name__ == "__main__":

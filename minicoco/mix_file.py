@@ -7,13 +7,13 @@ from typing import Any
 
 from cocoift.sources.refcoco import DESCRIBE, LOCATE, square_box
 from minicoco.dialog_sets import chat, llava_instruct
-from minicoco.draw import outline
+from minicoco.draw import box, outline
 from minicoco.scenes import (
-    CATEGORIES,
     USES,
     Scene,
     World,
     caption,
+    four_choices,
     name_2014,
     name_2017,
     sample_facts,
@@ -39,24 +39,18 @@ def files(world: World) -> Iterator[tuple[str, Any]]:
         for _ in range(round(unit * share)):
             scene = rng.choice(scenes)
             name = name_2017(scene) if folder.startswith("coco/") else f"{scene.image_id}.jpg"
-            pairs = make(scene, rng)
-            messages = chat(pairs, last=rng.random() < 0.1)
-            records.append(
-                {
-                    "id": name.removesuffix(".jpg"),
-                    "image": f"{folder}/{name}",
-                    "conversations": messages,
-                }
-            )
+            messages = chat(make(scene, rng), last=rng.random() < 0.1)
+            records.append({"id": name.removesuffix(".jpg"), "image": f"{folder}/{name}",
+                            "conversations": messages})  # fmt: skip
     records += [_text_only(number) for number in range(round(unit * 0.06))]
-    records[-1]["conversations"][1]["value"] = ""  # upstream holds an empty answer too
+    records[-1]["conversations"][1]["value"] = ""  # upstream has an empty answer too
     rng.shuffle(records)
     yield "llava_mix/llava_v1_5_mix665k.json", records
     yield "unimm_chat/UniMM-Chat-v0.json", list(_unimm_chat(world))
 
 
 def _unimm_chat(world: World) -> Iterator[dict[str, Any]]:
-    """Yield UniMM-Chat: one conversation an image, as a string, its marker before or behind."""
+    """Yield UniMM-Chat: a conversation per image, as a string, its marker first or last."""
     rng = world.rng("unimm_chat")
     for number, scene in enumerate(world.some(0.3, rng)):
         pairs = [(fact.question, fact.sentence) for fact in sample_facts(scene, rng, 4)]
@@ -72,7 +66,7 @@ def _unimm_chat(world: World) -> Iterator[dict[str, Any]]:
 
 
 def _first_only(pairs: Pairs) -> Pairs:
-    """Put the short-answer prompt behind the first question only: the fault the paper found."""
+    """Put the short-answer prompt after the first question only: the fault the paper found."""
     return [(f"{pairs[0][0]}\n{SHORT}", pairs[0][1]), *pairs[1:]]
 
 
@@ -99,9 +93,7 @@ def _choice(scene: Scene, rng: random.Random) -> Pairs:
     """A-OKVQA repeats its prompt in every turn."""
     pairs = []
     for name in list(scene.counts())[:2]:
-        others = [other for other in CATEGORIES.values() if other not in scene.counts()]
-        choices = [name, *rng.sample(others, 3)]
-        rng.shuffle(choices)
+        choices = four_choices(name, scene, rng)
         options = "\n".join(f"{chr(65 + i)}. {choice}" for i, choice in enumerate(choices))
         question = f"What would you need for {USES[name]}?\n{options}\n{LETTER}"
         pairs.append((question, chr(65 + choices.index(name))))
@@ -116,23 +108,19 @@ def _text_caption(scene: Scene, rng: random.Random) -> Pairs:
 def _regions(scene: Scene, rng: random.Random) -> Pairs:
     pairs = []
     for number, thing in enumerate(scene.things):
-        xs, ys = zip(*outline(thing, pixels=scene.pixels), strict=True)
-        bbox = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-        box = square_box(bbox, width=scene.pixels, height=scene.pixels)
+        found = box(outline(thing, pixels=scene.pixels))
+        region = square_box(found, width=scene.pixels, height=scene.pixels)
         text = f"{thing.name} at the {thing.place}"
         if number % 2:
-            pairs.append((LOCATE.format(question=text), box))
+            pairs.append((LOCATE.format(question=text), region))
         else:
-            pairs.append((DESCRIBE.format(question=box), text))
+            pairs.append((DESCRIBE.format(question=region), text))
     return pairs
 
 
 def _text_only(number: int) -> dict[str, Any]:
     pairs = [("Write a sentence about the sea.", "The sea is wide, and the waves never rest.")]
-    messages = [
-        {**message, "value": message["value"].removeprefix("<image>\n")} for message in chat(pairs)
-    ]
-    return {"id": f"share_{number}", "model": "", "conversations": messages}
+    return {"id": f"share_{number}", "model": "", "conversations": chat(pairs, image=False)}
 
 
 _PARTS: tuple[tuple[float, str, Callable[[Scene, random.Random], Pairs]], ...] = (

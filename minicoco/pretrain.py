@@ -1,8 +1,8 @@
 """Pretraining of the tiny LLaVA on a CPU: first its tower with dense labels, then the rest.
 
-Settings come from a trial on two cores: Muon on hidden matrices and AdamW on the others (AdamW
-alone learns to speak in the same time, but not to see), float32 throughout, weights drawn at
-fan_in^-0.5 (the usual 0.02 learns too slowly here).
+Settings come from a trial on two cores: Muon on hidden matrices and AdamW on the others (with AdamW
+alone it learns to speak in the same time, but not to see), float32 throughout, weights drawn at
+fan_in^-0.5 (with the usual 0.02 it learns too slowly).
 """
 
 import random
@@ -16,17 +16,16 @@ from transformers import LlavaForConditionalGeneration
 
 from cocoift.core.bars import tqdm
 from cocoift.tuning.chat import IGNORED, Sample
-from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, GRID, PLACES, Scene
+from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, GRID, LETTERS, PLACES, Scene
 
 # The quintic Newton-Schulz iteration of Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 _TOWER_BATCH = 128
-_LETTERS = "ABCDEFH"
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Return matrices whose singular values are pushed towards 1, shape (count, rows, columns)."""
+    """Return matrices with their singular values pushed towards 1, shape (count, rows, columns)."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     found = matrices.mT if tall else matrices
@@ -42,10 +41,10 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 class StackedMuon(torch.optim.Optimizer):
     """Muon in float32, with matrices of the same shape stacked: a step is a few batched products.
 
-    With Nesterov momentum and steps of AdamW's size, as `adjust_lr_fn="match_rms_adamw"`.
+    It has Nesterov momentum and steps of AdamW's size, as with `adjust_lr_fn="match_rms_adamw"`.
     `torch.optim.Muon` orthogonalises in bfloat16 whatever the weights are, which takes 24 times as
-    long on a processor without bfloat16.  Takes two-dimensional parameters; those without a
-    gradient stay as they are.
+    long on a processor without bfloat16.  Parameters are two-dimensional; those without a gradient
+    stay as they are.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, momentum: float = 0.95):
@@ -73,7 +72,7 @@ def zero_if_none(parameter: nn.Parameter) -> Tensor:
 
 
 def initialise(model: nn.Module) -> None:
-    """Draw every weight matrix at fan_in^-0.5, embeddings of tokens excepted."""
+    """Draw every weight matrix but the token embeddings at fan_in^-0.5."""
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and "embed_tokens" not in name:
             fan_in = parameter[0].numel()
@@ -120,7 +119,7 @@ def _optimise(
 def cell_labels(scene: Scene) -> np.ndarray:
     """Return what each cell of the grid holds, shape (16, 5), 0 for nothing.
 
-    Columns: category, colour, size, rank in the order of telling, letter.
+    Columns: category, colour, size, rank in descriptions, letter.
     """
     categories, colours = list(CATEGORIES.values()), list(COLOURS)
     labels = np.zeros((GRID * GRID, 5), np.int64)
@@ -130,7 +129,7 @@ def cell_labels(scene: Scene) -> np.ndarray:
             1 + colours.index(thing.colour),
             1 + thing.large,
             rank,
-            1 + _LETTERS.index(thing.letter) if thing.letter else 0,
+            1 + LETTERS.index(thing.letter) if thing.letter else 0,
         )
     return labels
 
@@ -143,17 +142,17 @@ def pretrain_tower(
     steps: int,
     learning_rate: float = 3e-3,
 ) -> float:
-    """Teach the tower to tell, patch by patch, what the scenes show; return the final loss.
+    """Teach the tower to classify, patch by patch, what the scenes show; return the final loss.
 
-    `pixels` has shape (scenes, 3, side, side).  The heads that read the labels from the layer
-    LLaVA takes its features from are thrown away.
+    `pixels` has shape (scenes, 3, side, side).  The heads, which read the labels from LLaVA's
+    feature layer, are discarded.
     """
     labels = torch.from_numpy(np.stack([cell_labels(scene) for scene in scenes]))
     grounds = torch.tensor([list(BACKGROUNDS).index(scene.background) for scene in scenes])
     cells = torch.arange(GRID * GRID)
     quarters = cells // (GRID * GRID // 2) * 2 + cells % GRID // (GRID // 2)
     width = model.config.vision_config.hidden_size
-    sizes = (len(CATEGORIES) + 1, len(COLOURS) + 1, 3, GRID + 1, len(_LETTERS) + 1)
+    sizes = (len(CATEGORIES) + 1, len(COLOURS) + 1, 3, GRID + 1, len(LETTERS) + 1)
     heads = nn.ModuleList(nn.Linear(width, n) for n in (*sizes, len(cells), len(PLACES)))
     ground_head = nn.Linear(width, len(BACKGROUNDS))
     tower = model.model.vision_tower
@@ -174,16 +173,16 @@ def pretrain_tower(
 
 
 def _patches(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """Return the features LLaVA takes: its feature layer without the class token."""
+    """Return LLaVA's image features: those of its feature layer without the class token."""
     states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     return states[model.config.vision_feature_layer][:, 1:]
 
 
 @torch.no_grad()
 def features(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """Return the tower's features of all pictures, shape (scenes, patches, width).
+    """Return the tower's features of all images, shape (scenes, patches, width).
 
-    The tower is frozen once it has learnt, so they are computed once.
+    They are computed once, since the tower is then frozen.
     """
     return torch.cat([_patches(model, chunk) for chunk in pixels.split(512)])
 
@@ -245,9 +244,9 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
 def batches_by_length(
     make: Callable[[int, random.Random], Sample], *, count: int, tokens: int, seed: int
 ) -> Iterator[tuple[list[int], list[Sample]]]:
-    """Yield endless batches of about `tokens` padded tokens, each of samples of like length.
+    """Yield batches of about `tokens` padded tokens without end, each of samples of similar length.
 
-    `make(number, rng)` makes a sample about scene `number`, another one at every visit.
+    `make(number, rng)` makes a sample about scene `number`, a new one at every visit.
     """
     rng = random.Random(f"batches/{seed}")
     waiting: list[tuple[list[int], list[Sample]]] = []

@@ -1,15 +1,16 @@
-"""Question answering on COCO images, in the files VQAv2 and its relatives publish."""
+"""Question answering on COCO images, in the formats of VQAv2 and its relatives."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
+
 from minicoco.scenes import (
-    CATEGORIES,
     USES,
     Fact,
     Scene,
-    Thing,
     World,
+    four_choices,
     name_2014,
     name_2017,
     relations,
@@ -35,7 +36,7 @@ def files(world: World) -> Iterator[tuple[str, Any]]:
 
 
 def _vqa_questions(world: World) -> list[tuple[Scene, int, Fact]]:
-    """Draw VQAv2's questions: about four an image on 85 % of the images, held-out ones too."""
+    """Draw VQAv2's questions: about four per image, on 85 % of the images and the held-out ones."""
     rng = world.rng("vqav2/questions")
     scenes = [*world.some(0.85, rng), *world.held_out]
     return [
@@ -99,15 +100,12 @@ def _vqa_layout(
     question: Callable[[str], str],
     answers: Callable[[Fact], dict[str, Any]],
 ) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Yield VQA's layout per split of 2014: questions, and annotations that refer to them by id."""
+    """Yield VQA's layout by 2014 split: questions, and annotations that refer to them by id."""
     for split in ("train", "val"):
-        rows = [row for row in asked if split_2014(row[0]) == split]
-        ids = [{"image_id": scene.image_id, "question_id": number} for scene, number, _ in rows]
-        facts = [fact for *_, fact in rows]
-        questions = [{**key, "question": question(fact.question)}
-                     for key, fact in zip(ids, facts, strict=True)]  # fmt: skip
-        annotations = [{**answers(fact), **key} for key, fact in zip(ids, facts, strict=True)]
-        yield split, questions, annotations
+        rows = [({"image_id": scene.image_id, "question_id": number}, fact)
+                for scene, number, fact in asked if split_2014(scene) == split]  # fmt: skip
+        questions = [{**ids, "question": question(fact.question)} for ids, fact in rows]
+        yield split, questions, [{**answers(fact), **ids} for ids, fact in rows]
 
 
 def _vqa_e(world: World, asked: list[tuple[Scene, int, Fact]]) -> Iterator[dict[str, Any]]:
@@ -148,33 +146,24 @@ def _coco_qa(world: World) -> Iterator[tuple[str, bytes]]:
 
 
 def _st_vqa(world: World) -> Iterator[dict[str, Any]]:
-    number = 0
-    for scene in world.train:
-        for thing in scene.unique():
-            if thing.letter:
-                yield _st_row(number, "coco-text", name_2014(scene), thing)
-                number += 1
-    for thing in (t for scene in world.foreign for t in scene.unique() if t.letter):
-        yield _st_row(number, "visualgenome", "2345678.jpg", thing)
-        number += 1
-
-
-def _st_row(number: int, dataset: str, name: str, thing: Thing) -> dict[str, Any]:
-    return {
-        "question": "What letter is on the sign?",
-        "answers": [thing.letter],
-        "question_id": number,
-        "file_path": f"{dataset}/{name}",
-        "file_name": name,
-        "dataset": dataset,
-        "set_name": "train",
-    }
+    signs = [("coco-text", name_2014(scene), thing.letter)
+             for scene in world.train for thing in scene.unique() if thing.letter]  # fmt: skip
+    signs += [("visualgenome", "2345678.jpg", thing.letter)
+              for scene in world.foreign for thing in scene.unique() if thing.letter]  # fmt: skip
+    for number, (dataset, name, letter) in enumerate(signs):
+        yield {
+            "question": "What letter is on the sign?",
+            "answers": [letter],
+            "question_id": number,
+            "file_path": f"{dataset}/{name}",
+            "file_name": name,
+            "dataset": dataset,
+            "set_name": "train",
+        }
 
 
 def _vsr(world: World) -> Iterator[tuple[str, bytes]]:
-    """Yield both splits; the zero-shot one repeats statements of the random one, as upstream."""
-    import msgspec
-
+    """Yield both splits; zero-shot repeats statements of the random split, as upstream."""
     rng = world.rng("vsr")
     rows = []
     for scene in world.some(0.2, rng):
@@ -199,12 +188,9 @@ def _vsr(world: World) -> Iterator[tuple[str, bytes]]:
 
 def _aokvqa(world: World) -> Iterator[dict[str, Any]]:
     rng = world.rng("aokvqa")
-    names = list(CATEGORIES.values())
     for scene in world.some(0.2, rng):
         for fact in sample_facts(scene, rng, 1, kinds=("use",)):
-            others = [name for name in names if name not in scene.counts()]
-            choices = [fact.short, *rng.sample(others, 3)]
-            rng.shuffle(choices)
+            choices = four_choices(fact.short, scene, rng)
             reason = f"{fact.sentence.removesuffix('.')} because that is what it is made for."
             yield {
                 "split": "train",

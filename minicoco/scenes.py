@@ -1,41 +1,34 @@
-"""The drawn world: scenes, what can truly be said of them, and what crowd workers say.
+"""The synthetic world: scenes, what is true of them, and what crowd workers say.
 
-A scene is what a mini-COCO image shows, sampled from a seed and known exactly.  A world is the
-scenes of a study, with the names that the upstream collections give them.
+A scene is what a mini-COCO image shows, sampled from a seed and known exactly.  A world is all the
+scenes of a study, with their names in the upstream collections.
 """
 
 import random
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import product
 from typing import Any
 
-# COCO's own category ids and names, with the ten that survive being drawn in 16 pixels.
-CATEGORIES = {
-    3: "car",
-    9: "boat",
-    13: "stop sign",
-    16: "bird",
-    28: "umbrella",
-    38: "kite",
-    47: "cup",
-    53: "apple",
-    84: "book",
-    85: "clock",
-}
-SUPERCATEGORIES = {
-    "car": "vehicle",
-    "boat": "vehicle",
-    "stop sign": "outdoor",
-    "bird": "animal",
-    "umbrella": "accessory",
-    "kite": "sports",
-    "cup": "kitchen",
-    "apple": "food",
-    "book": "indoor",
-    "clock": "indoor",
-}
+# COCO's ids, names and supercategories of the ten categories that survive being drawn in 16 pixels,
+# and what each is for.
+_KINDS = (
+    (3, "car", "vehicle", "driving on a road"),
+    (9, "boat", "vehicle", "crossing the water"),
+    (13, "stop sign", "outdoor", "stopping the traffic"),
+    (16, "bird", "animal", "singing in a tree"),
+    (28, "umbrella", "accessory", "keeping off the rain"),
+    (38, "kite", "sports", "flying in the wind"),
+    (47, "cup", "kitchen", "drinking tea"),
+    (53, "apple", "food", "eating"),
+    (84, "book", "indoor", "reading"),
+    (85, "clock", "indoor", "telling the time"),
+)
+CATEGORIES = {number: name for number, name, *_ in _KINDS}
+CATEGORY_IDS = {name: number for number, name, *_ in _KINDS}
+SUPERCATEGORIES = {name: above for _, name, above, _ in _KINDS}
+USES = {name: use for _, name, _, use in _KINDS}
 COLOURS = {
     "red": (214, 39, 40),
     "green": (44, 150, 44),
@@ -51,32 +44,17 @@ BACKGROUNDS = {
     "snow": (244, 247, 250),
     "lake": (160, 205, 235),
 }
-USES = {
-    "car": "driving on a road",
-    "boat": "crossing the water",
-    "stop sign": "stopping the traffic",
-    "bird": "singing in a tree",
-    "umbrella": "keeping off the rain",
-    "kite": "flying in the wind",
-    "cup": "drinking tea",
-    "apple": "eating",
-    "book": "reading",
-    "clock": "telling the time",
-}
 GRID = 4
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
-# What an annotator may mistake an answer of each kind for.
-_WRONG = {
-    "colour": tuple(COLOURS),
-    "count": ("1", "2", "3"),
-    "place": PLACES,
-}
+LETTERS = "ABCDEFH"
+# The answers that an annotator may confuse, by kind.
+_WRONG = {"colour": tuple(COLOURS), "count": ("1", "2", "3"), "place": PLACES}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One object: where it stands on the 4 x 4 grid (row 0 is the top), how big, what it says."""
+    """An object: its cell on the 4 x 4 grid (row 0 is the top), its size, and the letter on it."""
 
     category: str
     colour: str
@@ -92,7 +70,7 @@ class Thing:
 
     @property
     def place(self) -> str:
-        """The quarter of the picture, `top left`."""
+        """The quarter of the image, `top left`."""
         vertical = "top" if self.row < GRID // 2 else "bottom"
         return f"{vertical} {'left' if self.column < GRID // 2 else 'right'}"
 
@@ -104,9 +82,9 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One picture: its COCO id, background and things in reading order.
+    """What an image shows: its COCO id, background, and things in reading order.
 
-    `flock` marks the cell of a crowd of tiny birds, annotated as COCO annotates crowds.
+    `flock` is the cell of a crowd of tiny birds, annotated as COCO annotates crowds.
     """
 
     image_id: int
@@ -117,17 +95,14 @@ class Scene:
 
     def counts(self) -> dict[str, int]:
         """Return how many things there are of each category shown."""
-        counts: dict[str, int] = {}
-        for thing in self.things:
-            counts[thing.category] = counts.get(thing.category, 0) + 1
-        return counts
+        return dict(Counter(thing.category for thing in self.things))
 
     def by_quarter(self) -> list[Thing]:
-        """Return the things quarter by quarter, in the order of `PLACES`: as they are told."""
+        """Return the things quarter by quarter, in the order of `PLACES`, as descriptions do."""
         return sorted(self.things, key=lambda thing: PLACES.index(thing.place))
 
     def unique(self) -> list[Thing]:
-        """Return the things whose category occurs once, so that `the car` means one thing."""
+        """Return the things whose category occurs once, so that `the car` is unambiguous."""
         counts = self.counts()
         return [thing for thing in self.things if counts[thing.category] == 1]
 
@@ -135,27 +110,24 @@ class Scene:
 def sample_scenes(count: int, *, seed: int, pixels: int = 64) -> list[Scene]:
     """Sample `count` scenes with distinct image ids; the same seed gives the same scenes.
 
-    Ids are drawn from COCO's range (1 to 581,929) with gaps, as upstream.
+    Ids are drawn from COCO's range (1 to 581,929) and have gaps, as upstream.
     """
     ids = random.Random(f"ids/{seed}").sample(range(1, 581_930), count)
-    return list(islice(_scenes(ids, seed=seed, pixels=pixels), count))
+    return [_scene(image_id, seed=seed, pixels=pixels) for image_id in ids]
 
 
-def _scenes(ids: list[int], *, seed: int, pixels: int) -> Iterator[Scene]:
-    for image_id in ids:
-        rng = random.Random(f"scene/{seed}/{image_id}")
-        count = rng.choices((2, 3, 4), weights=(3, 4, 3))[0]
-        cells = rng.sample([(row, column) for row in range(GRID) for column in range(GRID)], 5)
-        things = _things(rng, cells[:count])
-        flock = cells[4] if rng.random() < 0.05 else None
-        background = rng.choice(list(BACKGROUNDS))
-        yield Scene(
-            image_id=image_id, pixels=pixels, background=background, things=things, flock=flock
-        )
+def _scene(image_id: int, *, seed: int, pixels: int) -> Scene:
+    rng = random.Random(f"scene/{seed}/{image_id}")
+    count = rng.choices((2, 3, 4), weights=(3, 4, 3))[0]
+    cells = rng.sample([(row, column) for row in range(GRID) for column in range(GRID)], 5)
+    things = _things(rng, cells[:count])
+    flock = cells[4] if rng.random() < 0.05 else None
+    ground = rng.choice(list(BACKGROUNDS))
+    return Scene(image_id=image_id, pixels=pixels, background=ground, things=things, flock=flock)
 
 
 def _things(rng: random.Random, cells: list[tuple[int, int]]) -> tuple[Thing, ...]:
-    """Fill cells; some scenes repeat a category so that counting has something to count."""
+    """Fill cells; some scenes repeat a category so that there is something to count."""
     names = list(CATEGORIES.values())
     categories = rng.sample(names, len(cells))
     if rng.random() < 0.35:
@@ -163,24 +135,16 @@ def _things(rng: random.Random, cells: list[tuple[int, int]]) -> tuple[Thing, ..
     colours = rng.sample(list(COLOURS), len(cells))
     things = []
     for (row, column), category, colour in zip(cells, categories, colours, strict=True):
-        letter = rng.choice("ABCDEFH") if category == "stop sign" else ""
+        letter = rng.choice(LETTERS) if category == "stop sign" else ""
         large = rng.random() < 0.5
-        things.append(
-            Thing(
-                category=category,
-                colour=colour,
-                large=large,
-                row=row,
-                column=column,
-                letter=letter,
-            )
-        )
+        things.append(Thing(category=category, colour=colour, large=large,
+                            row=row, column=column, letter=letter))  # fmt: skip
     return tuple(sorted(things, key=lambda thing: (thing.row, thing.column)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Fact:
-    """A question with its answer as a word or phrase and as a sentence; `kind` names what it asks.
+    """A question with its answer as a word or phrase and as a sentence.
 
     Kinds: `colour place count presence category size background use letter`.
     """
@@ -217,123 +181,73 @@ def at_ground(background: str) -> str:
 
 
 def facts(scene: Scene) -> list[Fact]:
-    """Return every question the mini sources ask of a scene, in a fixed order."""
+    """Return every question that the sources ask about a scene, in a fixed order."""
     found = [fact for thing in scene.unique() for fact in _thing_facts(thing)]
     found += [_count(scene, category) for category in scene.counts()]
     found += [_presence(scene, category) for category in CATEGORIES.values()]
     found += _quarters(scene)
-    ground = capital(f"the picture was taken {at_ground(scene.background)}.")
-    found.append(
-        Fact(
-            kind="background",
-            question="Where was this picture taken?",
-            short=scene.background,
-            sentence=ground,
-        )
-    )
-    return found
+    ground = f"The picture was taken {at_ground(scene.background)}."
+    return [*found, Fact("background", "Where was this picture taken?", scene.background, ground)]
 
 
 def _thing_facts(thing: Thing) -> list[Fact]:
-    category = thing.category
-    made = [
-        Fact(
-            kind="colour",
-            question=f"What color is the {category}?",
-            short=thing.colour,
-            sentence=f"The {category} is {thing.colour}.",
-        ),
-        Fact(
-            kind="place",
-            question=f"Where is the {category}?",
-            short=thing.place,
-            sentence=f"The {thing.name} is at the {thing.place}.",
-        ),
-        Fact(
-            kind="size",
-            question=f"How big is the {category}?",
-            short=thing.size,
-            sentence=f"The {thing.name} is {thing.size}.",
-        ),
-        Fact(
-            kind="use",
-            question=f"Which object is for {USES[category]}?",
-            short=category,
-            sentence=f"The {thing.name} at the {thing.place} is for {USES[category]}.",
-        ),
-    ]
+    category, name, place, use = thing.category, thing.name, thing.place, USES[thing.category]
+    found = [
+        Fact("colour", f"What color is the {category}?", thing.colour,
+             f"The {category} is {thing.colour}."),
+        Fact("place", f"Where is the {category}?", place, f"The {name} is at the {place}."),
+        Fact("size", f"How big is the {category}?", thing.size, f"The {name} is {thing.size}."),
+        Fact("use", f"Which object is for {use}?", category,
+             f"The {name} at the {place} is for {use}."),
+    ]  # fmt: skip
     if thing.letter:
-        made.append(
-            Fact(
-                kind="letter",
-                question="What letter is on the sign?",
-                short=thing.letter,
-                sentence=f"The letter on the sign is {thing.letter}.",
-            )
-        )
-    return made
+        sentence = f"The letter on the sign is {thing.letter}."
+        found.append(Fact("letter", "What letter is on the sign?", thing.letter, sentence))
+    return found
 
 
 def _count(scene: Scene, category: str) -> Fact:
-    number = scene.counts()[category]
-    some = f"are {NUMBERS[number]} {plural(category)}" if number > 1 else f"is one {category}"
-    return Fact(
-        kind="count",
-        question=f"How many {plural(category)} are there?",
-        short=str(number),
-        sentence=f"There {some} in the picture.",
-    )
+    number, several = scene.counts()[category], plural(category)
+    some = f"are {NUMBERS[number]} {several}" if number > 1 else f"is one {category}"
+    question = f"How many {several} are there?"
+    return Fact("count", question, str(number), f"There {some} in the picture.")
 
 
 def _presence(scene: Scene, category: str) -> Fact:
     seen = [thing for thing in scene.things if thing.category == category]
-    if seen:
-        there = listed([f"{article(thing.name)} at the {thing.place}" for thing in seen])
-        sentence = f"Yes, there is {there}."
-    else:
-        sentence = f"No, there is no {category} in the picture."
-    return Fact(
-        kind="presence",
-        question=f"Is there {article(category)} in the picture?",
-        short="yes" if seen else "no",
-        sentence=sentence,
-    )
+    question = f"Is there {article(category)} in the picture?"
+    if not seen:
+        return Fact("presence", question, "no", f"No, there is no {category} in the picture.")
+    there = listed([f"{article(thing.name)} at the {thing.place}" for thing in seen])
+    return Fact("presence", question, "yes", f"Yes, there is {there}.")
 
 
 def _quarters(scene: Scene) -> list[Fact]:
-    """Ask what is in a quarter that holds exactly one thing."""
+    """Ask what is in each quarter that holds exactly one thing."""
     places: dict[str, list[Thing]] = {}
     for thing in scene.things:
         places.setdefault(thing.place, []).append(thing)
     return [
-        Fact(
-            kind="category",
-            question=f"What is at the {place}?",
-            short=things[0].category,
-            sentence=f"{capital(article(things[0].name))} is at the {place}.",
-        )
-        for place, things in places.items()
-        if len(things) == 1
-    ]
+        Fact("category", f"What is at the {place}?", things[0].category,
+             f"{capital(article(things[0].name))} is at the {place}.")
+        for place, things in places.items() if len(things) == 1
+    ]  # fmt: skip
 
 
 def relations(scene: Scene) -> list[tuple[str, bool]]:
-    """Return statements on where things stand to each other, each with its truth."""
+    """Return statements on the relative places of things, each with its truth."""
     found = []
-    things = scene.unique()
-    for one in things:
-        for other in things:
-            if one.row < other.row:
-                found.append((f"The {one.category} is above the {other.category}.", True))
-                found.append((f"The {one.category} is below the {other.category}.", False))
-            if one.column < other.column:
-                found.append((f"The {one.category} is left of the {other.category}.", True))
-                found.append((f"The {one.category} is right of the {other.category}.", False))
+    for thing, other in product(scene.unique(), repeat=2):
+        words = [("above", "below")] if thing.row < other.row else []
+        words += [("left of", "right of")] if thing.column < other.column else []
+        for pair in words:
+            for word, truth in zip(pair, (True, False), strict=True):
+                found.append((f"The {thing.category} is {word} the {other.category}.", truth))
     return found
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """Return one sentence on the whole scene, worded by chance as captions are."""
+    """Return a sentence on the whole scene, in one of three wordings."""
     things = list(scene.things)
     rng.shuffle(things)
     names = listed([article(thing.name) for thing in things])
@@ -347,7 +261,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 
 def paragraph(scene: Scene) -> str:
-    """Return a sentence on the ground and one on each thing, quarter by quarter."""
+    """Return a sentence on the background and one on each thing, quarter by quarter."""
     sentences = [f"The picture was taken {at_ground(scene.background)}."]
     for thing in scene.by_quarter():
         subject = f"{thing.size} {thing.name}"
@@ -358,7 +272,7 @@ def paragraph(scene: Scene) -> str:
 
 
 def reasoning(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """Return a question that needs a step of reasoning, and its answer with the step."""
+    """Return a question that needs a step of reasoning, and its answer, which gives the step."""
     thing = rng.choice(scene.things)
     use = USES[thing.category]
     question = rng.choice(
@@ -376,12 +290,15 @@ def reasoning(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class World:
-    """All scenes of a mini-COCO and their identities in the upstream collections."""
+    """All scenes of a mini-COCO and their identities in the upstream collections.
+
+    Visual Genome alone has the `foreign` scenes.
+    """
 
     seed: int
     train: tuple[Scene, ...]
     held_out: tuple[Scene, ...]
-    foreign: tuple[Scene, ...]  # pictures that only Visual Genome has
+    foreign: tuple[Scene, ...]
 
     @cached_property
     def scenes(self) -> dict[int, Scene]:
@@ -390,18 +307,18 @@ class World:
 
     @cached_property
     def genome(self) -> dict[int, Scene]:
-        """Visual Genome id -> scene, for about 45 % of the COCO scenes and all foreign ones."""
+        """About 45 % of the COCO scenes and all foreign ones, by Visual Genome id."""
         rng = self.rng("visual_genome")
         chosen = [scene for scene in self.scenes.values() if rng.random() < 0.45]
         ids = rng.sample(range(2_315_000, 2_418_000), len(chosen) + len(self.foreign))
         return dict(zip(ids, (*chosen, *self.foreign), strict=True))
 
     def has_coco_id(self, scene: Scene) -> bool:
-        """Tell whether a Visual Genome scene is a COCO image too."""
+        """Tell whether a Visual Genome scene is also a COCO image."""
         return scene.image_id in self.scenes
 
     def rng(self, name: str) -> random.Random:
-        """Return the random numbers of one writer, independent of the other writers."""
+        """Return a writer's random numbers, which do not depend on the other writers."""
         return random.Random(f"{self.seed}/{name}")
 
     def some(self, share: float, rng: random.Random) -> list[Scene]:
@@ -417,7 +334,7 @@ def make_world(*, train: int, held_out: int, seed: int, pixels: int) -> World:
     """Sample the scenes of a mini-COCO; the same arguments give the same world."""
     foreign = max(2, train // 20)
     scenes = sample_scenes(train + held_out + foreign, seed=seed, pixels=pixels)
-    # val2017 is a part of val2014, so the held-out scenes come from those that stand first there.
+    # val2017 is a part of val2014, so the held-out scenes are taken from val2014, sorted first.
     scenes.sort(key=lambda scene: split_2014(scene) == "train")
     val, rest = scenes[:held_out], scenes[held_out:]
     rest.sort(key=lambda scene: scene.image_id)
@@ -442,7 +359,7 @@ def name_2017(scene: Scene) -> str:
 def sample_facts(
     scene: Scene, rng: random.Random, count: int, *, kinds: tuple[str, ...] = ()
 ) -> list[Fact]:
-    """Draw up to `count` different facts of a scene, half of the presence questions being no."""
+    """Draw up to `count` different facts of a scene, of these kinds or of all."""
     pool = [fact for fact in facts(scene) if not kinds or fact.kind in kinds]
     weights = [0.25 if fact.kind == "presence" else 1.0 for fact in pool]
     drawn: list[Fact] = []
@@ -454,15 +371,23 @@ def sample_facts(
 
 
 def wrong_answer(fact: Fact, rng: random.Random) -> str:
-    """Return an answer of the right kind that is false."""
+    """Return a false answer of the right kind."""
     choices = [text for text in _WRONG.get(fact.kind, ("yes", "no")) if text != fact.short]
     return rng.choice(choices)
 
 
-def ten_answers(fact: Fact, rng: random.Random) -> tuple[list[dict[str, Any]], str]:
-    """Return ten annotators' answers, some of whom err, and their `multiple_choice_answer`.
+def four_choices(right: str, scene: Scene, rng: random.Random) -> list[str]:
+    """Return a category and three that the scene does not show, in a random order."""
+    others = [name for name in CATEGORY_IDS if name not in scene.counts()]
+    choices = [right, *rng.sample(others, 3)]
+    rng.shuffle(choices)
+    return choices
 
-    In about 4 % of the questions five of them err in the same way, so that only
+
+def ten_answers(fact: Fact, rng: random.Random) -> tuple[list[dict[str, Any]], str]:
+    """Return the answers of ten annotators, some of them wrong, and `multiple_choice_answer`.
+
+    For about 4 % of the questions five annotators make the same mistake, so that only
     `multiple_choice_answer` settles the tie, as in VQAv2.
     """
     tie = rng.random() < 0.04

@@ -1,4 +1,4 @@
-"""What a model sees and says: its claims about scenes, its sight, its command of the wordings."""
+"""What a model sees and says: its claims about scenes, its sight, the wordings it knows."""
 
 import random
 import re
@@ -41,10 +41,10 @@ _NONE = re.compile(r"\bno\b", re.IGNORECASE)
 def claims(scene: Scene, answer: str) -> Claims:
     """Count an answer's statements about a scene: right and wrong ones.
 
-    A statement is a category that is named, with the size, colour and place given with it in one
+    A statement is a category that is named, with the size, colour and place given in the same
     phrase (`a small red cup at the top left`) or by `is` (`The cup is red.`); a category that is
-    denied; and the ground (`at the beach`).  Answers that name no category and no ground, such as
-    `red`, claim nothing here: the wanted parts decide on them.
+    denied; or the background (`at the beach`).  Answers that name neither, such as `red`, make no
+    statement here: the parts that the reference answer wants decide on them.
     """
     verdicts = []
     for sentence in re.split(r"[.!?]", answer):
@@ -62,7 +62,7 @@ def claims(scene: Scene, answer: str) -> Claims:
 
 
 def claims_by_image(scenes: Mapping[str, Scene]) -> Callable[[str, str], Claims | None]:
-    """Return a function that counts an answer's claims about a picture of mini's benchmarks."""
+    """Return a function that counts an answer's claims about an image of the benchmarks."""
 
     def counted(image: str, answer: str) -> Claims | None:
         return claims(scenes[image], answer) if image in scenes else None
@@ -88,33 +88,33 @@ IMAGES = ("shown", "other", "blank")
 def describe(
     model: "LlavaForConditionalGeneration",
     processor: "LlavaProcessor",
-    pictures: Iterable[Image.Image],
+    images: Iterable[Image.Image],
     *,
     chat: ChatFormat = CHAT,
     question: str = "Describe the picture.",
     new_tokens: int = 120,
     batch: int = 64,
 ) -> list[str]:
-    """Return the model's greedy answer to one question about each picture."""
+    """Return the model's greedy answer to a question about each image."""
     from cocoift.evaluation.generation import generate
 
     asked = [Message("human", f"{IMAGE_MARKER}\n{question}")]
     return generate(
         model,
         processor,
-        [Prompt(str(number), (picture,), asked) for number, picture in enumerate(pictures)],
+        [Prompt(str(number), (image,), asked) for number, image in enumerate(images)],
         chat=chat,
         new_tokens=new_tokens,
         batch=batch,
     )
 
 
-def told_facts(scene: Scene, description: str) -> list[tuple[str, bool]]:
+def stated_facts(scene: Scene, description: str) -> list[tuple[str, bool]]:
     """Return which facts of a scene a description states, as (fact, whether stated) pairs.
 
-    Each thing gives three: its category is named; it is named with its colour (`red car`); and a
-    sentence that names it so gives its place.  The scene gives one: as many things are told as
-    there are.
+    There are three per thing: its category is named; it is named with its colour (`red car`); and a
+    sentence that does so gives its place.  And one per scene: as many things are placed as there
+    are.
     """
     sentences = description.split(".")
     pairs = []
@@ -135,47 +135,48 @@ def sight_table(
     chat: ChatFormat = CHAT,
     resamples: int = 2_000,
 ) -> pd.DataFrame:
-    """Return accuracy with a 95 % interval per image condition and fact, all models together.
+    """Return accuracy with a 95 % interval per image condition and fact, over all models.
 
-    Conditions: the scene's own picture (`shown`), the next scene's (`other`), and a blank one.
-    Columns: image, fact, accuracy, low, high, n; intervals resample scenes, since the facts of
-    one scene are correlated.
+    Conditions: the image of the scene (`shown`), of the next scene (`other`), and a blank image.
+    Columns: image, fact, accuracy, low, high, n; intervals resample scenes, since the facts of a
+    scene are correlated.
     """
     drawn = [draw(scene) for scene in scenes]
     blank = Image.new("RGB", drawn[0].size, mean_colour(models[0][1].image_processor.image_mean))
-    pictures = {"shown": drawn, "other": [*drawn[1:], drawn[0]], "blank": [blank] * len(drawn)}
+    images = {"shown": drawn, "other": [*drawn[1:], drawn[0]], "blank": [blank] * len(drawn)}
     rows = []
     for condition in IMAGES:
-        descriptions = [describe(*model, pictures[condition], chat=chat) for model in models]
+        descriptions = [describe(*model, images[condition], chat=chat) for model in models]
         found = [
             (number, *pair)
             for texts in descriptions
             for number, (scene, text) in enumerate(zip(scenes, texts, strict=True))
-            for pair in told_facts(scene, text)
+            for pair in stated_facts(scene, text)
         ]
         facts = pd.DataFrame(found, columns=["scene", "fact", "right"])
         for fact in FACTS:
-            own = facts[facts.fact == fact]
-            share = ratio(own.scene, own.right, own.right.notna(), resamples=resamples)
-            rows.append((condition, fact, *share, len(own)))
+            of_fact = facts[facts.fact == fact]
+            right = of_fact.right
+            share = ratio(of_fact.scene, right, right.notna(), resamples=resamples)
+            rows.append((condition, fact, *share, len(right)))
     return pd.DataFrame(rows, columns=["image", "fact", "accuracy", "low", "high", "n"])
 
 
 def summary(table: pd.DataFrame) -> str:
-    """Return the sight table in one sentence: what is named right, seeing and guessing."""
+    """Return the sight table in a sentence: what is named correctly by seeing, and by guessing."""
 
     def shares(condition: str) -> str:
         rows = table[table.image == condition].set_index("fact").accuracy
         return ", ".join(f"{fact} {rows[fact]:.0%}" for fact in ("category", "colour", "place"))
 
     return (
-        f"Describing held-out scenes, the base is right in {shares('shown')}; of another "
-        f"scene's picture it would have been in {shares('other')}."
+        f"Describing held-out scenes, the base model is right about {shares('shown')}; shown "
+        f"another scene's image, about {shares('other')}."
     )
 
 
-# A base answers open questions in full, and questions that nothing is tuned on nearly as well as
-# those that the conversational sources ask; it does not yet follow format prompts.
+# A base model answers open questions in full, and wordings that nothing is tuned on nearly as well
+# as those of the conversational sources; it does not follow format prompts yet.
 FULL, NEAR, SHORT_AT_MOST = 0.9, 0.8, 0.5
 
 
@@ -184,18 +185,16 @@ def base_checks(
 ) -> pd.DataFrame:
     """Return the sanity checks of a base model: gate, value, bound, n, passed.
 
-    It is asked the benchmark's questions about `count` scenes that are drawn for this alone, and
-    the `closed` questions, which ask for a short answer.
+    The model is asked the benchmark's questions about `count` scenes drawn for this purpose alone,
+    and the `closed` questions, which ask for a short answer.
     """
     scenes = sample_scenes(count, seed=7_000_003 + seed, pixels=pixels)
     rng = random.Random(f"language/{seed}")
     rows = [(scene, row) for scene in scenes for row in mm_vet("", scene, rng)]
-    asked = [
-        Prompt(
-            str(number), (draw(scene),), [Message("human", f"{IMAGE_MARKER}\n{row['question']}")]
-        )
-        for number, (scene, row) in enumerate(rows)
-    ]
+    asked = []
+    for number, (scene, row) in enumerate(rows):
+        question = Message("human", f"{IMAGE_MARKER}\n{row['question']}")
+        asked.append(Prompt(str(number), (draw(scene),), [question]))
     full: dict[str, list[bool]] = defaultdict(list)
     scores: dict[str, list[float]] = defaultdict(list)
     for number, reply in answer(asked):
@@ -203,8 +202,8 @@ def base_checks(
         if isinstance(reply, Failure):
             continue
         full[row["wording"]].append(len(reply.split()) > SHORT_WORDS)
-        question = Question(id="", images=("",), text="", answer=row["answer"])
-        found = reference_verdict(question, reply, claims=claims(scene, reply)).score
+        reference = Question(id="", images=("",), text="", answer=row["answer"])
+        found = reference_verdict(reference, reply, claims=claims(scene, reply)).score
         if found is not None:
             scores[row["wording"]].append(found)
     known, unknown = scores[CONVERSATIONS], scores[UNTUNED]
@@ -216,7 +215,7 @@ def base_checks(
             check("full answers to conversations' wordings", full[CONVERSATIONS], FULL),
             check("full answers to wordings never tuned on", full[UNTUNED], FULL),
             check("score on wordings never tuned on, relative to conversations'",
-                 [one / mean for one in unknown] if mean else [], NEAR),
+                 [score / mean for score in unknown] if mean else [], NEAR),
             check("no short answers on request yet", short, SHORT_AT_MOST, at_most=True),
         ],
         columns=COLUMNS,

@@ -46,19 +46,19 @@ def test_a_projected_patch_of_an_unseen_scene_is_nearest_to_its_own_words(lent, 
     first.load_state_dict({k: named[f"model.mm_projector.0.{k}"] for k in ("weight", "bias")})
     last.load_state_dict({k: named[f"model.mm_projector.2.{k}"] for k in ("weight", "bias")})
     scenes = sample_scenes(60, seed=77, pixels=64)
-    pictures = load_processor(root / "data/mini_llava").image_processor
-    pixels = torch.from_numpy(normalised(scenes, pictures))
+    processor = load_processor(root / "data/mini_llava").image_processor
+    pixels = torch.from_numpy(normalised(scenes, processor))
     with torch.no_grad():
         states = CLIPVisionModel.from_pretrained(tower)(pixels, output_hidden_states=True)
         features = states.hidden_states[-2][:, 1:].flatten(0, 1)
         seen = last(torch.nn.functional.gelu(first(features)))
     words = eyes._word_embeddings(folder / "language")
     right = []
-    for patch, told in zip(seen, eyes._named(scenes), strict=True):
-        if len(told) == 3:
-            size, colour, _ = told
-            candidates = {c: eyes._target(words, (size, colour, c)) for c in CATEGORIES.values()}
+    for patch, named in zip(seen, eyes._named(scenes), strict=True):
+        if len(named) == 3:
+            size, colour, category = named
+            candidates = {c: words[size] + words[colour] + words[c] for c in CATEGORIES.values()}
             nearest = min(candidates, key=lambda c: (candidates[c] - patch).norm())
-            right.append(nearest == told[2])
+            right.append(nearest == category)
     assert explained > 0.8
     assert sum(right) / len(right) > 0.9

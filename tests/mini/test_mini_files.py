@@ -65,13 +65,13 @@ def test_categories_have_cocos_ids(coco):
     assert {row["id"]: row["name"] for row in coco.loadCats(coco.getCatIds())}[16] == "bird"
 
 
-def test_pictures_have_upstream_names_and_size(mini):
+def test_images_have_upstream_names_and_size(mini):
     raw, world = mini
     for split, scenes in (("train2017", world.train), ("val2017", world.held_out)):
         names = {path.name for path in (raw / "images" / split).iterdir()}
         assert names == {f"{scene.image_id:012d}.jpg" for scene in scenes}
-    with Image.open(next((raw / "images/train2017").iterdir())) as picture:
-        assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (64, 64))
+    with Image.open(next((raw / "images/train2017").iterdir())) as image:
+        assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 64))
 
 
 def load(mini, name):
@@ -114,7 +114,7 @@ def test_vqav2_ties_are_settled_by_the_annotators_choice(mini, catalogue):
     assert ties
 
 
-def test_an_opening_reply_says_whether_the_pictures_instances_hold_a_cup(mini):
+def test_an_opening_reply_says_whether_the_instances_of_the_image_hold_a_cup(mini):
     right, wrong = (load(mini, f"mm_vet/{name}_replies.json") for name in ("opening", "wrong"))
     coco = load(mini, "mm_vet/instances.json")
     (cup,) = (row["id"] for row in coco["categories"] if row["name"] == "cup")
@@ -129,7 +129,7 @@ def test_real_data_is_never_overwritten(tmp_path):
     real = tmp_path / "raw/annotations/captions_train2014.json"
     real.parent.mkdir(parents=True)
     real.write_text("real")
-    with pytest.raises(DataError, match="holds files that are no mini-COCO"):
+    with pytest.raises(DataError, match="holds files that are not a mini-COCO"):
         replace_mini_coco(tmp_path / "raw", train=2, held_out=2, seed=0)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [real]
 
@@ -153,17 +153,17 @@ def test_a_users_own_files_stay_when_a_mini_coco_is_drawn_again(tmp_path):
     (raw / "before").mkdir(parents=True)
     (raw / "before/mine.json").write_text("{}")
     replace_mini_coco(raw, **SMALL)
-    own = {
+    others = {
         "before/mine.json": "{}",
         "my_set/questions.json": "[]",
         "vqav2/notes.txt": "mine",
         "images/train2017/x.jpg": "x",
     }
-    for name, text in own.items():
+    for name, text in others.items():
         (raw / name).parent.mkdir(parents=True, exist_ok=True)
         (raw / name).write_text(text)
     replace_mini_coco(raw, **SMALL | {"seed": 1})
-    assert {name: (raw / name).read_text() for name in own} == own
+    assert {name: (raw / name).read_text() for name in others} == others
 
 
 def test_benchmarks_drawn_alone_are_replaced_by_the_mini_coco_that_holds_them(tmp_path):

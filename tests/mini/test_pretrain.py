@@ -1,4 +1,4 @@
-"""Muon: its orthogonalisation against singular values, its step against one by hand."""
+"""Muon: its orthogonalisation against singular values, its step against a step by hand."""
 
 import torch
 
@@ -32,7 +32,7 @@ def test_a_step_follows_the_lookahead_of_the_momentum_and_has_adamws_size():
             0.1 * first + 0.9 * 0.1 * first,
             0.1 * second + 0.9 * (0.1 * second + 0.09 * first),
         )
-        directions = sum(orthogonalised(one[None])[0] for one in ahead)
+        directions = sum(orthogonalised(gradient[None])[0] for gradient in ahead)
         size = 0.02 * 0.2 * max(start.shape) ** 0.5
         assert torch.allclose(parameter, start - size * directions, atol=1e-5)
 

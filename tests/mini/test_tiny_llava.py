@@ -31,7 +31,7 @@ from minicoco.sight import (
     IMAGES,
     describe,
     sight_table,
-    told_facts,
+    stated_facts,
 )
 
 SMALL = Recipe(scenes=96, tower_steps=2, language_steps=2, width=32, layers=2, vocabulary=300)
@@ -236,20 +236,20 @@ def test_the_base_gets_no_cue_for_the_length_of_an_answer():
     assert 0.4 < shares[False] < 0.6
 
 
-def test_a_true_description_tells_every_fact_and_a_false_one_none():
+def test_a_true_description_states_every_fact_and_a_false_description_none():
     for scene in sample_scenes(30, seed=6):
-        assert all(told for _, told in told_facts(scene, paragraph(scene)))
-        assert not any(told for _, told in told_facts(scene, "I see nothing."))
+        assert all(stated for _, stated in stated_facts(scene, paragraph(scene)))
+        assert not any(stated for _, stated in stated_facts(scene, "I see nothing."))
 
 
-def test_a_thing_with_another_colour_or_place_is_told_in_part():
+def test_a_thing_with_another_colour_or_place_is_stated_in_part():
     scene = sample_scenes(1, seed=6)[0]
     thing = scene.things[0]
     wrong = f"A {thing.category} is at the {thing.place}."
-    assert [told for _, told in told_facts(scene, wrong)][:3] == [True, False, False]
+    assert [stated for _, stated in stated_facts(scene, wrong)][:3] == [True, False, False]
     place = "top left" if thing.place != "top left" else "bottom right"
     moved = f"A {thing.name} is at the {place}."
-    assert [told for _, told in told_facts(scene, moved)][:3] == [True, True, False]
+    assert [stated for _, stated in stated_facts(scene, moved)][:3] == [True, True, False]
 
 
 def test_intervals_hold_the_value_and_vanish_without_variance():
@@ -268,11 +268,11 @@ def test_the_sight_table_has_every_condition_and_fact(loaded):
 
 def test_several_models_are_taken_together_in_the_sight_table(loaded):
     scenes = sample_scenes(3, seed=8)
-    one, two = (sight_table([loaded] * n, scenes, resamples=20) for n in (1, 2))
-    assert (two.n == 2 * one.n).all() and (two.accuracy == one.accuracy).all()
+    single, twice = (sight_table([loaded] * n, scenes, resamples=20) for n in (1, 2))
+    assert (twice.n == 2 * single.n).all() and (twice.accuracy == single.accuracy).all()
 
 
 def test_describing_in_batches_changes_no_answer(loaded):
-    pictures = [draw(scene) for scene in sample_scenes(5, seed=8)]
-    alone = [describe(*loaded, [picture], new_tokens=8)[0] for picture in pictures]
-    assert describe(*loaded, pictures, new_tokens=8, batch=3) == alone
+    images = [draw(scene) for scene in sample_scenes(5, seed=8)]
+    alone = [describe(*loaded, [image], new_tokens=8)[0] for image in images]
+    assert describe(*loaded, images, new_tokens=8, batch=3) == alone
