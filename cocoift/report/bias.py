@@ -88,33 +88,6 @@ def over_seeds(answers: pd.DataFrame, by: Sequence[str], *, resamples: int) -> p
     return collapse_intervals(both, list(by), resamples=resamples)
 
 
-def answers_read(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return how many answers, protocols and seeds were read, by origin and model."""
-    counts = {"protocols": ("protocol", "nunique"), "seeds": ("seed", "nunique")}
-    groups = answers.groupby(["origin", "model"], sort=False)
-    table = groups.agg(answers=("words", "size"), **counts).reset_index()
-    return table.sort_values("origin", kind="stable")
-
-
-def open_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return the collapse in open rounds for `intervals.interval_plot`."""
-    own = rounds.dropna(subset="collapse_rate")
-    names = "round " + own["round"].astype(str)
-    return own.assign(setting=names, metric="collapse", value=own.collapse_rate)
-
-
-def wide_kinds(kinds: pd.DataFrame, protocols: Sequence[str]) -> pd.DataFrame:
-    """Return `by_kind` with the collapse rates of the protocols side by side."""
-    index = ["kind", "value", "model"]
-    wide = kinds.pivot_table(index=index, columns="protocol", values="collapse_rate", sort=False)
-    return wide.reset_index().reindex(columns=[*index, *protocols])
-
-
-def evaluated(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the answers to the benchmarks' own questions, without opening rounds or training."""
-    return answers[answers["last"].astype(bool)]
-
-
 def by_kind(answers: pd.DataFrame, benchmark: Benchmark, *, resamples: int) -> pd.DataFrame:
     """Return length and collapse by what a benchmark says of its questions.
 

@@ -2,19 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 
 import pandas as pd
-import torch
-from peft import PeftModel
-from transformers import LlavaProcessor
 
 from cocoift.evaluation.sanity import HeldOutRound, read_held_out
-from cocoift.tuning.batches import Plan
 from cocoift.tuning.chat import Sample
-from cocoift.tuning.checkpoints import using
 from cocoift.tuning.data import TrainingSet
-from cocoift.tuning.loss import mean_loss
 from cocoift.tuning.recipe import Training, TuningRecipe
 
 # Which mixture, which seed.
@@ -66,7 +59,7 @@ def recipe_table(recipe: TuningRecipe, *, checkpoint: str, records: int) -> pd.D
         ("training records", "118,000 (one an image)", "665,298", f"{records:,} merged"),
     ]
     rows += [
-        (_MEANING[name], "", theirs, _told(getattr(recipe, name)))
+        (_MEANING[name], "", theirs, _in_words(getattr(recipe, name)))
         for name, theirs in _LLAVA.items()
     ]
     return pd.DataFrame(rows, columns=["setting", "paper", "LLaVA-1.5", "here"])
@@ -83,100 +76,11 @@ def example_sample(data: TrainingSet, *, sources: int = 3) -> Sample:
     return min(fitting, key=lambda sample: len(sample.input_ids))
 
 
-def _told(value: object) -> str:
+def _in_words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
-
-
-def set_table(sets: Mapping[str, TrainingSet], plans: Mapping[str, Plan]) -> pd.DataFrame:
-    """Return one row per mixture: what it trains on, and in which batches."""
-    rows = []
-    for name, data in sets.items():
-        tokens, plan = sum(data.lengths), plans[name]
-        rows.append(
-            {
-                "mixture": name,
-                "records": data.records,
-                "too long": len(data.too_long),
-                "rounds dropped": sum(report.rounds_dropped for report in data.too_long),
-                "samples": len(data.samples),
-                "tokens": tokens,
-                "supervised tokens": data.supervised_tokens,
-                "supervised share": data.supervised_tokens / tokens,
-                "steps": len(plan.batches) // plan.accumulation,
-                "batches a step": plan.accumulation,
-                "largest batch": plan.largest,
-                "padding waste": plan.waste,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def readable_sets(sets: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Return the set table for reading: one column per mixture, shares in percent."""
-    shares = ("supervised share", "padding waste")
-    shown = sets.set_index("mixture").rename(index=names).T
-    texts = [
-        [f"{value:.1%}" if row in shares else f"{value:,.0f}" for value in values]
-        for row, values in zip(shown.index, shown.to_numpy(), strict=True)
-    ]
-    table = pd.DataFrame(texts, columns=shown.columns)
-    table.insert(0, "", shown.index)
-    return table
-
-
-def loss_table(logs: Mapping[Run, Mapping]) -> pd.DataFrame:
-    """Return one row per optimiser step: mixture, seed, step, loss, tokens, seconds.
-
-    `tokens` (padding not counted) and `seconds` count from the start of the training; the loss
-    is the mean over the step's supervised tokens, in nats.
-    """
-    rows = [
-        (mixture, seed, row["step"], row["loss"], row["tokens"], row["seconds"])
-        for (mixture, seed), notes in logs.items()
-        for row in notes["log"]
-        if "loss" in row
-    ]
-    return pd.DataFrame(rows, columns=["mixture", "seed", "step", "loss", "tokens", "seconds"])
-
-
-def form_losses(logs: Mapping[Run, Mapping], *, last: float = 0.25) -> pd.DataFrame:
-    """Return the loss by form over the `last` share of the steps: mixture, form, loss, tokens.
-
-    Seeds are taken together; every supervised token weighs the same.
-    """
-    rows = []
-    for (mixture, _), notes in logs.items():
-        steps = [row for row in notes["log"] if "loss" in row]
-        for row in steps[-max(1, round(len(steps) * last)) :]:
-            for name, loss in row.items():
-                if name.startswith("loss_"):
-                    form = name.removeprefix("loss_")
-                    tokens = row[f"tokens_{form}"]
-                    rows.append((mixture, form, loss * tokens, tokens))
-    sums = pd.DataFrame(rows, columns=["mixture", "form", "loss", "tokens"])
-    table = sums.groupby(["mixture", "form"], as_index=False).sum()
-    return table.assign(loss=table.loss / table.tokens)
-
-
-def adapter_table(
-    adapters: Mapping[Run, Path], logs: Mapping[Run, Mapping], *, root: Path
-) -> pd.DataFrame:
-    """Return one row per adapter: its folder below `root`, seconds of training, size in MB."""
-    rows = []
-    for (mixture, seed), folder in adapters.items():
-        size = (folder / "adapter_model.safetensors").stat().st_size
-        seconds = logs[mixture, seed]["seconds"]
-        rows.append((mixture, seed, str(folder.relative_to(root)), seconds, size / 1e6))
-    columns = ["mixture", "seed", "folder in work_dir", "seconds of training", "MB"]
-    return pd.DataFrame(rows, columns=columns)
+    number = "," if isinstance(value, int) else "g" if isinstance(value, float) else ""
+    return format(value, number)
 
 
 def held_out_rounds(
@@ -190,43 +94,6 @@ def held_out_rounds(
         fitting = (one for one in rounds if one.form == form and one.image not in used)
         found += list(islice(fitting, 1))
     return found
-
-
-def batch_table(batch: Mapping[str, torch.Tensor]) -> pd.DataFrame:
-    """Return name, shape and type of each tensor of a batch."""
-    rows = [
-        (name, " x ".join(map(str, tensor.shape)), str(tensor.dtype).removeprefix("torch."))
-        for name, tensor in batch.items()
-    ]
-    return pd.DataFrame(rows, columns=["tensor", "shape", "type"])
-
-
-def validation_table(
-    tuned: PeftModel,
-    processor: LlavaProcessor,
-    sets: Mapping[str, TrainingSet],
-    *,
-    training: Training,
-) -> pd.DataFrame:
-    """Return the loss of the base and each adapter on held-out samples of each mixture.
-
-    Columns: model, laid_out (the mixture of the samples), loss (nats per supervised token),
-    tokens.
-    """
-    rows = []
-    for name in ("base", *sets):
-        with using(tuned, None if name == "base" else name) as answering:
-            for mixture, data in sets.items():
-                loss = mean_loss(answering, processor, data, training=training)
-                rows.append((name, mixture, loss, data.supervised_tokens))
-    return pd.DataFrame(rows, columns=["model", "laid_out", "loss", "tokens"])
-
-
-def readable_validation(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Return the validation losses with a row per model and a column per layout."""
-    named = table.assign(model=table.model.map(labels), laid_out=table.laid_out.map(labels))
-    wide = named.pivot_table(index="model", columns="laid_out", values="loss", sort=False)
-    return wide.map("{:.3f}".format).rename_axis(columns=None).reset_index()
 
 
 def validation_sentence(table: pd.DataFrame, labels: Mapping[str, str]) -> str:
