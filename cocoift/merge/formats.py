@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cocoift.core.schema import IMAGE_MARKER, Message, Record, check_record
+from cocoift.core.schema import IMAGE_MARKER, Record, check_record
 
 _MESSAGE = pa.struct([("from", pa.string()), ("value", pa.string())])
 RECORD_SCHEMA = pa.schema(
@@ -70,47 +70,18 @@ def encode_records(records: Sequence[Record]) -> Encoded:
     encode = msgspec.json.Encoder().encode
     for record in records:
         check_record(record)
-    chats = [record.conversations for record in records]
-    rounds = [len(record.sources) for record in records]
-    sources = [source for record in records for source in record.sources]
-    images = _texts([record.image for record in records])
-    spoken = _structs([message for chat in chats for message in chat])
-    lengths = np.array([len(chat) for chat in chats], dtype=np.int64)
-    rows = [
-        _texts([record.id for record in records]),
-        images,
-        _lists(spoken, lengths),
-        _lists(_texts(sources), rounds),
-        pa.array([record.licence for record in records], pa.int16()),
-    ]
-    return Encoded(
-        [encode(record) for record in records],
-        pa.Table.from_arrays(rows, schema=RECORD_SCHEMA),
-        _messages(spoken, lengths, images),
-    )
+    rows = pa.Table.from_pylist(msgspec.to_builtins(records), RECORD_SCHEMA)
+    return Encoded([encode(record) for record in records], rows, _messages(rows))
 
 
-def _texts(values: Sequence[str | None]) -> pa.Array:
-    return pa.array(values, pa.string())
-
-
-def _structs(messages: Sequence[Message]) -> pa.StructArray:
-    speakers = _texts([message.speaker for message in messages])
-    values = _texts([message.value for message in messages])
-    return pa.StructArray.from_arrays([speakers, values], fields=list(_MESSAGE))
-
-
-def _lists(values: pa.Array, lengths: Sequence[int] | np.ndarray) -> pa.ListArray:
-    """Return `values` cut into lists of the given lengths."""
-    return pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), values)
-
-
-def _messages(spoken: pa.StructArray, lengths: np.ndarray, images: pa.Array) -> pa.Table:
+def _messages(rows: pa.Table) -> pa.Table:
     """Return conversations as TRL's vision chats: roles, typed content, image paths beside them.
 
-    `lengths` are the numbers of messages per conversation.  The content of a message is its text,
-    which the image precedes in the first message of a conversation.
+    The content of a message is its text, which the image precedes in the first message of a
+    conversation.
     """
+    chats, images = (rows[name].combine_chunks() for name in ("conversations", "image"))
+    spoken, lengths = chats.flatten(), chats.value_lengths().to_numpy()
     first = np.zeros(len(spoken), dtype=bool)
     first[np.cumsum(lengths) - lengths] = True
     sizes = 1 + first
@@ -126,3 +97,8 @@ def _messages(spoken: pa.StructArray, lengths: np.ndarray, images: pa.Array) -> 
     )
     arrays = [_lists(messages, lengths), _lists(images, np.ones(len(images), dtype=np.int64))]
     return pa.Table.from_arrays(arrays, schema=MESSAGES_SCHEMA)
+
+
+def _lists(values: pa.Array, lengths: np.ndarray) -> pa.ListArray:
+    """Return `values` cut into lists of the given lengths."""
+    return pa.ListArray.from_arrays(np.cumsum([0, *lengths], dtype=np.int32), values)
