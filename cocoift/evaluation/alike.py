@@ -14,7 +14,7 @@ from cocoift.evaluation.protocols import Prompt
 
 @dataclass(frozen=True)
 class Alike:
-    """Prompts about the same pictures: the prefix they share, and what follows it in each.
+    """Prompts about the same images: the prefix they share, and what follows it in each.
 
     `numbers` are the prompts' places among those asked, `prefix` and `suffixes` token ids.
     """
@@ -26,18 +26,18 @@ class Alike:
 
 
 def group_alike(asked: Sequence[Prompt], prompts: Sequence[list[int]]) -> list[Alike]:
-    """Group prompts by their pictures, shortest prompts first."""
+    """Group prompts by their images, shortest prompts first."""
     by_key: dict[str, list[int]] = defaultdict(list)
     for number, prompt in enumerate(asked):
         by_key[prompt.key].append(number)
     groups = []
     for numbers in by_key.values():
-        own = [prompts[n] for n in numbers]
-        # One token at least is left to every question: its logits are needed.
-        columns = zip(*(prompt[:-1] for prompt in own), strict=False)
+        alike = [prompts[n] for n in numbers]
+        # At least one token is left to every prompt: its logits are needed.
+        columns = zip(*(prompt[:-1] for prompt in alike), strict=False)
         common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-        suffixes = [prompt[common:] for prompt in own]
-        groups.append(Alike(asked[numbers[0]].pictures, own[0][:common], numbers, suffixes))
+        suffixes = [prompt[common:] for prompt in alike]
+        groups.append(Alike(asked[numbers[0]].pictures, alike[0][:common], numbers, suffixes))
     return sorted(groups, key=lambda group: len(group.prefix) + max(map(len, group.suffixes)))
 
 

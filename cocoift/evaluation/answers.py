@@ -29,7 +29,7 @@ COLUMNS = ("model", "seed", "protocol", "round", "last", "question_id", "image",
 class AnswerFile(Settings, frozen=True):
     """A LLaVA answer file below `raw_dir`; `questions` and `format` name the benchmark behind it.
 
-    Without these two nothing is known of the pictures.  `model` replaces the name in the file.
+    Without these two nothing is known of the images.  `model` replaces the name in the file.
     """
 
     file: str
@@ -77,9 +77,8 @@ def answer_table(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
 def rollout_answers(files: Iterable[Path]) -> pd.DataFrame:
     """Return every answered round of rollout files; reference replies are not answers.
 
-    Opening rounds are asked once per set of pictures and stand in every dialog on it: they count
-    once.
-    Raises `DataError` for a damaged file.
+    Opening rounds are asked once per set of images and repeated in every dialog on it: they count
+    once.  Raises `DataError` for a damaged file.
     """
     return answer_table(row for file in files for row in _rollout_rows(file))
 
@@ -102,11 +101,11 @@ def _rollout_rows(file: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> tuple[pd.DataFrame, str]:
-    """Return about `wanted` answers of a LLaVA-format dataset (JSON or our Parquet twin).
+    """Return about `wanted` answers of a LLaVA-format dataset, and what is left out of it.
 
-    And which conversations are left out (`dialogs.left_out`).  Whole records are taken, evenly
-    spread over the file.  `protocol` is `training`.  Raises `DataError` for a file that is missing
-    or damaged, or of whose conversations none can be read.
+    The dataset is JSON or our Parquet twin; `dialogs.left_out` words what is left out.  Whole
+    records are taken, evenly spread over the file.  `protocol` is `training`.  Raises `DataError`
+    for a file that is missing or damaged, or of whose conversations none can be read.
     """
     records, rows = _sampled(path, wanted), []
     odd, first = 0, None
@@ -123,9 +122,9 @@ def dataset_answers(path: Path, *, name: str, wanted: int = 50_000) -> tuple[pd.
 
 
 def _no_picture(path: Path, name: str) -> str:
-    """Return what stands for the picture of a record or question whose picture is not known.
+    """Return what stands for the image of a record or question whose image is not known.
 
-    No picture has such a name, and two questions have two.
+    No image has such a name, and two questions have two.
     """
     return f"{path.name}: {name!r}"
 
@@ -154,9 +153,9 @@ def file_answers(
 ) -> tuple[pd.DataFrame, str]:
     """Return the answers of a LLaVA answer file (JSON Lines: question_id, text, model_id, prompt).
 
-    And what is not known of them.  `questions` (empty: unknown) tell pictures and text; LLaVA's
-    files number MM-Vet's question `v1_3` as 3.  `model` replaces the file's own name.  Raises
-    `DataError` naming file and line, and for a file that answers none of the questions.
+    The text says what is not known of them.  `questions` (empty: unknown) give images and text;
+    LLaVA's files number MM-Vet's question `v1_3` as 3.  `model` replaces the file's own name.
+    Raises `DataError` naming file and line, and for a file that answers none of the questions.
     """
     asked: Mapping[str, Question] = {question.id: question for question in questions}
     rows: list[tuple[Any, ...]] = []
@@ -180,8 +179,8 @@ def file_answers(
         "are to questions that are not listed": len(strange) if asked else 0,
         "come without their question, and do not count as collapsed": (table.question == "").sum(),
     }
-    said = "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    return table, f"{path.name}: of {len(rows):,} answers, {said}" if said else ""
+    unknown = "; ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return table, f"{path.name}: of {len(rows):,} answers, {unknown}" if unknown else ""
 
 
 def source_answers(turns: Path, *, per_source: int = 2_000) -> pd.DataFrame:
@@ -190,6 +189,6 @@ def source_answers(turns: Path, *, per_source: int = 2_000) -> pd.DataFrame:
     Columns: source, image (the COCO id), answer.  Raises `DataError` when the set is not there.
     """
     table = read_table(turns, KEPT_SCHEMA, columns=["source", "image_id", "answer"]).to_pandas()
-    parts = [own.iloc[places(len(own), per_source)] for _, own in table.groupby("source")]
+    parts = [rows.iloc[places(len(rows), per_source)] for _, rows in table.groupby("source")]
     found = pd.concat(parts, ignore_index=True).rename(columns={"image_id": "image"})
     return found.assign(image=found.image.astype(str))

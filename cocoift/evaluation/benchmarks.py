@@ -22,7 +22,7 @@ CATEGORIES = ("deductive", "abductive", "analogical")
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question: its pictures (names below the benchmark's image folder) and what is right.
+    """One question: its images (names below the benchmark's image folder) and its reference answer.
 
     `answer` is in MM-Vet's syntax: all parts between `<AND>` are wanted, one of those between
     `<OR>` each; empty where upstream withholds it.  `capabilities` is MM-Vet's, `category`,
@@ -169,7 +169,7 @@ def read_mm_vet_grades(path: Path) -> dict[str, list[float]]:
     A score outside 0 to 1 stands for a reply without a grade, and is left out.
     """
     rows = _decoded(path, dict[str, _Grades]).items()
-    return {name: [one for one in row.score if 0.0 <= one <= 1.0] for name, row in rows}
+    return {name: [score for score in row.score if 0.0 <= score <= 1.0] for name, row in rows}
 
 
 FORMATS: Mapping[str, Callable[[Path], list[Question]]] = {

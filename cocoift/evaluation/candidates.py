@@ -139,7 +139,7 @@ def endpoint_candidates(
 
 
 def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candidate]:
-    """Yield the named models of one seed, `base` being the untuned one, on one loaded base.
+    """Yield the named models of one seed on one loaded base; `base` is that base, not tuned.
 
     Where the adapters were trained on four bits, so does the base answer, from dense weights of
     the same values if memory allows.  An adapter that is asked alone is merged into a float32

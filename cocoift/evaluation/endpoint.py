@@ -33,7 +33,7 @@ class Endpoint(Settings, frozen=True):
     retries: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse what is no web address, one that would carry a key into reports, and zeros."""
+        """Refuse an address that is no URL or would carry a key into reports, and zeros."""
         if fault := _address_fault(self.base_url):
             raise ValueError(f"base_url {fault}")
         for name in ("concurrency", "timeout"):
@@ -80,21 +80,18 @@ class NamedEndpoint(Endpoint, frozen=True, kw_only=True):
 def to_openai(
     messages: Sequence[Message], pictures: Sequence[Image.Image], *, system: str
 ) -> list[dict[str, Any]]:
-    """Return a conversation as chat messages, its pictures as data addresses in the first turn."""
+    """Return a conversation as chat messages, its images as data addresses in the first turn."""
     chat: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for position, message in enumerate(messages):
         text = message.value.removeprefix(f"{IMAGE_MARKER}\n")
         if position == 0:
-            content: Any = [_picture_part(picture) for picture in pictures]
+            urls = [image_address(picture, "png") for picture in pictures]
+            content: Any = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
             content.append({"type": "text", "text": text})
         else:
             content = text
         chat.append({"role": "assistant" if position % 2 else "user", "content": content})
     return chat
-
-
-def _picture_part(picture: Image.Image) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": image_address(picture, "png")}}
 
 
 class Streak:
@@ -115,7 +112,7 @@ class Streak:
         if enough and isinstance(reply, Failure):
             raise DataError(
                 f"{self.endpoint.base_url}: stopped after {self.longest} equal failures in a row: "
-                f"{reply.reason}; run again to go on, what was answered is kept"
+                f"{reply.reason}; run again to continue; answers so far are kept"
             )
 
 
@@ -129,10 +126,10 @@ def ask_endpoint(
 ) -> Iterator[tuple[int, str | Failure]]:
     """Yield (number, reply) as replies come in, `concurrency` requests at a time.
 
-    Conversations are made when their turn comes, so that few pictures are in memory.  A request
+    Conversations are made when their turn comes, so that few images are in memory.  A request
     that fails after the client's retries, or an empty reply, is a `Failure`; raises `DataError`
-    as `Streak.add` does (`streak` counts over several calls).  Who stops reading waits for no
-    reply that is under way.
+    as `Streak.add` does (`streak` counts over several calls).  A caller that stops reading does
+    not wait for replies under way.
     """
     client, streak = endpoint.client(), streak or Streak(endpoint)
     waiting = iter(enumerate(conversations))
@@ -150,11 +147,11 @@ def ask_endpoint(
                     client, endpoint, make(), new_tokens=new_tokens, temperature=temperature
                 )
                 replies.put((number, reply))
-            except BaseException as error:  # of making the conversation; raised by who reads
+            except BaseException as error:  # raised again in the caller's thread
                 replies.put((number, error))
 
     for _ in range(min(endpoint.concurrency, len(conversations))):
-        # A pool's threads would be waited for, a time-out and its retries long.
+        # A pool would wait for its threads, as long as a time-out and its retries.
         threading.Thread(target=work, daemon=True).start()
     try:
         for _ in conversations:
@@ -183,7 +180,7 @@ def complete(
             max_tokens=new_tokens,
             temperature=temperature,
         )
-    except Exception as error:  # the client's, and those of JSON that is none
+    except Exception as error:  # the client's own, and those of malformed JSON
         return failure(error, endpoint, key=client.api_key), 0, 0
     try:
         choice, usage = reply.choices[0], reply.usage
@@ -215,7 +212,7 @@ def stream_reply(
                 if chunk.choices:
                     reply += chunk.choices[0].delta.content or ""
                     yield reply.strip()
-    except Exception as error:  # the client's, and those of a stream that holds no chunks
+    except Exception as error:  # the client's own, and those of a malformed stream
         yield failure(error, endpoint, key=client.api_key)
         return
     if not reply.strip():

@@ -56,7 +56,7 @@ def evaluate(
     """
     runs = []
     for benchmark in benchmarks:
-        for protocol in (one for one in protocols if one.fits(benchmark)):
+        for protocol in (each for each in protocols if each.fits(benchmark)):
             file, head = rollout_place(candidate, benchmark, protocol, folder=folder)
             rollouts = roll_out(
                 benchmark.questions,
@@ -91,16 +91,14 @@ def evaluate_local(
     """
     if processes == 1:
         # The models of one seed share a base; one base is in memory at a time.
-        by_seed = groupby(asked, key=lambda one: (one.local.base, one.local.seed))
+        by_seed = groupby(asked, key=lambda run: (run.local.base, run.local.seed))
         groups = [list(group) for _, group in by_seed]
     else:
-        groups = [[one] for one in asked]
+        groups = [[run] for run in asked]
     tasks = [_Task(group, benchmarks, folder, processes > 1) for group in groups]
-    # Bases after the first come last: by then one that seeds share has its answers on disk.
-    alone = [
-        number for number, group in enumerate(groups) if [one.name for one in group] == ["base"]
-    ]
-    order = sorted(range(len(tasks)), key=lambda number: number in alone[1:])
+    # Bases after the first come last: the answers of a base that seeds share are on disk by then.
+    bases = [n for n, group in enumerate(groups) if [run.name for run in group] == ["base"]]
+    order = sorted(range(len(tasks)), key=lambda number: number in bases[1:])
     made = ordered(_evaluate_together, [tasks[number] for number in order], processes=processes)
     bar = tqdm(made, total=len(tasks), desc="models", leave=False, disable=processes == 1)
     found = dict(zip(order, bar, strict=True))
@@ -120,11 +118,11 @@ class _Task:
 def _evaluate_together(task: _Task) -> list[Run]:
     if task.one_thread:
         use_threads(1)
-    protocols = {one.name: one.protocols for one in task.asked}
+    protocols = {run.name: run.protocols for run in task.asked}
     runs = []
     for candidate in local_candidates(task.asked[0].local, list(protocols)):
-        own = protocols[candidate.name]
-        runs += evaluate(candidate, task.benchmarks, own, folder=task.folder)
+        put = protocols[candidate.name]
+        runs += evaluate(candidate, task.benchmarks, put, folder=task.folder)
     del candidate  # the next base is loaded when this one is gone
     release()
     return runs

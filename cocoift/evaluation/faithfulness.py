@@ -1,4 +1,4 @@
-"""Faithfulness: which mentions of COCO's categories are of nothing that the picture shows.
+"""Faithfulness: mentions of COCO's categories that the image does not show.
 
 CHAIR (Rohrbach et al. 2018, arXiv 1809.02156): the rules of `utils/chair.py` in
 github.com/LisaAnne/Hallucination, on any list in the format of its `synonyms.txt`.
@@ -134,20 +134,21 @@ def instance_categories(paths: Iterable[Path]) -> dict[str, set[str]]:
 def shown_categories(
     instances: Iterable[Path], captioned: Iterable[Path], lexicon: Lexicon
 ) -> dict[str, set[str]]:
-    """Return what pictures show: `instance_categories`, and what COCO's captions of them mention.
+    """Return what images show: `instance_categories`, and what COCO's captions of them mention.
 
-    Files that are not there are left out, and captions of pictures that no instances file lists.
+    Files that are not there are left out, and captions of images that no instances file lists.
     """
     found = instance_categories(instances)
     for path in (path for path in captioned if path.is_file()):
-        for one in captions(captions=path):
-            if isinstance(one, Dialog) and (there := found.get(str(one.image_id))) is not None:
-                there.update(lexicon.mentions(one.rounds[0].answer or ""))
+        for caption in captions(captions=path):
+            if isinstance(caption, Dialog) and str(caption.image_id) in found:
+                named = lexicon.mentions(caption.rounds[0].answer or "")
+                found[str(caption.image_id)].update(named)
     return found
 
 
 def picture_key(name: str) -> str:
-    """Return what names a picture in every spelling: its COCO id, or else its file name."""
+    """Return one key for every spelling of an image's name: its COCO id, or else its file name."""
     try:
         return str(coco_id(name))
     except DataError:
@@ -157,7 +158,7 @@ def picture_key(name: str) -> str:
 def mention_table(
     answers: pd.DataFrame, lexicon: Lexicon, present: Mapping[str, set[str]]
 ) -> pd.DataFrame:
-    """Return the answers on known pictures with the mentions of categories in them, and wrong ones.
+    """Return the answers on known images, with their mentions of categories and the wrong ones.
 
     `present` is from `shown_categories`.  New columns: `mentioned`, `absent` (counts).
     """
@@ -173,15 +174,15 @@ def mention_table(
 def faithfulness_table(
     mentions: pd.DataFrame, by: list[str], *, resamples: int = 2_000
 ) -> pd.DataFrame:
-    """Return, per group, the share of mentions that are of nothing in the picture (CHAIRi).
+    """Return, per group, the share of mentions of what is not in the image (CHAIRi).
 
     Columns: those of `by`, answers, mentions (per answer), absent_share (percent), low, high,
     answers_with_absent (percent, CHAIRs).  Intervals resample images.
     """
     rows = []
-    for key, own in mentions.groupby(by, sort=False):
-        share = ratio(own.image, 100.0 * own.absent, own.mentioned, resamples=resamples)
-        some = 100 * (own.absent > 0).mean()
-        rows.append((*key, len(own), own.mentioned.mean(), *share, some))
+    for key, group in mentions.groupby(by, sort=False):
+        share = ratio(group.image, 100.0 * group.absent, group.mentioned, resamples=resamples)
+        some = 100 * (group.absent > 0).mean()
+        rows.append((*key, len(group), group.mentioned.mean(), *share, some))
     columns = [*by, "answers", "mentions", "absent_share", "low", "high", "answers_with_absent"]
     return pd.DataFrame(rows, columns=columns)

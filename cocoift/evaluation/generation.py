@@ -1,6 +1,6 @@
 """Greedy answers of a local model, in batches that compute what prompts share only once.
 
-Questions about one picture begin alike: with the picture and, in several rounds, with the opening
+Questions about one image begin alike: with the image and, in several rounds, with the opening
 rounds.  The key-value cache of that beginning is computed once and copied to every question.
 """
 
@@ -30,8 +30,8 @@ def generate(
 ) -> list[str]:
     """Return the model's greedy answers, in the order asked, at most `new_tokens` long each.
 
-    An answer is the same as if it had been asked alone.  Several pictures of one question are
-    shown side by side, since LLaVA-1.5 was trained on one picture per conversation.
+    An answer is the same as if it had been asked alone.  Several images of one question are
+    shown side by side, since LLaVA-1.5 was trained on one image per conversation.
     """
     encoding = Encoding(processor.tokenizer, chat, image_tokens(model.config))
     prompts = [prompt_ids(prompt.messages, encoding) for prompt in asked]

@@ -1,7 +1,7 @@
 """What the history is worth: later answers of a dialog, predicted with it and without it.
 
-Dropping the history at inference cures a collapse that comes from it, and takes away whatever a
-later question refers to.
+Dropping the history at inference prevents a collapse that comes from it, but also removes whatever
+a later question refers to.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ def history_sets(
         for sample in whole
         if sample.record_id not in cut
     ]
-    alone = [round_ for one in dialogs if one.id not in cut for round_ in later_rounds(one)]
+    alone = [part for dialog in dialogs if dialog.id not in cut for part in later_rounds(dialog)]
     return TrainingSet(len(kept), kept, []), TrainingSet(len(alone), *samples(alone, encoding))
 
 

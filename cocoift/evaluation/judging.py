@@ -1,4 +1,4 @@
-"""Judging: who gives the verdicts of a run, what that costs, and one table of them."""
+"""Judging: who scores a run's answers, what that costs, and the table of verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ToJudge:
 
 
 class Judge:
-    """Gives answers their verdicts; `label` says in tables who it is.  Free unless it says so."""
+    """Scores answers; `label` names it in tables.  Judging is free unless a subclass bills it."""
 
     label: str
 
@@ -69,7 +69,7 @@ class OfflineJudge(Judge):
         """Return one verdict per answer."""
         found = []
         for question, answer in zip(questions, answers, strict=True):
-            # With several pictures, no statement can be assigned to one of them.
+            # With several images, no statement can be assigned to one of them.
             claims = None
             if self.claims is not None and len(question.images) == 1:
                 claims = self.claims(question.images[0], answer)

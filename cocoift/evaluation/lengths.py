@@ -67,7 +67,9 @@ def record_rounds(path: Path) -> pd.DataFrame:
             raise DataError(f"{path}: a record's rounds and sources do not match; {RUN_MERGE}")
         sources = pc.list_flatten(table["sources"]).to_pandas()
     else:
-        dialogs = [pairs for one in llava_records(path) if (pairs := rounds(one.conversations))]
+        dialogs = [
+            pairs for record in llava_records(path) if (pairs := rounds(record.conversations))
+        ]
         sizes = np.array([len(pairs) for pairs in dialogs], np.int64)
         instructions, answers = (
             pa.array([pair[place] or "" for pairs in dialogs for pair in pairs], pa.string())
@@ -103,13 +105,13 @@ def collapse_intervals(
     distinct_2.  `answers` is a table of `cocoift.evaluation.answers`.
     """
     rows = []
-    for key, own in answers.groupby(by, sort=False):
-        free = own[own.free]
+    for key, group in answers.groupby(by, sort=False):
+        free = group[group.free]
         short, every = 100.0 * (free.words <= SHORT_WORDS), free.words.notna()
         rate, low, high = ratio(free.image, short, every, resamples=resamples)
-        spread = [distinct_n(own.answer, n) for n in (1, 2)]
-        rows.append((*key, len(own), own.words.median(), rate, low, high,
-                     (own.words == 1).mean(), *spread))  # fmt: skip
+        spread = [distinct_n(group.answer, n) for n in (1, 2)]
+        rows.append((*key, len(group), group.words.median(), rate, low, high,
+                     (group.words == 1).mean(), *spread))  # fmt: skip
     columns = [*by, "n", "median_words", "collapse_rate", "low", "high", "one_word"]
     return pd.DataFrame(rows, columns=[*columns, "distinct_1", "distinct_2"])
 
@@ -127,22 +129,22 @@ def distinct_n(answers: Iterable[str], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else float("nan")
 
 
-def wasserstein(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def wasserstein(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the Wasserstein-1 distance in words between histograms over 0, 1, 2, ... words.
 
     Histograms have the shape (..., words) and need not be normalised; the distance is the area
     between their cumulative shares.
     """
-    gap = np.cumsum(_shares(one), -1) - np.cumsum(_shares(other), -1)
+    gap = np.cumsum(_shares(first), -1) - np.cumsum(_shares(second), -1)
     return np.abs(gap).sum(-1)
 
 
-def jensen_shannon(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def jensen_shannon(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the Jensen-Shannon divergence in bits (0: alike, 1: no length in common).
 
     Histograms as for `wasserstein`.
     """
-    p, q = _shares(one), _shares(other)
+    p, q = _shares(first), _shares(second)
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = [np.where(x > 0, x * np.log2(x / middle), 0.0).sum(-1) for x in (p, q)]
@@ -155,22 +157,22 @@ def _shares(histogram: np.ndarray) -> np.ndarray:
 
 
 def distance_table(
-    answers: pd.DataFrame, *, one: str, other: str, resamples: int = 2_000
+    answers: pd.DataFrame, *, before: str, after: str, resamples: int = 2_000
 ) -> pd.DataFrame:
     """Return how far answer lengths under two protocols are apart, per model, seeds together.
 
     Columns: model, distance (`wasserstein` in words, `jensen_shannon` in bits), value, low, high.
     Only answers to questions without a stated form count; intervals resample images, the same
-    for both protocols.  Distances are never negative, so an interval above 0 alone tells nothing.
+    for both protocols.  Distances are never negative, so an interval above 0 alone says nothing.
     """
     rows = []
     free = answers[answers.free]
-    for model, own in free.groupby("model", sort=False):
-        parts = [own[own.protocol == name] for name in (one, other)]
+    for model, group in free.groupby("model", sort=False):
+        parts = [group[group.protocol == name] for name in (before, after)]
         if not all(map(len, parts)):
             continue
-        names, draws = image_draws(own.image, resamples=resamples)
-        counts = [_histograms(part, names, size=int(own.words.max()) + 1) for part in parts]
+        names, draws = image_draws(group.image, resamples=resamples)
+        counts = [_histograms(part, names, size=int(group.words.max()) + 1) for part in parts]
         for name, distance in (("wasserstein", wasserstein), ("jensen_shannon", jensen_shannon)):
             value = float(distance(*(count.sum(0) for count in counts)))
             drawn = distance(*(draws @ count for count in counts))

@@ -1,7 +1,7 @@
 """The probe: does a short round make a short answer likelier?  No judge, no answer is generated.
 
 For a question with a known short and a known full answer, the model's log-probabilities of how
-each begins are compared, in single round and after opening rounds.
+each begins are compared, in a single round and after opening rounds.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def read_pairs(
 ) -> list[Pair]:
     """Read questions with `answer` and `fullAnswer` in GQA's format, `count` spread over the file.
 
-    The picture of a question is `<imageId>.jpg`.  Questions whose two answers are the same are
-    left out, and with `image_root` those whose picture is not there.  Raises `DataError` for a
+    The image of a question is `<imageId>.jpg`.  Questions whose two answers are the same are
+    left out, and with `image_root` those whose image is not there.  Raises `DataError` for a
     missing or damaged file.
     """
     try:
@@ -89,22 +89,22 @@ def probe(
 
 
 def margin_table(
-    margins: pd.DataFrame, *, one: str, other: str, resamples: int = 2_000
+    margins: pd.DataFrame, *, before: str, after: str, resamples: int = 2_000
 ) -> pd.DataFrame:
     """Return mean margins per model in nats, all seeds together, and their shift.
 
-    Columns: model, measure (`one`, `other`, `shift`: other minus one, paired), value, low, high,
+    Columns: model, measure (`before`, `after`, `shift`: their paired difference), value, low, high,
     n.  Intervals resample images.
     """
     rows = []
-    for model, own in margins.groupby("model", sort=False):
-        paired = own.pivot_table(
+    for model, group in margins.groupby("model", sort=False):
+        paired = group.pivot_table(
             index=["seed", "question_id", "image"], columns="protocol", values="margin"
         )
-        paired = paired.reindex(columns=[one, other]).dropna()
-        paired["shift"] = paired[other] - paired[one]
+        paired = paired.reindex(columns=[before, after]).dropna()
+        paired["shift"] = paired[after] - paired[before]
         paired = paired.reset_index()
-        for measure in (one, other, "shift"):
+        for measure in (before, after, "shift"):
             margin = paired[measure]
             mean = ratio(paired.image, margin, margin.notna(), resamples=resamples)
             rows.append((model, measure, *mean, len(paired)))

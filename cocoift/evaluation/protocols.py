@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The two protocols of the headline: a question alone, and after one short round.
 ALONE, AFTER = "single_round", "multi_round"
-# The question alone, with the picture of another question: what is right then is guessed.
+# The question alone, with the image of another question: what is right then is guessed.
 OTHER_PICTURE = "other_picture"
 # Adherence is measured after a long round too.
 AFTER_LONG = "after_long"
@@ -27,9 +27,9 @@ FIGURE_1, WRONG_REPLY, TRUE_REPLY = "figure_1", "wrong_reply", "reference_histor
 
 @dataclass(frozen=True)
 class Prompt:
-    """Pictures and the conversation so far, ending in a human message.
+    """Images and the conversation so far, ending in a human message.
 
-    `key` names the pictures: prompts of one key share them.
+    `key` names the images: prompts of one key share them.
     """
 
     key: str
@@ -51,12 +51,12 @@ Answerer = Callable[[Sequence[Prompt]], Iterable[tuple[int, str | Failure]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What comes before a question, and which picture is shown.
+    """What comes before a question, and which image is shown.
 
     `opening` are the questions of the rounds before.  Their answers are the model's own, or, with
     `replies`, those of a reference: one per opening round, a text or a text by image name.
-    `picture` shows the question's own picture, that of another question, or a blank one: what a
-    model says of those it says without looking.  `appended` follows the question's own text.
+    `picture` shows the question's own image, that of another question, or a blank one: what a
+    model says about those, it says without looking.  `appended` follows the question's own text.
     """
 
     name: str
@@ -121,11 +121,11 @@ def read_protocols(settings: Mapping[str, ProtocolSettings], root: Path) -> dict
     return {
         name: Protocol(
             name=name,
-            opening=tuple(one.opening),
-            replies=tuple(_reply(reply, root) for reply in one.replies),
-            picture=one.picture,
+            opening=tuple(given.opening),
+            replies=tuple(_reply(reply, root) for reply in given.replies),
+            picture=given.picture,
         )
-        for name, one in settings.items()
+        for name, given in settings.items()
     }
 
 

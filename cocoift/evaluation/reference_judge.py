@@ -1,13 +1,13 @@
-"""Judges: an answer gets a verdict in [0, 1], or none with the reason.
+"""The reference judge: an answer gets a verdict in [0, 1], or none with the reason.
 
-The reference judge is offline and deterministic: it looks for the wanted facts in an answer and,
-for mini's scenes, deducts for stated facts that are wrong.  `reference_verdict` says what it
+It is offline and deterministic: it looks for the facts of the reference answer and, for minicoco's
+scenes, deducts for stated facts that are wrong.  `reference_verdict` says what it
 cannot see and what it leaves unscored.  The judge behind an endpoint is in `endpoint_judge`.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cocoift.core.schema import Settings
@@ -60,8 +60,8 @@ _OPEN = re.compile(
 # seven (`red stop sign at the top left`).
 _PHRASE_WORDS = 7
 
-NO_ANSWER = "upstream gives no answer to compare with"
-SENTENCES = "the right answer is a whole sentence, which no word-by-word comparison can judge"
+NO_ANSWER = "there is no reference answer to compare with"
+SENTENCES = "the reference answer is a whole sentence, which no word-by-word comparison can judge"
 # What no judge, or not this one, can score: a property of the question, no fault of the judge.
 BY_DESIGN = (NO_ANSWER, SENTENCES)
 
@@ -118,12 +118,13 @@ def states(text: str, part: str) -> float:
         share = 0.5 if "or" in _words(sentence) and "or" not in wanted else 1.0
         for words in map(_words, _CLAUSE.split(sentence)):
             for at in _places(words, wanted):
-                found.append(0.0 if _denied(words[max(0, at - _REACH) : at]) else share)
+                before = words[max(0, at - _REACH) : at]
+                found.append(0.0 if _denies(before, _NEGATIONS) else share)
     return max(found, default=1.0)  # a part that runs over the end of a clause, as lists do
 
 
-def _denied(before: Sequence[str]) -> bool:
-    return any(w in _NEGATIONS or w.endswith(("n't", "n’t")) for w in before)
+def _denies(words: Sequence[str], negations: Collection[str]) -> bool:
+    return any(word in negations or word.endswith(("n't", "n’t")) for word in words)
 
 
 def _folded(text: str) -> str:
@@ -192,13 +193,13 @@ def _stated_share(wanted: str, answer: str) -> float | None:
     for forms in wanted_parts(wanted):
         if forms and min(len(form.split()) for form in forms) > _PHRASE_WORDS:
             return None
-        shares.append(max((_stated(answer, form) for form in forms), default=0.0))
+        found = [0.0]
+        for form in forms:
+            plain = form.casefold().strip(" .")
+            yes_no = plain in ("yes", "no")
+            found.append(_says(answer, plain) if yes_no else states(answer, form))
+        shares.append(max(found))
     return sum(shares) / len(shares)
-
-
-def _stated(answer: str, form: str) -> float:
-    plain = form.casefold().strip(" .")
-    return _says(answer, plain) if plain in ("yes", "no") else states(answer, form)
 
 
 def _says(answer: str, wanted: str) -> float:
@@ -219,6 +220,6 @@ def _says(answer: str, wanted: str) -> float:
         return 0.0
     if _AFFIRMS.match(first):
         return float(wanted == "yes")
-    if _DENIES.match(first) or any(w in _DENIALS or w.endswith(("n't", "n’t")) for w in words):
+    if _DENIES.match(first) or _denies(words, _DENIALS):
         return float(wanted == "no")
     return float(wanted == "yes" and len(words) > 2)

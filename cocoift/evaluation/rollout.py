@@ -52,7 +52,7 @@ Images = tuple[str, ...]
 class Head(msgspec.Struct, frozen=True):
     """The first line of a rollout file: `model` is `<name>-<seed>`, `key` digests all else.
 
-    All else is what the answers depend on: weights, questions, pictures, the protocol's rounds.
+    All else is what the answers depend on: weights, questions, images, the protocol's rounds.
     """
 
     key: str
@@ -74,12 +74,12 @@ def roll_out(
 
     A file with another head is overwritten; a new one begins with what the same model was asked
     under another seed.  A dialog that failed is asked again by the next run, and the failed round
-    never enters a history.  Raises `DataError` for a damaged file or a picture that cannot be
+    never enters a history.  Raises `DataError` for a damaged file or an image that cannot be
     opened.
     """
     done, opened = _resume(file, head)
     todo = [q for q in questions if q.id not in done or done[q.id].failure]
-    # Questions on one picture stay together: they share its cache and its opening rounds.
+    # Questions on one image stay together: they share its cache and its opening rounds.
     todo.sort(key=lambda question: question.images)
     bar = tqdm(total=len(todo), desc=f"{head.model}, {protocol.name}", unit=" dialogs", leave=False)
     with bar:
@@ -117,8 +117,8 @@ def kept_answers(file: Path, head: Head) -> tuple[list[Rollout], int]:
     if not _begins_with(file, head):
         return [], 0
     _, dialogs, opened = _read(file)
-    rounds = sum(one.by == "model" for own in opened.values() for one in own)
-    return [one for one in dialogs.values() if not one.failure], rounds
+    played = sum(turn.by == "model" for rounds in opened.values() for turn in rounds)
+    return [dialog for dialog in dialogs.values() if not dialog.failure], played
 
 
 def _same_dialogs(file: Path, head: Head) -> list[bytes]:
@@ -137,15 +137,15 @@ def read_log(file: Path) -> tuple[Head, list[Rollout]]:
 
 
 def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[Images, list[Round]]]:
-    """Return a file's head, its dialogs by question, and its opening rounds by pictures."""
+    """Return a file's head, its dialogs by question, and its opening rounds by images."""
     try:
         first, *lines = whole_lines(file)
         head = msgspec.json.decode(first, type=Head)
         found = [msgspec.json.decode(line, type=Rollout) for line in lines]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise DataError(f"{file}: {error}; delete it and run again") from error
-    dialogs = {one.question_id: one for one in found if one.question_id != _OPENING}
-    opened = {tuple(one.images): list(one.rounds) for one in found if one.question_id == _OPENING}
+    dialogs = {row.question_id: row for row in found if row.question_id != _OPENING}
+    opened = {tuple(row.images): list(row.rounds) for row in found if row.question_id == _OPENING}
     return head, dialogs, opened
 
 
@@ -171,7 +171,7 @@ def opened_prompts(
 def _pictures(
     part: Sequence[Question], questions: Sequence[Question], protocol: Protocol, root: Path
 ) -> dict[Images, tuple[Image.Image, ...]]:
-    """Return the pictures to show for each question's images, each opened once."""
+    """Return the images to show for each set of image names, each opened once."""
     sets = list(dict.fromkeys(question.images for question in questions))
     others = dict(zip(sets, [*sets[1:], sets[0]], strict=True))
     shown = {}
@@ -179,7 +179,7 @@ def _pictures(
         named = others[images] if protocol.picture == "other" else images
         opened = tuple(open_image(inside(root, name)) for name in named)
         if protocol.picture == "blank":
-            opened = tuple(Image.new("RGB", one.size, _GREY) for one in opened)
+            opened = tuple(Image.new("RGB", image.size, _GREY) for image in opened)
         shown[images] = opened
     return shown
 
@@ -194,7 +194,9 @@ def _dialogs(
 ) -> Iterator[Rollout]:
     """Yield the dialog of every question, those that fail in their opening rounds first."""
     rounds, failures = _open(protocol, answer, shown, opened, save)
-    for question in (one for one in part if one.images in failures):
+    for question in part:
+        if question.images not in failures:
+            continue
         before = rounds[question.images]
         reason = f"opening round {len(before) + 1}: {failures[question.images]}"
         yield Rollout(question.id, list(question.images), before, reason)
@@ -220,9 +222,9 @@ def _open(
     opened: dict[Images, list[Round]],
     save: Callable[[Rollout], None],
 ) -> tuple[dict[Images, list[Round]], dict[Images, str]]:
-    """Play the opening rounds, once per set of pictures; return them, and where they failed.
+    """Play the opening rounds, once per set of images; return them, and where they failed.
 
-    `opened` holds rounds that were played before and gains those played now: one picture has one
+    `opened` holds rounds that were played before and gains those played now: one image has one
     history, also at an endpoint that samples.
     """
     failures: dict[Images, str] = {}
@@ -237,7 +239,9 @@ def _open(
                 given = protocol.given(images[0])[position]
                 opened[images].append(Round(text, given, "reference"))
             continue
-        asked = [as_prompt(one, shown[one], [*opened[one], Round(text, "")]) for one in going]
+        asked = [
+            as_prompt(images, shown[images], [*opened[images], Round(text, "")]) for images in going
+        ]
         for number, reply in answer(asked):
             images = going[number]
             if isinstance(reply, Failure):
@@ -249,12 +253,12 @@ def _open(
 
 
 def as_prompt(images: Images, pictures: tuple[Image.Image, ...], rounds: Sequence[Round]) -> Prompt:
-    """Return a dialog about pictures, ready to be answered; its last round has no answer yet.
+    """Return a dialog about images, ready to be answered; its last round has no answer yet.
 
-    `images` are the names of the pictures.
+    `images` are their names, `pictures` the images themselves.
     """
     messages = []
-    for position, one in enumerate(rounds):
+    for position, turn in enumerate(rounds):
         marker = f"{IMAGE_MARKER}\n" if position == 0 else ""
-        messages += [Message("human", f"{marker}{one.question}"), Message("gpt", one.answer)]
+        messages += [Message("human", f"{marker}{turn.question}"), Message("gpt", turn.answer)]
     return Prompt("\n".join(images), pictures, messages[:-1])

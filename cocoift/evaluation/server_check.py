@@ -1,4 +1,4 @@
-"""One question about one picture, before a thousand: can this server be asked, and why not?"""
+"""One question about one image, before a thousand: does this server answer, and if not, why?"""
 
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 _QUESTION = "What do you see in the picture?"
 _PIXELS = 448
-# Answered so where the model cannot be shown a picture, or lacks the memory for one.
+# Answered so where the model cannot be shown an image, or lacks the memory for one.
 _REFUSED = (400, 415, 422, 500, 501, 503)
 
 
 def check_server(endpoint: Endpoint, *, new_tokens: int = 256) -> str:
-    """Ask one question about one picture and return the reply.
+    """Ask one question about one image and return the reply.
 
     Raises `DataError` that names the cause where there is none: no key, no server, no such
-    address or model, a key that is refused, a model that takes no pictures.
+    address or model, a key that is refused, a model that takes no images.
     """
     client = structs.replace(endpoint, retries=1).client()
 
@@ -37,14 +37,14 @@ def check_server(endpoint: Endpoint, *, new_tokens: int = 256) -> str:
     cause = reply.reason
     if reply.status in _REFUSED and isinstance(ask([]), str):
         cause = (
-            "it answers without a picture, with one it does not: serve a model that takes pictures "
+            "it answers without an image, with one it does not: serve a model that takes images "
             f"(llama.cpp: with --mmproj); {reply.reason}"
         )
     elif reply.status in (*_REFUSED, 404):
         cause = _missing(client, endpoint, reply) or cause
     elif not reply.status and reply.reason.startswith("empty"):
         cause = (
-            f"{reply.reason} to a question about a picture: look at the server's log, its chat "
+            f"{reply.reason} to a question about an image: look at the server's log, its chat "
             "template, and whether the model thinks until its tokens are used up"
         )
     raise DataError(f"{endpoint.base_url}: {cause}")

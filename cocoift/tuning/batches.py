@@ -143,7 +143,7 @@ class PlannedBatches(torch.utils.data.Dataset):
 
 
 class Collator:
-    """Tensors of one planned batch: right-padded ids, labels, forms, and pictures.
+    """Tensors of one planned batch: right-padded ids, labels, forms, and images.
 
     `input_ids`, `attention_mask`, `labels` and `forms` have shape (samples, longest), `forms`
     holds the number of each token's form; `pixel_values` (samples, 3, side, side).

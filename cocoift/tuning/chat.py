@@ -29,7 +29,7 @@ VICUNA_SYSTEM = (
 class Markers:
     """The strings before and after a system prompt and a question, and those of an answer.
 
-    The model writes from behind `reply` on: it learns `blank`, the answer, and the special token
+    The model writes what follows `reply`: it learns `blank`, the answer, and the special token
     `end`.  `gap` stands between an answer and the next question.
     """
 

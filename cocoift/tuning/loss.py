@@ -156,17 +156,17 @@ class Progress(ProgressCallback):
 def picture_losses(
     model: torch.nn.Module, processor: LlavaProcessor, data: TrainingSet, *, training: Training
 ) -> pd.DataFrame:
-    """Return the loss on each picture's first sample, shown that picture and the next one.
+    """Return the loss on each image's first sample, shown that image and the next one.
 
-    One row per picture: image, shown, other, in nats per supervised token.
+    One row per image: image, shown, other, in nats per supervised token.
     """
     samples = list({sample.image: sample for sample in reversed(data.samples)}.values())
     rows = []
     for sample, following in zip(samples, [*samples[1:], samples[0]], strict=True):
         both = (sample, replace(sample, image=following.image))
         losses = (
-            mean_loss(model, processor, TrainingSet(1, [one], []), training=training)
-            for one in both
+            mean_loss(model, processor, TrainingSet(1, [asked], []), training=training)
+            for asked in both
         )
         rows.append((sample.image, *losses))
     return pd.DataFrame(rows, columns=["image", "shown", "other"])
@@ -204,6 +204,6 @@ def sample_losses(
         labels, _ = inputs.pop("labels"), inputs.pop("forms")
         losses = token_losses(model, inputs, labels)[0].cpu()
         counts = (labels[:, 1:] != IGNORED).sum(1).tolist()
-        for number, count, own in zip(numbers, counts, losses.split(counts), strict=True):
-            rows.append((data.samples[number].image, own.sum().item(), count))
+        for number, count, of_sample in zip(numbers, counts, losses.split(counts), strict=True):
+            rows.append((data.samples[number].image, of_sample.sum().item(), count))
     return pd.DataFrame(rows, columns=["image", "loss", "tokens"])

@@ -57,13 +57,15 @@ def estimate(
     quantised = counts["language model, adapted layers"] if four_bit else 0
     frozen = sum(counts.values()) - counts["LoRA"]
     trained = counts["LoRA"] + counts["projector"]
+    # Logits in float32, their softmax and their gradient.
+    output = supervised_tokens * config.text_config.vocab_size * 4 * 3
     return Memory(
         weights=round(quantised * _NF4_BYTES + (frozen - quantised) * width),
         adapter=trained * 4 * 2,
         optimiser=trained * 4 * 2,
         activations=round(
             _kept(config, tokens=batch_tokens, width=width, checkpointing=gradient_checkpointing)
-            + _output(config, tokens=supervised_tokens)
+            + output
         ),
         runtime=_GPU_RUNTIME if device == "cuda" else 0,
     )
@@ -103,11 +105,6 @@ def _kept(config: LlavaConfig, *, tokens: int, width: int, checkpointing: bool) 
     if checkpointing:
         return tokens * (text.num_hidden_layers * text.hidden_size * width + layer)
     return tokens * text.num_hidden_layers * layer
-
-
-def _output(config: LlavaConfig, *, tokens: int) -> float:
-    """Return the bytes of logits in float32, their softmax and their gradient."""
-    return tokens * config.text_config.vocab_size * 4 * 3
 
 
 def prompts_at_once(model: LlavaForConditionalGeneration, *, free: int, most: int = 64) -> int:

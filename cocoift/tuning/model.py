@@ -124,7 +124,7 @@ def dense(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Silence what transformers says below an error."""
+    """Silence transformers' messages below errors."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -203,7 +203,7 @@ def check_quantised(model: nn.Module) -> None:
 
 
 def image_tokens(config: LlavaConfig) -> int:
-    """Return how many tokens one picture becomes: its patches, and the class token if kept."""
+    """Return how many tokens one image becomes: its patches, and the class token if kept."""
     vision, whole = config.vision_config, config.vision_feature_select_strategy == "full"
     patches = (vision.image_size // vision.patch_size) ** 2
     return patches + (class_tokens(vision) if whole else 0)
@@ -215,11 +215,11 @@ def class_tokens(vision: PreTrainedConfig) -> int:
 
 
 def check_image_tokens(config: LlavaConfig, expected: int) -> None:
-    """Raise `DataError` unless one picture gives the model as many tokens as the data assume."""
+    """Raise `DataError` unless one image gives the model as many tokens as the data assume."""
     given, vision = image_tokens(config), config.vision_config
     if given != expected:
         raise DataError(
-            f"the checkpoint makes {given} tokens of a picture ({vision.image_size} px in patches "
+            f"the checkpoint makes {given} tokens of an image ({vision.image_size} px in patches "
             f"of {vision.patch_size} px), the parameters say {expected}; "
             f"set image_tokens to {given} and run notebook 02_merge again"
         )

@@ -58,8 +58,8 @@ class TuningRecipe(Settings, frozen=True):
 class AlignmentRecipe(Settings, frozen=True):
     """How a base's projector is trained before any tuning, all else frozen: LLaVA's stage one.
 
-    The defaults are LLaVA-1.5's (`scripts/v1_5/pretrain.sh` in haotian-liu/LLaVA), but for the
-    chat, which is that of the tuning.  Fields mean what they do in `TuningRecipe`.
+    The defaults are LLaVA-1.5's (`scripts/v1_5/pretrain.sh` in haotian-liu/LLaVA), except
+    for the chat, which is that of the tuning.  Fields mean what they do in `TuningRecipe`.
     """
 
     learning_rate: float = 1e-3

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from msgspec import structs
@@ -105,7 +105,9 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
     run = training.adapter.with_name(f".{training.adapter.name}.run-{key[:12]}")
     trainer, plan = _trainer(training, processor, data, run, show_progress)
     trainer.train(resume_from_checkpoint=last_whole(run))
-    weights = _whole_weights(trainer)
+    weights = None
+    if trainer.is_fsdp_enabled:  # every device holds a share of them, so all are asked
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         notes = {"key": key, "seconds": trainer.seconds, "log": trainer.state.log_history}
         notes |= {"padding_waste": plan.waste, "records": data.records, "steps": training.steps}
@@ -152,7 +154,10 @@ def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[
         min(processes, len(todo)), mp_context=spawn, initializer=use_threads, initargs=(threads,)
     ) as pool:
         try:
-            waiting = {pool.submit(train, one, show_progress=False): k for k, one in todo.items()}
+            waiting = {
+                pool.submit(train, training, show_progress=False): key
+                for key, training in todo.items()
+            }
             for done in tqdm(
                 as_completed(waiting),
                 total=len(waiting),
@@ -182,13 +187,6 @@ def align(training: Training, out: Path, *, dtype: torch.dtype = torch.float32) 
     export(training.adapter, out, checkpoint=training.checkpoint, chat=training.chat, dtype=dtype)
     write_text(stamp, made)
     return out
-
-
-def _whole_weights(trainer: LossByForm) -> dict[str, Any] | None:
-    """Return the weights where every device holds only a share of them, by asking all devices."""
-    if trainer.is_fsdp_enabled:
-        return trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return None
 
 
 def _trainer(

@@ -193,7 +193,7 @@ def test_questions_that_a_log_leaves_out_or_that_failed_have_no_answer(benchmark
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(benchmark, tmp_path):
     other = Protocol(name="other_picture", picture="other")
-    with pytest.raises(DataError, match="other_picture shows another picture"):
+    with pytest.raises(DataError, match="other_picture shows another image"):
         write_tasks(Tasks(benchmark=benchmark, protocols=[other]), tmp_path / "o")
     (benchmark.images / "b.png").unlink()
     with pytest.raises(DataError, match=r"b\.png: no image on disk"):

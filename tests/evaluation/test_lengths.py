@@ -96,7 +96,7 @@ def test_a_distance_has_an_interval_that_widens_with_fewer_pictures():
             for image in range(images)
             for protocol, more in (("alone", 8), ("after", 0))
         ]
-        return distance_table(answers(rows), one="alone", other="after", resamples=400)
+        return distance_table(answers(rows), before="alone", after="after", resamples=400)
 
     few, many = (table(images).set_index("distance").loc["wasserstein"] for images in (5, 200))
     assert few.high - few.low > many.high - many.low > 0

@@ -156,7 +156,7 @@ def test_the_shift_is_paired_by_question_and_its_interval_holds_it():
         for protocol in ("alone", "after")
     ]
     columns = ["model", "seed", "protocol", "question_id", "image", "margin"]
-    table = margin_table(pd.DataFrame(rows, columns=columns), one="alone", other="after")
+    table = margin_table(pd.DataFrame(rows, columns=columns), before="alone", after="after")
     shift = table.set_index("measure").loc["shift"]
     assert shift.value == pytest.approx(5) and shift.low == pytest.approx(5)
     alone = table.set_index("measure").loc["alone"]

@@ -124,7 +124,7 @@ def test_answer_and_steps_count_half_each():
 
 def test_without_an_answer_there_is_no_score():
     verdict = reference_verdict(question(""), "anything")
-    assert verdict.score is None and "no answer" in verdict.reason
+    assert verdict.score is None and "no reference answer" in verdict.reason
 
 
 @given(st.text(max_size=80), st.text(max_size=200))

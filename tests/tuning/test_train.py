@@ -355,7 +355,7 @@ def test_a_checkpoint_cut_short_is_not_gone_on_from(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_tokens": 576}, r"makes 16 tokens of a picture .* set image_tokens to 16"),
+        ({"image_tokens": 576}, r"makes 16 tokens of an image .* set image_tokens to 16"),
         ({"checkpoint": "/absent"}, r"checkpoint /absent: no config\.json"),
     ],
 )
@@ -365,7 +365,7 @@ def test_what_cannot_train_is_told_before_it_starts(make, changes, message):
 
 
 def test_missing_pictures_are_told_before_training(make, tmp_path):
-    with pytest.raises(DataError, match=r"30 of 30 pictures .* no image on disk"):
+    with pytest.raises(DataError, match=r"30 of 30 images .* no image on disk"):
         quietly(make(image_root=tmp_path))
 
 

@@ -39,5 +39,5 @@ def test_two_at_once_give_the_same_adapters_as_one_after_another(trainings, tmp_
 
 def test_a_training_that_cannot_run_stops_them_all_with_its_own_error(trainings):
     broken = dataclasses.replace(trainings[0], image_root=trainings[0].image_root / "train2017")
-    with pytest.raises(DataError, match=r"40 of 40 pictures below .* cannot train"):
+    with pytest.raises(DataError, match=r"40 of 40 images below .* cannot train"):
         train_all({0: broken, 1: trainings[1]}, processes=2)

@@ -74,7 +74,7 @@ def test_both_mixtures_train_on_the_same_supervised_tokens(mixture, checkpoint):
 
 def test_pictures_that_cannot_train_are_counted_and_named(mixture, tmp_path):
     (tmp_path / "half.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(DataError, match=r"2 of 2 pictures .*half\.jpg: not a whole .*absent\.jpg"):
+    with pytest.raises(DataError, match=r"2 of 2 images .*half\.jpg: not a whole .*absent\.jpg"):
         check_pictures(["half.jpg", "absent.jpg"], tmp_path)
     names = split_images(mixture / "merged.json", held_out=10).held_out
     assert check_pictures(names * 2, mixture) == 10

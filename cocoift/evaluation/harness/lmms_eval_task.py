@@ -39,7 +39,7 @@ def doc_to_text(
 
     In a further round: (images, text, whether the dialog is over, the answers so far, None).
     """
-    replies = list(doc["replies"]) if round_idx is None else [_text(one) for one in previous_output]
+    replies = list(doc["replies"]) if round_idx is None else [*map(_text, previous_output)]
     if round_idx is None:
         return _as_json(doc, replies)
     if round_idx > len(doc["opening"]):
@@ -85,8 +85,9 @@ def _text(answer):
 def _chat(doc, replies):
     chat = []
     for number, question in enumerate(_questions(doc)[: len(replies) + 1]):
-        pictures = [] if number else [{"type": "image", "url": one} for one in doc_to_visual(doc)]
-        content = [*pictures, {"type": "text", "text": question}]
+        images = [] if number else doc_to_visual(doc)
+        content = [{"type": "image", "url": image} for image in images]
+        content.append({"type": "text", "text": question})
         chat.append({"role": "user", "content": content})
         if number < len(replies):
             reply = [{"type": "text", "text": _text(replies[number])}]

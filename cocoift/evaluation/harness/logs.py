@@ -31,13 +31,13 @@ class _Asked(msgspec.Struct):
     answer: str
 
 
-class _Told(msgspec.Struct):
+class _Dialog(msgspec.Struct):
     question_id: str
     rounds: list[_Asked]
 
 
 class _Sample(msgspec.Struct):
-    collapse: _Told
+    collapse: _Dialog
 
 
 def logged_run(
@@ -71,8 +71,8 @@ def logged_run(
             Round(text, answer, who)
             for (text, answer), who in zip(answers, [*by, "model"], strict=True)
         ]
-        said = [answer.strip() or _EMPTY for _, answer in answers]
-        failed = next((one for one in said if one.startswith((_FAILED, _EMPTY))), "")
+        replies = [answer.strip() or _EMPTY for _, answer in answers]
+        failed = next((reply for reply in replies if reply.startswith((_FAILED, _EMPTY))), "")
         rollouts.append(Rollout(name, list(question.images), rounds, failed))
     file = folder / benchmark.name / f"{logged.name}-0-{protocol.name}.jsonl"
     head = Head(digest([sha256(path), benchmark.digest]), f"{logged.name}-0", protocol.name)
@@ -83,7 +83,7 @@ def logged_run(
 def _lmms_eval(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for row in decode_lines(path, _Sample):
         dialog = row.collapse
-        yield dialog.question_id, [(one.question, one.answer) for one in dialog.rounds]
+        yield dialog.question_id, [(turn.question, turn.answer) for turn in dialog.rounds]
 
 
 def _vlmevalkit(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -97,7 +97,7 @@ def _vlmevalkit(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
             )
             first, *more = msgspec.convert(texts, list[str])
             asked = [first.removeprefix(_PICTURE), *more]
-            said = [str(one).strip() for one in msgspec.convert(answers, list[str | int | float])]
-            yield name, list(zip(asked, said, strict=True))
+            replies = map(str, msgspec.convert(answers, list[str | int | float]))
+            yield name, list(zip(asked, map(str.strip, replies), strict=True))
     except (OSError, ValueError, KeyError, msgspec.ValidationError, *_NO_LITERAL) as error:
         raise DataError(f"{path}: {error}; name VLMEvalKit's predictions as TSV") from error

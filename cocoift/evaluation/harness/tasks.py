@@ -49,13 +49,13 @@ class Tasks:
 def write_tasks(tasks: Tasks, out: Path) -> Path:
     """Write `out/lmms_eval` and `out/vlmevalkit`; return `out`.
 
-    Raises `DataError` for a protocol that shows another picture, for a picture that cannot be
+    Raises `DataError` for a protocol that shows another image, for an image that cannot be
     opened, and for a folder that holds something already; nothing is written then.
     """
     refuse_filled(out)
     for protocol in tasks.protocols:
         if protocol.picture != "own":
-            raise DataError(f"protocol {protocol.name} shows another picture; leave it out")
+            raise DataError(f"protocol {protocol.name} shows another image; leave it out")
     names = [name for question in tasks.benchmark.questions for name in question.images]
     for bad in bad_images(names, tasks.benchmark.images):
         raise DataError(f"benchmark {tasks.benchmark.name}: {bad.reason}")
@@ -139,9 +139,9 @@ def _write_vlmevalkit(tasks: Tasks, folder: Path) -> None:
 
 def _tsv_rows(tasks: Tasks, protocol: Protocol) -> Iterator[dict[str, str]]:
     for question in tasks.benchmark.questions:
-        own = [open_image(inside(tasks.benchmark.images, name)) for name in question.images]
+        opened = [open_image(inside(tasks.benchmark.images, name)) for name in question.images]
         buffer = io.BytesIO()
-        side_by_side(own).save(buffer, "png")
+        side_by_side(opened).save(buffer, "png")
         asked, answers = protocol.asks(question.text), question.answer
         if protocol.opening:
             texts = [*protocol.opening, asked]
