@@ -1,7 +1,7 @@
 """Answers of any origin in one table: rollouts, LLaVA-format datasets, answer files.
 
 Columns: model, seed, protocol, round (from 1), last (the question that was evaluated), question_id,
-image, question, answer, words, free (the question states no form of answer).
+image, question, answer, words, free (the question states no answer format).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -23,8 +23,8 @@ def history_sets(
 ) -> tuple[TrainingSet, TrainingSet]:
     """Return the later answers of conversations, with their history and each without it.
 
-    Conversations are records of two rounds or more that ask for no form; those that exceed the
-    context are left out.  `forms` maps a source to the form of its answers.
+    Conversations are records of two rounds or more that state no answer format; those that exceed
+    the context are left out.  `forms` maps a source to its answer format.
     """
     dialogs = [
         record

@@ -52,9 +52,10 @@ def record_rounds(path: Path) -> pd.DataFrame:
     """Return one row per round of a mixture (`<mixture>.parquet`) or another LLaVA-format dataset.
 
     Columns: `record` (number of the conversation), `round` (0-based), `rounds` (of the record),
-    `source` (empty in another dataset), `has_prompt` (the instruction states a form), `words` of
-    the answer, `previous_words` of the answer before (0 in the first round).  Conversations that
-    cannot be read are passed over.  Raises `DataError` for a file that is missing or damaged.
+    `source` (empty in another dataset), `has_prompt` (the instruction states an answer format),
+    `words` of the answer, `previous_words` of the answer before (0 in the first round).
+    Conversations that cannot be read are passed over.  Raises `DataError` for a file that is
+    missing or damaged.
     """
     if path.suffix == ".parquet":
         table = read_table(path, RECORD_SCHEMA, columns=["conversations", "sources"])
@@ -101,7 +102,7 @@ def collapse_intervals(
     """Return how long answers are per group, with the interval of the collapse rate over images.
 
     Columns: those of `by`, n, median_words, collapse_rate, low, high (percent of the answers to
-    questions that state no form; missing where there are none), one_word (share), distinct_1,
+    questions that state no format; missing where there are none), one_word (share), distinct_1,
     distinct_2.  `answers` is a table of `cocoift.evaluation.answers`.
     """
     rows = []
@@ -162,7 +163,7 @@ def distance_table(
     """Return how far answer lengths under two protocols are apart, per model, seeds together.
 
     Columns: model, distance (`wasserstein` in words, `jensen_shannon` in bits), value, low, high.
-    Only answers to questions without a stated form count; intervals resample images, the same
+    Only answers to questions without a stated format count; intervals resample images, the same
     for both protocols.  Distances are never negative, so an interval above 0 alone says nothing.
     """
     rows = []

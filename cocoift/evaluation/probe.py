@@ -29,7 +29,7 @@ class _Gqa(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True)
 class Pair:
-    """A question that states no form, with its answer as a phrase and as a sentence."""
+    """A question that states no answer format, with its answer as a phrase and as a sentence."""
 
     question: Question
     short: str

@@ -14,7 +14,7 @@ from cocoift.core.schema import Message, Settings
 if TYPE_CHECKING:
     from cocoift.evaluation.benchmarks import Benchmark
 
-# The two protocols of the headline: a question alone, and after one short round.
+# The two protocols of the headline: single-round, and after one short-answer round.
 ALONE, AFTER = "single_round", "multi_round"
 # The question alone, with the image of another question: what is right then is guessed.
 OTHER_PICTURE = "other_picture"

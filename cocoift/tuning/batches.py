@@ -143,10 +143,10 @@ class PlannedBatches(torch.utils.data.Dataset):
 
 
 class Collator:
-    """Tensors of one planned batch: right-padded ids, labels, forms, and images.
+    """Tensors of one planned batch: right-padded ids, labels, answer formats, and images.
 
     `input_ids`, `attention_mask`, `labels` and `forms` have shape (samples, longest), `forms`
-    holds the number of each token's form; `pixel_values` (samples, 3, side, side).
+    holds the number of each token's answer format; `pixel_values` (samples, 3, side, side).
     """
 
     def __init__(self, processor: LlavaProcessor, image_root: Path, forms: Mapping[str, str]):

@@ -1,4 +1,4 @@
-"""The Trainer behind `train`: loss on supervised positions, loss by form, whole checkpoints."""
+"""The Trainer behind `train`: loss on supervised positions and by format, whole checkpoints."""
 
 import shutil
 import time
@@ -46,7 +46,7 @@ class LossByForm(Trainer):
     """transformers' Trainer, with the output layer on supervised positions only.
 
     The loss is the mean over the supervised tokens of an optimiser step, across all devices;
-    every step logs it by form too, with the tokens and seconds so far.
+    every step logs it by answer format too, with the tokens and seconds so far.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -93,7 +93,7 @@ class LossByForm(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log a step's loss by form, and the tokens and seconds of training so far."""
+        """Log a step's loss by answer format, and the tokens and seconds of training so far."""
         if "loss" in logs:
             sums, counts = self.accelerator.reduce(self.tally.clone(), "sum").tolist()
             for form, total, count in zip(LOSS_FORMS, sums, counts, strict=True):

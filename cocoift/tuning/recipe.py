@@ -101,7 +101,7 @@ class Training:
     """One training: everything its adapter depends on, and where it goes.
 
     `mixture` is a LLaVA JSON file with its Parquet twin, `images` the names of those that train,
-    `forms` maps a source to the form of its answers, for the loss by form.
+    `forms` maps a source to its answer format, for the loss by format.
     """
 
     mixture: Path

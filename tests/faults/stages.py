@@ -78,8 +78,8 @@ def judge(folder, url):
     from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge
 
     where = Endpoint(base_url=url, model="m", concurrency=4, retries=1, timeout=5.0)
-    (folder / "out/prompt.txt").write_text("{question}")
-    settings = OpenAiJudge(endpoint=where, prompts={"mm_vet": "out/prompt.txt"}, attempts=1)
+    (folder / "prompt.txt").write_text("{question}")
+    settings = OpenAiJudge(endpoint=where, prompts={"mm_vet": "prompt.txt"}, attempts=1)
     asked = questions(folder)
     judge = EndpointJudge(settings, root=folder, cache=folder / "out/judge.sqlite")
     found = judge.verdicts("mm_vet", asked, ["a"] * len(asked), "single_round")
