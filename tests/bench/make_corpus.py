@@ -41,8 +41,8 @@ def lengthen(content, mean, rng):
         return [lengthen(value, mean, rng) for value in content]
     if not isinstance(content, str) or content.count(" ") < 7 or content.endswith("?"):
         return content
-    told = rng.choices(_PHRASES, k=rng.randrange(2 * mean // 5))
-    return f"{content} {' '.join(told).capitalize()}." if told else content
+    phrases = rng.choices(_PHRASES, k=rng.randrange(2 * mean // 5))
+    return f"{content} {' '.join(phrases).capitalize()}." if phrases else content
 
 
 def reworded(question):

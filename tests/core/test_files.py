@@ -76,7 +76,7 @@ def coco(tmp_path):
     (disk / "train2017/out.jpg").symlink_to(disk / "1.jpg")
     (disk / "train2017/again.jpg").symlink_to("1.jpg")
     (root / "train2017").symlink_to(disk / "train2017")
-    (root / "one.jpg").symlink_to(disk / "1.jpg")
+    (root / "plain.jpg").symlink_to(disk / "1.jpg")
     (root / "gone").symlink_to(disk / "unplugged")
     (root / "val2017/out.jpg").symlink_to(disk / "1.jpg")
     (root / "deep/out").symlink_to(disk)
@@ -90,7 +90,7 @@ def test_a_link_at_the_top_of_its_root_or_the_root_itself_may_lead_elsewhere(coc
     disk = tmp_path / "disk"
     for name in ("train2017/1.jpg", "./train2017/1.jpg", "train2017/again.jpg"):
         assert inside(coco, name) == disk / "train2017/1.jpg"
-    assert inside(coco, "one.jpg").read_text() == "not shared"
+    assert inside(coco, "plain.jpg").read_text() == "not shared"
     assert not inside(coco, "gone/1.jpg").exists()
     assert inside(coco, "deep/in/1.jpg") == coco / "val2017/1.jpg"
     (tmp_path / "link").symlink_to(coco)
@@ -273,5 +273,5 @@ def test_a_file_that_vanishes_before_it_is_read_is_one_clear_error(tmp_path):
 def test_files_below_a_folder_are_found_through_links_and_once(coco):
     found = [path.relative_to(coco).as_posix() for path in files_below(coco)]
     assert sorted(set(found)) == sorted(found)
-    assert "train2017/1.jpg" in found and "one.jpg" in found
+    assert "train2017/1.jpg" in found and "plain.jpg" in found
     assert not any("loop" in name or "gone" in name for name in found)

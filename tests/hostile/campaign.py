@@ -101,16 +101,16 @@ def main():
         scratch.mkdir()
         seeds, every = hostile.seeds(raw), hostile.targets(raw, scratch)
         for name in sys.argv[2:] or every:
-            start, told = time.perf_counter(), []
+            start, faults = time.perf_counter(), []
             for way, (ran, fault) in (
                 ("hypothesis", by_hypothesis(name, every[name], seeds[name], count)),
                 ("atheris", by_atheris(name, raw, seeds[name], count)),
             ):
                 total += ran
                 if fault:
-                    told.append(f"{way}: {fault}")
-            failed += [f"{name}: {one}" for one in told]
-            print(f"{name:45}{time.perf_counter() - start:7.1f} s  {'; '.join(told) or 'held'}",
+                    faults.append(f"{way}: {fault}")
+            failed += [f"{name}: {fault}" for fault in faults]
+            print(f"{name:45}{time.perf_counter() - start:7.1f} s  {'; '.join(faults) or 'held'}",
                   flush=True)  # fmt: skip
     print(f"{total:,} inputs, {len(failed)} failures")
     sys.exit(bool(failed))

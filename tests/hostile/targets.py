@@ -278,8 +278,8 @@ def chat(scratch, content):
         ids = list(sample.input_ids)
         assert ids.count(image) == 4
         assert ids.count(end) == len(sample.spans)
-    told = [known.decode(list(s.input_ids)[a : b - 1]) for s in made for a, b in s.spans]
-    assert [text.strip() for text in told] == [text.strip() for text in answers[: len(told)]]
+    texts = [known.decode(list(s.input_ids)[a : b - 1]) for s in made for a, b in s.spans]
+    assert [text.strip() for text in texts] == [text.strip() for text in answers[: len(texts)]]
 
 
 class Elements(HTMLParser):
@@ -437,7 +437,7 @@ def logged(scratch, name, content):
     log = LoggedAnswers(name="m", benchmark="b", protocol=protocol.name, file=name)
     written(scratch, name, content)
     run = logged_run(log, asked, protocol, raw=scratch, folder=scratch)
-    assert [one.question_id for one in run.rollouts] == ["q"]
+    assert [rollout.question_id for rollout in run.rollouts] == ["q"]
 
 
 def lmms_eval(scratch, content):
