@@ -133,26 +133,29 @@ def changes(after):
 @pytest.mark.parametrize(
     ("after", "said"),
     [
-        ({"mix": (10, 80), "merged": (10, 12)}, "one is shown for: LLaVA-style mixture."),
-        ({"mix": (10, 12), "merged": (10, 12)}, "there is no clear one."),
-        ({"mix": (10, 80), "merged": (10, 50)}, "for: LLaVA-style mixture, merged mixture."),
+        (
+            {"mix": (10, 80), "merged": (10, 12)},
+            "collapse clearly rises with: LLaVA-style mixture.",
+        ),
+        ({"mix": (10, 12), "merged": (10, 12)}, "no clear rise."),
+        ({"mix": (10, 80), "merged": (10, 50)}, "with: LLaVA-style mixture, merged mixture."),
     ],
 )
 def test_the_answer_says_what_the_intervals_say(after, said):
     nothing = [pd.DataFrame()] * 3
     text = sentences.bias_answer(lengths(after), changes(after), *nothing, labels=LABELS)
-    assert said in text.splitlines()[0]
-    assert "Multi-round collapse is" in text.splitlines()[-1]
+    assert text.endswith(said)
+    assert f"10 → {after['mix'][1]} % collapsed" in text.splitlines()[0]
 
 
 def test_answers_of_models_that_were_asked_alone_only_are_told_too():
     table = pd.concat([lengths({"mix": (10, 80)}), lengths({"merged": (5, 9)}).head(1)])
     nothing = [pd.DataFrame()] * 3
     text = sentences.bias_answer(table, changes({"mix": (10, 80)}), *nothing, labels=LABELS)
-    assert "Single-round: merged mixture 9 words, 5 % collapsed." in text
+    assert "10 → 80 % collapsed; merged mixture 9 words, 5 % collapsed." in text
     alone = table.tail(1).assign(collapse_rate=float("nan"))
     text = sentences.bias_answer(alone, pd.DataFrame(), *nothing, labels=LABELS)
-    assert text.endswith("Single-round: merged mixture 9 words.")
+    assert text.endswith("round: merged mixture 9 words.")
 
 
 def test_a_dataset_in_which_nothing_follows_a_short_answer_is_told_without_a_number():
