@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 # A room may import itself and the rooms of the rows above it, never its own row's or those below.
 ROOMS = [
     ["core"],
@@ -107,11 +109,13 @@ def test_opening_a_preset_of_real_data_loads_no_synthetic_world():
     assert set(found.stdout.split()) <= {"minicoco"}  # the preset's own structs
 
 
-def test_reading_a_preset_loads_no_torch():
-    code = "import sys; from cocoift.study import read_preset; read_preset('smoke');"
+@pytest.mark.parametrize("module", ["cocoift.study", "cocoift.study.index"])
+def test_what_starts_every_run_loads_neither_torch_nor_the_notebooks_schema(module):
+    code = f"import sys, {module}; from cocoift.study import read_preset; read_preset('smoke');"
     code += "print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "transformers", "peft", "openai"} & set(found.stdout.split())
+    slow = {"torch", "transformers", "peft", "openai", "matplotlib", "nbformat", "papermill"}
+    assert not slow & set(found.stdout.split())
 
 
 def test_no_module_imports_itself_in_a_circle(root):

@@ -29,7 +29,7 @@ from cocoift.evaluation.reference_judge import NO_ANSWER, Verdict
 if TYPE_CHECKING:
     from openai import OpenAI
 
-    from cocoift.evaluation.evaluate import Run
+    from cocoift.evaluation.rollout import Run
 
 _GRADE = re.compile(r"(?:grade|score)?\s*[:=]?\s*(-?\d+(?:\.\d+)?)\s*\.?", re.IGNORECASE)
 _REPLY_TOKENS = 16

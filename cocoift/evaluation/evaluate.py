@@ -8,10 +8,10 @@ from pathlib import Path
 from cocoift.core.bars import tqdm
 from cocoift.core.files import digest
 from cocoift.core.parallel import ordered
-from cocoift.evaluation.benchmarks import Benchmark, Question
+from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.candidates import Candidate, LocalModels, local_candidates
 from cocoift.evaluation.protocols import Protocol
-from cocoift.evaluation.rollout import Head, Rollout, roll_out
+from cocoift.evaluation.rollout import Head, Run, roll_out
 from cocoift.tuning.model import release, use_threads
 
 
@@ -22,24 +22,6 @@ class LocalRun:
     local: LocalModels
     name: str
     protocols: Sequence[Protocol]
-
-
-@dataclass(frozen=True)
-class Run:
-    """All dialogs of one model under one protocol on one benchmark."""
-
-    benchmark: Benchmark
-    model: str
-    seed: int
-    protocol: str
-    rollouts: list[Rollout]
-    file: Path | None = None
-
-    def answered(self) -> tuple[list[Question], list[str]]:
-        """Return the questions that got an answer, and the answers, in the rollouts' order."""
-        by_id = {question.id: question for question in self.benchmark.questions}
-        pairs = [(by_id[r.question_id], r.answer) for r in self.rollouts if r.answer is not None]
-        return [question for question, _ in pairs], [answer for _, answer in pairs]
 
 
 def evaluate(

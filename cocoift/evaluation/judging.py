@@ -10,7 +10,7 @@ from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.reference_judge import Claims, Verdict, reference_verdict
 
 if TYPE_CHECKING:
-    from cocoift.evaluation.evaluate import Run
+    from cocoift.evaluation.rollout import Run
 
 BILL_COLUMNS = ("benchmark", "model", "protocol", "calls", "tokens", "cost")
 

@@ -5,6 +5,7 @@ asks nothing twice.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from cocoift.core.files import DataError, inside, write_bytes
 from cocoift.core.images import open_image
 from cocoift.core.log import append_lines, whole_lines
 from cocoift.core.schema import IMAGE_MARKER, Message
-from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt, Protocol
 
 _GREY = (122, 116, 104)
@@ -41,6 +42,24 @@ class Rollout(msgspec.Struct, frozen=True):
     def answer(self) -> str | None:
         """The answer to the benchmark's question; `None` where the dialog broke off."""
         return None if self.failure else self.rounds[-1].answer
+
+
+@dataclass(frozen=True)
+class Run:
+    """All dialogs of one model under one protocol on one benchmark."""
+
+    benchmark: Benchmark
+    model: str
+    seed: int
+    protocol: str
+    rollouts: list[Rollout]
+    file: Path | None = None
+
+    def answered(self) -> tuple[list[Question], list[str]]:
+        """Return the questions that got an answer, and the answers, in the rollouts' order."""
+        by_id = {question.id: question for question in self.benchmark.questions}
+        pairs = [(by_id[r.question_id], r.answer) for r in self.rollouts if r.answer is not None]
+        return [question for question, _ in pairs], [answer for _, answer in pairs]
 
 
 # Opening rounds are saved as they are played, as dialogs of no question.

@@ -10,12 +10,11 @@ from cocoift.core.files import DataError
 from cocoift.core.frames import stacked
 from cocoift.evaluation.adherence import NAME, adherence_metrics
 from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table, versus
-from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.reference_judge import BY_DESIGN
-from cocoift.evaluation.rollout import Rollout
+from cocoift.evaluation.rollout import Rollout, Run
 from cocoift.evaluation.score import COLLAPSE, SCORE_COLUMNS, Metric, collapsed, score_table
 from cocoift.report.merge import mixtures_rounds
 from cocoift.report.tables import LABELS

@@ -9,8 +9,8 @@ from cocoift.core.frames import stacked
 from cocoift.core.resampling import ratio
 from cocoift.evaluation.ablations import BASELINE, DROPPED, AskedVariant
 from cocoift.evaluation.adherence import ADHERENCE
-from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.rollout import Run
 from cocoift.evaluation.score import COLLAPSE
 from cocoift.report.ablations import COLUMNS
 from cocoift.report.evaluation import adherence_scores

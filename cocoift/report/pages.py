@@ -1,15 +1,18 @@
 """Pages that open offline: executed notebooks as HTML, and the index of a run."""
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import nbformat
+from typing import TYPE_CHECKING, Any
 
 from cocoift.core.templates import render
+
+# Importing nbformat takes a second: its JSON schema's formats are compiled each time.
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 # The page may show what it carries and nothing else: no script, font or picture is fetched, and
 # a link that text smuggled in cannot load anything either.
@@ -22,7 +25,7 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL | re.IGNORECASE)
 
 
-def notebook_page(notebook: nbformat.NotebookNode, *, title: str, following: str = "") -> str:
+def notebook_page(notebook: "NotebookNode", *, title: str, following: str = "") -> str:
     """Return an executed notebook as one self-contained page; no request leaves it.
 
     Code is folded.  The page links to the run's index and to the page of the notebook `following`.
@@ -47,21 +50,23 @@ def notebook_page(notebook: nbformat.NotebookNode, *, title: str, following: str
     return body.replace("<head>", f"<head>{policy}", 1).replace("<html>", '<html lang="en">', 1)
 
 
-def answer_first(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def answer_first(notebook: "NotebookNode") -> "NotebookNode":
     """Repeat the answer that an executed notebook computes at its end below its question.
 
     An answer is a Markdown output that begins with `**Answer`.  The notebook is changed in place.
     """
+    from nbformat.v4 import new_markdown_cell
+
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     texts = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
     answers = [text for text in texts if text.startswith("**Answer")]
     if answers:
         metadata = {"tags": ["answer"]}
-        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(answers[-1], metadata=metadata))
+        notebook.cells.insert(1, new_markdown_cell(answers[-1], metadata=metadata))
     return notebook
 
 
-def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def without_widgets(notebook: "NotebookNode") -> "NotebookNode":
     """Return an executed notebook whose widgets are replaced by the static output beside them.
 
     A widget without its kernel shows nothing, so one without static output, such as a progress
@@ -81,7 +86,7 @@ def without_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def headline(notebook: Path) -> tuple[str, str]:
     """Return title and question of a notebook: the heading and the next line of its first cell."""
-    first = nbformat.read(notebook, as_version=4).cells[0].source
+    first = "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
     title, *rest = [line.strip() for line in first.splitlines() if line.strip()]
     return title.lstrip("# "), rest[0].strip("*_ ") if rest else ""
 

@@ -18,8 +18,8 @@ from cocoift.study.study import Study
 # Modules that load torch are imported by the functions that need them.
 if TYPE_CHECKING:
     from cocoift.evaluation.candidates import Candidate
-    from cocoift.evaluation.evaluate import Run
     from cocoift.evaluation.harness.tasks import Tasks
+    from cocoift.evaluation.rollout import Run
     from cocoift.evaluation.sanity import HeldOutRound
 
 

@@ -25,9 +25,9 @@ from cocoift.evaluation.adherence import adherence_protocols
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.candidates import Candidate, endpoint_candidates
 from cocoift.evaluation.endpoint import Endpoint
-from cocoift.evaluation.evaluate import Run, evaluate, rollout_place
+from cocoift.evaluation.evaluate import evaluate, rollout_place
 from cocoift.evaluation.protocols import AFTER, ALONE, Answerer, Failure, Prompt, Protocol
-from cocoift.evaluation.rollout import Rollout, Round, as_prompt, kept_answers
+from cocoift.evaluation.rollout import Rollout, Round, Run, as_prompt, kept_answers
 from cocoift.study import steps
 from cocoift.study.asking import adherence_benchmark
 from cocoift.study.runner import notebooks, run_notebook

@@ -15,8 +15,8 @@ from cocoift.core.templates import render
 from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.effects import change, describe, effect_table, rows_of, sighted, sign
-from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.protocols import ALONE, OTHER_PICTURE
+from cocoift.evaluation.rollout import Run
 from cocoift.evaluation.score import COLLAPSE, metrics_of
 from cocoift.report.cards import dialog_card
 from cocoift.report.evaluation import changed_most, wide_table

@@ -19,9 +19,8 @@ from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.candidates import EndpointModel
 from cocoift.evaluation.endpoint import Endpoint, ask_endpoint, stream_reply, to_openai
 from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge, grade, prompt_text
-from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.protocols import ALONE, Failure, Prompt
-from cocoift.evaluation.rollout import Rollout, Round
+from cocoift.evaluation.rollout import Rollout, Round, Run
 
 PROMPT = "Q: {question} T: {ground_truth} A: {answer} Grade:"
 

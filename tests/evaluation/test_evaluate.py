@@ -20,11 +20,10 @@ from cocoift.evaluation.benchmarks import (
 from cocoift.evaluation.effects import change
 from cocoift.evaluation.endpoint import Endpoint
 from cocoift.evaluation.endpoint_judge import EndpointJudge, OpenAiJudge
-from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.judging import OfflineJudge, ToJudge, verdict_table
 from cocoift.evaluation.protocols import Failure
 from cocoift.evaluation.reference_judge import NO_ANSWER, SENTENCES, Claims
-from cocoift.evaluation.rollout import Rollout, Round
+from cocoift.evaluation.rollout import Rollout, Round, Run
 from cocoift.evaluation.sanity import HeldOutRound, check_table, halves
 from cocoift.report import evaluation as report
 from cocoift.report import trust

@@ -3,8 +3,7 @@ import pytest
 
 from cocoift.evaluation.ablations import mitigation_variants
 from cocoift.evaluation.benchmarks import Benchmark, Question
-from cocoift.evaluation.evaluate import Run
-from cocoift.evaluation.rollout import Rollout, Round
+from cocoift.evaluation.rollout import Rollout, Round, Run
 from cocoift.report import evaluation, mitigations
 from cocoift.report.ablations import COLUMNS
 

@@ -10,9 +10,8 @@ import pandas as pd
 from cocoift.core.files import DataError, digest, sha256, write_bytes
 from cocoift.evaluation.answers import LoggedAnswers
 from cocoift.evaluation.benchmarks import Benchmark
-from cocoift.evaluation.evaluate import Run
 from cocoift.evaluation.protocols import Protocol
-from cocoift.evaluation.rollout import Head, Rollout, Round
+from cocoift.evaluation.rollout import Head, Rollout, Round, Run
 from cocoift.sources.base import decode_lines
 
 # What VLMEvalKit writes where a model gave no answer (`vlmeval/smp/misc.py`).
