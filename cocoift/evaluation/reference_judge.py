@@ -106,7 +106,7 @@ def states(text: str, part: str) -> float:
     hyphens part words (`ten-pound` states `ten`, `a green-covered book` a green book), sizes and
     places have two names (`upper left`), signs and thousands belong to their number: `5` is not
     `-5`, `12` not `12,000`.  What a negation just before it in the same clause denies is not
-    stated.
+    stated, unless the negation denies nothing (`no doubt`, `not only`).
     """
     wanted = _words(part)
     if not wanted:
@@ -114,7 +114,7 @@ def states(text: str, part: str) -> float:
     if not _places(_words(text), wanted):
         return 0.0
     found = []
-    for sentence in _SENTENCE.split(_folded(text)):
+    for sentence in _SENTENCE.split(_DENIES_NOTHING.sub(" ", _folded(text))):
         share = 0.5 if "or" in _words(sentence) and "or" not in wanted else 1.0
         for words in map(_words, _CLAUSE.split(sentence)):
             for at in _places(words, wanted):
