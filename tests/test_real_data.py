@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from cocoift import study
 from cocoift.core.answers import vqa_answer
 from cocoift.core.text import tidy
-from cocoift.inspector.cards import picture
+from cocoift.inspector.cards import drawn_image
 from cocoift.inspector.data import ByImage, open_inspection
 from cocoift.inspector.overlay import LAYERS
 from cocoift.inspector.raw_annotations import raw_annotations
@@ -297,11 +297,11 @@ def test_the_inspector_shows_merged_records_on_real_photographs_unstretched(run,
     shown = 0
     for image_id in map(int, opened.turns.ids):
         view = opened.view(image_id)
-        path = real / "images" / view.picture
+        path = real / "images" / view.file
         if path.is_file():
             with Image.open(path) as photograph:
                 width, height = photograph.size
-            drawn = picture(opened, view, layers=LAYERS, categories=None)
+            drawn = drawn_image(opened, view, layers=LAYERS, categories=None)
             assert f'viewBox="0 0 {width} {height}"' in drawn
             assert drawn.count("<g>") == len(view.instances)
             shown += bool(view.instances)
