@@ -16,9 +16,8 @@ from pycocotools.coco import COCO
 from cocoift import study
 from cocoift.core.answers import vqa_answer
 from cocoift.core.text import tidy
-from cocoift.inspector.cards import drawn_image
+from cocoift.inspector.cards import LAYERS, drawn_image
 from cocoift.inspector.data import ByImage, open_inspection
-from cocoift.inspector.overlay import LAYERS
 from cocoift.inspector.raw_annotations import raw_annotations
 from cocoift.sources import read_catalogue, read_source
 from cocoift.sources.instances import INSTANCE_SCHEMA, read_instances, read_listed, write_instances

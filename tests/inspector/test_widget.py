@@ -10,9 +10,8 @@ import pytest
 from test_inspector_data import folder, opened, turns  # noqa: F401
 
 from cocoift.inspector import cards
-from cocoift.inspector.cards import drawn_image
+from cocoift.inspector.cards import drawn_image, overlay
 from cocoift.inspector.data import Filter, ImageView
-from cocoift.inspector.overlay import overlay
 from cocoift.inspector.widget import Inspector, Lookups
 from cocoift.merge.curation import read_decisions
 from cocoift.report.pages import notebook_page, without_widgets
