@@ -15,8 +15,10 @@ from IPython.core.formatters import DisplayFormatter
 
 # What Python does not show outside of a test either.
 UNSHOWN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+TABLES, ROWS = re.compile(r"<table.*?</table>", re.DOTALL), re.compile("<tr")
 UNREAD = r"<style.*?</style>|data:image/[^\"]*|<[^>]*>"
 NO_NUMBER = re.compile(r"\b(?:nan|NaN|NaT|[+-]?inf)\b", re.ASCII)
+MOST_ROWS = 40  # the rest of a table is in its CSV
 NO_ROWS = re.compile(r"</thead>\s*(?:<tbody>\s*</tbody>\s*)?</table>")
 
 
@@ -33,13 +35,15 @@ class Outputs:
         return "\n".join(_read(page) for _, page in self.shown)
 
     def faults(self):
-        """Return what no page should show: warnings, numbers that are none, tables without rows."""
+        """Return what no page should show: warnings, no numbers, tables without or of many rows."""
         found = [f"{cell} warns: {text}" for cell, text in self.warned]
         for cell, page in self.shown:
             for match in NO_NUMBER.finditer(text := _read(page)):
                 found.append(f"{cell} no number: {text[max(0, match.start() - 60) :][:100]}")
             if NO_ROWS.search(page):
                 found.append(f"{cell} bare head: {_read(page)}")
+            if any(len(table) > MOST_ROWS + 1 for table in map(ROWS.findall, TABLES.findall(page))):
+                found.append(f"{cell} long table: {_read(page)[:100]}")
         return found
 
 
