@@ -35,5 +35,5 @@ def answer(
 
     rows = tables.get(name, pd.DataFrame())
     rows = rows.query(query) if query and len(rows) else rows
-    shown = show(rows) if len(rows) else NOT_MEASURED
-    return Markdown(shown) if isinstance(shown, str) else shown
+    shown = show(rows) if len(rows) else ""
+    return Markdown(shown or NOT_MEASURED) if isinstance(shown, str) else shown

@@ -18,6 +18,7 @@ def test_what_is_absent_or_was_not_run_is_said_not_to_be_measured():
     dose = pd.DataFrame([("collapse", "a", "all", 1, 0, 2, 9, "dose")], columns=EFFECT)
     for tables in ({}, {"ablation_effects": empty}, {"ablation_effects": dose}):
         assert answer(tables, "ablation_effects", SOURCES).data == NOT_MEASURED
+    assert answer({"a": dose}, "a", show=lambda rows: "").data == NOT_MEASURED
 
 
 def test_a_query_chooses_the_effects_that_are_told():
