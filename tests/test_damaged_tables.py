@@ -180,3 +180,13 @@ def test_damaged_json_of_an_earlier_run_is_named_with_what_to_run_again(tmp_path
             read(tmp_path)
         told = str(raised.value)
         assert str(tmp_path / file) in told and fix in told and "\n" not in told
+
+
+@pytest.mark.parametrize("read", [hub, lambda folder, out: inspect(folder)], ids=["hub", "inspect"])
+def test_damaged_licences_are_named_with_what_to_run_again(whole, tmp_path, read):
+    path = whole / "licences.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"licences\.json: .*; run notebook 02_merge again"):
+        read(whole, tmp_path)
+    path.write_bytes(content)
