@@ -1,12 +1,13 @@
 """Figures: every one has a title, units, readable names and an alternative text."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -22,7 +23,6 @@ from PIL.PngImagePlugin import PngInfo
 from cocoift.core.files import replacing
 from cocoift.core.images import data_address
 from cocoift.core.text import tidy
-from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.report.tables import LABELS
 
 P = ParamSpec("P")
@@ -63,17 +63,17 @@ def show(figure: Figure, path: Path) -> HTML:
     figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")
     texts.add_itxt("Title", figure.get_suptitle())
     texts.add_itxt("Description", alt)
-    with replacing(path) as temporary, Image.open(drawn) as picture:
-        few = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    with replacing(path) as temporary, Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         few.save(temporary, format="PNG", optimize=True, pnginfo=texts)
-    image = Markup('<img alt="{}" style="max-width:100%" src="{}">')
-    return HTML(image.format(alt, data_address(path.read_bytes(), "png")))
+    tag = Markup('<img alt="{}" style="max-width:100%" src="{}">')
+    return HTML(tag.format(alt, data_address(path.read_bytes(), "png")))
 
 
 def alt_text(figure: Figure) -> str:
     """Return what a figure shows, in the words that stand on it: title, panels, axes, series."""
     axes = figure.axes
-    legends = [legend for ax in axes if (legend := ax.get_legend())]
+    legends = [*figure.legends, *(legend for ax in axes if (legend := ax.get_legend()))]
     words = {
         "Panels": [ax.get_title(loc="left") for ax in axes],
         "Horizontal axis": [figure.get_supxlabel(), *(ax.get_xlabel() for ax in axes)],
@@ -81,9 +81,10 @@ def alt_text(figure: Figure) -> str:
         "Series": [text.get_text() for legend in legends for text in legend.get_texts()],
     }
     found = {
-        kind: "; ".join(filter(None, dict.fromkeys(map(tidy, own)))) for kind, own in words.items()
+        kind: "; ".join(filter(None, dict.fromkeys(map(tidy, some))))
+        for kind, some in words.items()
     }
-    parts = [figure.get_suptitle(), *(f"{kind}: {own}" for kind, own in found.items() if own)]
+    parts = [figure.get_suptitle(), *(f"{kind}: {text}" for kind, text in found.items() if text)]
     return ". ".join(parts)
 
 
@@ -96,80 +97,68 @@ def new_axes(
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
 
 
-def panel_axes(count: int, *, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
-    """Return axes for `count` panels of a size in inches, at most `PANELS` in a row.
-
-    They share their scales; places that are left over stay blank.
-    """
-    columns = min(count, PANELS)
-    rows = -(-count // columns)
-    size = width * columns, height * rows + 0.5
-    figure, axes = new_axes(*size, title=title, rows=rows, columns=columns)
-    for ax in axes[count:]:
-        ax.axis("off")
-    return figure, axes[:count]
-
-
 def legend_beside(ax: Axes, *, panels: Sequence[Axes] = ()) -> None:
     """Put the legend to the right of the axes, where it hides nothing.
 
     It names what any of the `panels` shows (none: the axes alone); a series may lack in some.
     """
     named: dict[str, Artist] = {}
-    for one in panels or [ax]:
-        handles, labels = one.get_legend_handles_labels()
+    for panel in panels or [ax]:
+        handles, labels = panel.get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True)) | named
     ax.legend(named.values(), named, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 def colour_of(name: str, number: int) -> str:
-    """Return a model's own colour, or that of a series by its number."""
-    return MODEL_COLOURS.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
+    """Return a model's colour, by its name or label, or that of another series by its number."""
+    named = MODEL_COLOURS | {LABELS[model]: colour for model, colour in MODEL_COLOURS.items()}
+    return named.get(name, OTHER_COLOURS[number % len(OTHER_COLOURS)])
 
 
 @styled
-def length_panels(panels: Mapping[str, pd.DataFrame], *, title: str, columns: int) -> Figure:
-    """Show answer lengths on a log scale: a histogram per panel, its median and short share noted.
+def facets(
+    table: pd.DataFrame, *, x: str, texts: tuple[str, str, str], kind: str = "hist",
+    panels: Sequence[str] | None = None, columns: int = PANELS, **look: Any,
+) -> Figure:  # fmt: skip
+    """Show a panel per value of `panel`, and in it a series per value of `series`, by seaborn.
 
-    A panel's table has the column words and may have tokens, drawn as a line.  Empty panels stay
-    blank, but where they are more than a quarter they are left out and what follows moves up.
+    `texts` are the title and the labels of the axes, `kind` is `hist`, `ecdf` or `line`.  Of the
+    `panels` to show, those without rows stay blank; where they are more than a quarter they are
+    left out and what follows moves up.
     """
-    filled = {name: table for name, table in panels.items() if len(table)}
+    filled = list(dict.fromkeys(table.panel))
+    panels = filled if panels is None else list(panels)
     if len(filled) < 0.75 * len(panels):
-        panels, columns = filled, max(1, min(PANELS, len(filled)))
-    rows = max(1, -(-len(panels) // columns))
-    figure, axes = new_axes(3 * columns, 2 * rows + 0.9, title=title, rows=rows, columns=columns)
-    tables = filled.values()
-    top = max([2, *(int(table[["words", *(_tokens(table))]].max().max()) for table in tables)])
-    bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
-    for ax in axes:
-        ax.axis("off")
-    for ax, (name, table) in zip(axes, panels.items(), strict=False):
-        if table.empty:
-            continue
-        ax.axis("on")
-        weights = np.full(len(table), 100 / len(table))
-        look: Any = {"bins": bins, "weights": weights}
-        # An empty answer stands beside those of one word: a log scale has no zero.
-        ax.hist(table.words.clip(lower=1), color=PLAIN, edgecolor="white", linewidth=0.4, **look)
-        for tokens in _tokens(table):
-            ax.hist(table[tokens].clip(lower=1), histtype="step", color=MARKED, **look)
-        short = (table.words <= SHORT_WORDS).mean()
-        note = f"median {table.words.median():.0f}\n{short:.0%} of {SHORT_WORDS} or fewer"
-        place: Any = {"xycoords": "axes fraction", "ha": "right", "va": "top", "fontsize": 9}
-        ground = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1}
-        ax.annotate(note, (0.97, 0.95), bbox=ground, **place)
-        log_words(ax, top)
-        ax.set(ylim=(0, 100))
-        ax.set_title(name, fontsize=10)
-    line = ", tokens (line)" if any(map(_tokens, tables)) else ""
-    figure.supxlabel(f"words in the answer{line}, log scale")
-    figure.supylabel("share of answers (%)")
-    return figure
+        panels, columns = [name for name in panels if name in filled], PANELS
+    series = list(dict.fromkeys(table.series))
+    palette = [colour_of(name, number) for number, name in enumerate(series)]
+    plot: Any = sns.relplot if kind == "line" else sns.displot
+    size = {"height": 4.2, "aspect": 2.0} if len(panels) == 1 else {"height": 2.4, "aspect": 1.4}
+    hue = {"hue": "series", "hue_order": series, "palette": palette, "legend": len(series) > 1}
+    grid = plot(table, x=x, kind=kind, col="panel", col_order=panels, **hue, **size, **look,
+                col_wrap=min(columns, len(panels)))  # fmt: skip
+    grid.set_axis_labels("", "").set_titles("{col_name}" if len(panels) > 1 else "", loc="left")
+    for name, ax in grid.axes_dict.items():
+        if name not in filled:
+            ax.set_axis_off()
+            ax.set_title("", loc="left")
+    if len(series) > 1:
+        for handle in grid.legend.legend_handles:
+            handle.set(alpha=1, linewidth=1.5)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.3 / grid.figure.get_figheight())}
+        sns.move_legend(grid, title="", ncol=len(series), **below)
+        grid.figure.subplots_adjust(right=0.97)
+    _name_axes(grid.figure, *texts)
+    plt.close(grid.figure)  # or a notebook would show it twice
+    return grid.figure
 
 
-def _tokens(table: pd.DataFrame) -> list[str]:
-    return ["tokens"] if "tokens" in table else []
+def _name_axes(figure: Figure, title: str, xlabel: str, ylabel: str) -> None:
+    """Put title and labels around a grid of axes, at the same distance whatever its size."""
+    width, height = figure.get_size_inches()
+    figure.suptitle(title, x=0.01, y=1 + 0.1 / height, ha="left", va="bottom")
+    figure.supxlabel(xlabel, y=0, va="top", fontsize=11)
+    figure.supylabel(ylabel, x=-0.05 / width, fontsize=11)
 
 
 def log_words(ax: Axes, top: int) -> None:

@@ -16,14 +16,11 @@ from matplotlib.patches import Rectangle
 from cocoift.core.images import open_image, place_labels
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.report.figures import (
-    LINES,
     PANELS,
     colour_of,
-    legend_beside,
-    length_panels,
+    facets,
     log_words,
     new_axes,
-    panel_axes,
     stacked_shares,
     styled,
 )
@@ -138,75 +135,59 @@ def drop_bars(drops: pd.DataFrame, names: Mapping[str, str], reasons: Mapping[st
     return stacked_shares(shares, title=title, xlabel=xlabel)
 
 
-def lengths_by_source(words: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Show answer lengths per source, the shortest median first."""
-    medians = words.groupby("source").words.median().sort_values(kind="stable")
-    panels = {names[source]: words[words.source == source] for source in medians.index}
-    return length_panels(panels, title="Answer lengths by source", columns=4)
+def lengths(
+    table: pd.DataFrame, *, title: str, panels: Sequence[str] | None = None, columns: int = PANELS
+) -> Figure:
+    """Show answer lengths on a log scale: a histogram per panel, its median and short share noted.
 
-
-def lengths_by_mixture(rounds: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Show answer lengths per mixture: of all answers, and of those that follow a short answer."""
-    after = rounds.previous_words.between(1, SHORT_WORDS)
-    panels = {
-        f"{label}: {what}": rounds[(rounds.mixture == mixture) & chosen]
-        for mixture, label in names.items()
-        for what, chosen in (("all answers", True), ("after a short answer", after))
-    }
-    return length_panels(panels, title="Answer lengths by mixture, round by round", columns=2)
+    `table` has the columns panel and words, and may have tokens.
+    """
+    measures = [name for name in ("words", "tokens") if name in table]
+    counts = table.melt("panel", measures, var_name="series", value_name="count")
+    counts["count"] = counts["count"].clip(lower=1)  # a log scale has no zero
+    top = max(2, int(counts["count"].max()))
+    bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
+    texts = (title, f"{' or '.join(measures)} in the answer, log scale", "share of answers (%)")
+    figure = facets(counts, x="count", texts=texts, panels=panels, columns=columns, bins=bins,
+                    stat="percent", common_norm=False, element="step")  # fmt: skip
+    words = dict(list(table.groupby("panel").words))
+    for ax in figure.axes:
+        if (panel := ax.get_title(loc="left")) in words:
+            short = (words[panel] <= SHORT_WORDS).mean()
+            note = f"median {words[panel].median():.0f}\n{short:.0%} of {SHORT_WORDS} or fewer"
+            ax.text(0.97, 0.95, note, transform=ax.transAxes, ha="right", va="top", fontsize=9)
+        log_words(ax, top)
+        ax.set_ylim(0, 100)
+    return figure
 
 
 def lengths_by_protocol(
     answers: pd.DataFrame, *, models: Mapping[str, str], protocols: Mapping[str, str]
 ) -> Figure:
     """Show answer lengths in words and tokens: a row per model, a column per protocol."""
-    panels = {
-        f"{label}: {named}": answers[(answers.model == model) & (answers.protocol == protocol)]
-        for model, label in models.items()
-        for protocol, named in protocols.items()
-    }
-    return length_panels(panels, title="How long the answers are", columns=len(protocols))
+    table = answers.assign(panel=answers.model.map(models) + ": " + answers.protocol.map(protocols))
+    table = table.dropna(subset="panel")
+    panels = [f"{model}: {name}" for model in models.values() for name in protocols.values()]
+    title = "How long the answers are"
+    return lengths(table, title=title, panels=panels, columns=len(protocols))
 
 
-@styled
 def length_curves(
     answers: pd.DataFrame, *, models: Mapping[str, str], protocols: Mapping[str, str]
 ) -> Figure:
     """Show the cumulative share of answers by words: a panel per model, a line per protocol."""
-    title = "Share of answers up to a length"
-    figure, axes = panel_axes(len(models), width=3.8, height=2.9, title=title)
-    for ax, (model, label) in zip(axes, models.items(), strict=False):
-        for number, (protocol, named) in enumerate(protocols.items()):
-            own = answers[(answers.model == model) & (answers.protocol == protocol)]
-            words, look = own.words.clip(lower=1), {"ls": LINES[number % 4], "label": named}
-            sns.ecdfplot(x=words, stat="percent", ax=ax, color=colour_of("", number), **look)
+    table = _by_protocol(answers, models, protocols)
+    table["words"] = table.words.clip(lower=1)
+    panels = [label for label in models.values() if label in set(table.panel)]
+    xlabel = "words in the answer, log scale; the grey line marks three"
+    texts = ("Share of answers up to a length", xlabel, "share of answers (%)")
+    figure = facets(table, x="words", texts=texts, kind="ecdf", panels=panels, stat="percent")
+    for ax in figure.axes:
         ax.axvline(SHORT_WORDS, color="#999999", linewidth=1)
-        log_words(ax, max(2, int(answers.words.max())))
-        ax.set(xlabel="", ylabel="", ylim=(0, 101))
-        ax.set_title(label)
-    legend_beside(axes[min(len(axes), PANELS) - 1], panels=axes)
-    figure.supxlabel("words in the answer, log scale; the grey line marks three")
-    figure.supylabel("share of answers (%)")
+        log_words(ax, max(2, int(table.words.max())))
     return figure
 
 
-@styled
-def loss_curves(losses: pd.DataFrame, *, names: Mapping[str, str], smooth: int) -> Figure:
-    """Show the loss of every training over its steps, thin, and the mean over `smooth` steps."""
-    title = f"Training loss; thin: every step, thick: mean of {smooth} steps"
-    figure, (ax,) = new_axes(9, 4.2, title=title)
-    for number, (mixture, label) in enumerate(names.items()):
-        own, colour = losses[losses.mixture == mixture], colour_of(mixture, number)
-        for _, run in own.groupby("seed"):
-            ax.plot(run.step, run.loss, color=colour, alpha=0.2, linewidth=0.8)
-        mean = own.groupby("step").loss.mean().rolling(smooth, min_periods=1).mean()
-        ax.plot(mean.index, mean, LINES[number % 4], color=colour, linewidth=2, label=label)
-    ax.set(xlabel="optimiser step", ylabel="loss (nats per supervised token)", ylim=(0, None))
-    ax.legend()
-    return figure
-
-
-@styled
 def margin_histograms(
     margins: pd.DataFrame, *, models: Mapping[str, str], protocols: Mapping[str, str]
 ) -> Figure:
@@ -214,19 +195,38 @@ def margin_histograms(
 
     `margins` has the columns model, protocol, margin.
     """
-    shown = {name: label for name, label in models.items() if name in set(margins.model)}
-    title = "How much likelier the model begins the short answer than the full one"
-    figure, axes = panel_axes(len(shown), width=3.8, height=2.7, title=title)
-    span = float(margins.margin.min()), float(margins.margin.max()) + 1e-6
-    for ax, (model, label) in zip(axes, shown.items(), strict=False):
-        for number, (protocol, named) in enumerate(protocols.items()):
-            own = margins.margin[(margins.model == model) & (margins.protocol == protocol)]
-            look = {"color": colour_of("", number), "fill": number == 0, "label": named}
-            sns.histplot(own, ax=ax, stat="percent", element="step", bins=29, binrange=span, **look)
+    texts = ("How much likelier the model begins the short answer than the full one",
+             "log-probability of the short start minus that of the full start (nats)",
+             "share of questions (%)")  # fmt: skip
+    table = _by_protocol(margins, models, protocols)
+    panels = [label for label in models.values() if label in set(table.panel)]
+    look: Any = {"stat": "percent", "common_norm": False, "bins": 29, "element": "step"}
+    figure = facets(table, x="margin", texts=texts, panels=panels, **look)
+    for ax in figure.axes:
         ax.axvline(0, color="#333333", linewidth=1)
-        ax.set(xlabel="", ylabel="")
-        ax.set_title(label)
-    legend_beside(axes[min(len(axes), PANELS) - 1], panels=axes)
-    figure.supxlabel("log-probability of the short start minus that of the full start (nats)")
-    figure.supylabel("share of questions (%)")
+    return figure
+
+
+def _by_protocol(
+    table: pd.DataFrame, models: Mapping[str, str], protocols: Mapping[str, str]
+) -> pd.DataFrame:
+    """Return the rows of these models and protocols: a panel per model, a series per protocol."""
+    rows = table.assign(panel=table.model.map(models), series=table.protocol.map(protocols))
+    order = {label: place for place, label in enumerate(protocols.values())}
+    return rows.dropna(subset=["panel", "series"]).sort_values(
+        "series", key=lambda labels: labels.map(order), kind="stable"
+    )
+
+
+def loss_curves(losses: pd.DataFrame, *, names: Mapping[str, str], smooth: int) -> Figure:
+    """Show the loss of every training over its steps, thin, and the mean over `smooth` steps."""
+    texts = (f"Training loss; thin: every step, thick: mean of {smooth} steps", "optimiser step",
+             "loss (nats per supervised token)")  # fmt: skip
+    table = losses.assign(panel="", series=losses.mixture.map(names))
+    figure = facets(table, x="step", y="loss", kind="line", texts=texts, units="seed",
+                    estimator=None, alpha=0.2, linewidth=0.8)  # fmt: skip
+    for name, rows in table.groupby("series", sort=False):
+        mean = rows.groupby("step").loss.mean().rolling(smooth, min_periods=1).mean()
+        figure.axes[0].plot(mean.index, mean, color=colour_of(str(name), 0), linewidth=2)
+    figure.axes[0].set_ylim(0, None)
     return figure

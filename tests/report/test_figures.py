@@ -12,8 +12,10 @@ from cocoift.sources.instances import Instance
 
 
 def test_the_alternative_text_is_made_of_the_words_on_the_figure(tmp_path):
-    panels = {f"source {n}": pd.DataFrame({"words": [1, 2, 40]}) for n in (1, 2)}
-    figure = figures.length_panels(panels, title="How long <they> are", columns=2)
+    panels = pd.DataFrame({"panel": ["source 1", "source 2"] * 3, "words": [1, 1, 2, 2, 40, 40]})
+    figure = study_figures.lengths(
+        panels, panels=["source 1", "source 2"], title="How long <they> are"
+    )
     page = figures.show(figure, tmp_path / "lengths.png").data
     title, alt = png_texts(tmp_path / "lengths.png")
     assert title == "How long <they> are"
@@ -87,7 +89,7 @@ def test_models_asked_under_protocols_of_their_own_leave_no_empty_panels():
     assert [ax.get_title(loc="left") for ax in figure.axes if ax.axison] == [
         f"{name}: p{name}" for name in names
     ]
-    assert len(figure.axes) == 8  # two rows of four, three places left over
+    assert figure.axes[0].get_gridspec().ncols == 4 and len(figure.axes) == 5
 
 
 def test_one_panel_without_answers_leaves_a_row_to_each_model():
@@ -119,5 +121,5 @@ def test_the_legend_names_the_protocols_that_only_some_models_have():
     answers = pd.DataFrame(rows, columns=["model", "protocol", "words"])
     both = {"after": "after a short-answer round", "alone": "single-round"}
     figure = study_figures.length_curves(answers, models={"a": "A", "b": "B"}, protocols=both)
-    named = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert sorted(named) == sorted(both.values())
