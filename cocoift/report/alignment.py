@@ -6,18 +6,18 @@ from cocoift.core.resampling import ratio
 
 
 def alignment_sentence(losses: pd.DataFrame, *, resamples: int = 2_000) -> str:
-    """Return how much likelier held-out captions are with their own picture than with another.
+    """Return how much likelier held-out captions are with the right image than with another.
 
     `losses` are those of `tuning.loss.picture_losses`.  If the 95 % interval reaches 0, the
     sentence says that the base does not see.
     """
     if len(losses) < 2:
-        return "Whether the base sees was not measured: that takes two held-out pictures."
+        return "Whether the base sees was not measured: that takes two held-out images."
     difference = losses.other - losses.shown
     gain, low, high = ratio(losses.image, difference, losses.shown.notna(), resamples=resamples)
     found = (
-        f"About {len(losses)} held-out pictures, stage one's answers are {gain:.2f} "
-        f"[{low:.2f}, {high:.2f}] nats per token likelier with their own picture than with "
+        f"About {len(losses)} held-out images, stage one's answers are {gain:.2f} "
+        f"[{low:.2f}, {high:.2f}] nats per token likelier with the right image than with "
         "another one."
     )
     if low > 0:

@@ -44,16 +44,16 @@ def gather(
     taken = {name for part in parts for name in part.model}
     for name, path in datasets.items():
         if path.is_file():
-            own, note = dataset_answers(path, name=name, wanted=wanted)
-            parts.append(own.assign(origin=path.name))
+            read, note = dataset_answers(path, name=name, wanted=wanted)
+            parts.append(read.assign(origin=path.name))
             notes.append(note)
     absent = [f"{name} ({path})" for name, path in datasets.items() if not path.is_file()]
     notes.append(f"not on disk: {', '.join(absent)}" if absent else "")
     for entry in files:
         asked = _questions(entry, raw)
-        own, note = file_answers(raw / entry.file, model=entry.model, questions=asked)
-        names = {name: f"{name} ({entry.file})" if name in taken else name for name in own.model}
-        parts.append(own.assign(model=own.model.map(names), origin=entry.file))
+        read, note = file_answers(raw / entry.file, model=entry.model, questions=asked)
+        names = {name: f"{name} ({entry.file})" if name in taken else name for name in read.model}
+        parts.append(read.assign(model=read.model.map(names), origin=entry.file))
         taken |= {*names.values()}
         notes.append(note)
     parts = [part for part in parts if len(part)]
@@ -96,14 +96,14 @@ def by_kind(answers: pd.DataFrame, benchmark: Benchmark, *, resamples: int) -> p
     benchmark says nothing of them.
     """
     asked = {question.id: question for question in benchmark.questions}
-    own = answers[(answers.origin == benchmark.name) & answers.question_id.isin(asked)]
+    answered = answers[(answers.origin == benchmark.name) & answers.question_id.isin(asked)]
     parts = []
     for kind, values in (
         ("capability", {name: asked[name].capabilities for name in asked}),
         ("category", {name: (asked[name].category,) for name in asked if asked[name].category}),
         ("wording", {name: (asked[name].wording,) for name in asked if asked[name].wording}),
     ):
-        spread = own.assign(kind=kind, value=own.question_id.map(values)).explode("value")
+        spread = answered.assign(kind=kind, value=answered.question_id.map(values)).explode("value")
         parts.append(spread.dropna(subset="value"))
     table = stacked(parts, [*answers, "kind", "value"])
     by = ["kind", "value", "model", "protocol"]
@@ -113,7 +113,8 @@ def by_kind(answers: pd.DataFrame, benchmark: Benchmark, *, resamples: int) -> p
 def collapse_changes(answers: pd.DataFrame, *, resamples: int) -> pd.DataFrame:
     """Return what the short round adds to each model's collapse, paired (`effects.effect_table`).
 
-    `answers` are those to a benchmark's own questions; only questions that state no form count.
+    `answers` are those to a benchmark's own questions; only questions that state no answer format
+    count.
     """
     free = answers[answers.free].assign(score=float("nan"))
     metric = Metric(COLLAPSE, dict.fromkeys(free.question_id, 1.0), of="collapsed")

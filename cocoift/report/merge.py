@@ -65,7 +65,7 @@ def kept_table(path: Path, *, rules: Rules) -> pd.DataFrame:
 def example_records(path: Path, *, count: int, image_root: Path) -> list[Record]:
     """Return `count` records spread evenly over the quarter with the most sources and rounds.
 
-    Of the records whose picture is below `image_root`, if any are.
+    Of the records whose image is below `image_root`, if any are.
     """
     table = read_table(path, RECORD_SCHEMA, columns=["sources", "image"])
     with reading(path):
@@ -97,11 +97,11 @@ def after_short_table(rounds: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for mixture in rounds.mixture.unique():
         for context, frame in (("all answers", rounds), ("after a short answer", after)):
-            own = frame[frame.mixture == mixture]
-            if own.empty:
+            found = frame[frame.mixture == mixture]
+            if found.empty:
                 continue
-            short, prompt = (own.words <= SHORT_WORDS).mean(), own.has_prompt.mean()
-            rows.append((mixture, context, len(own), short, prompt))
+            short, prompt = (found.words <= SHORT_WORDS).mean(), found.has_prompt.mean()
+            rows.append((mixture, context, len(found), short, prompt))
     columns = ["mixture", "context", "answers", "short_share", "prompt_share"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -29,7 +29,7 @@ from cocoift.sources.instances import Instance
 
 Named = tuple[Instance, str]
 
-_FEW_BOXES = 6  # that can be told apart in a small picture
+_FEW_BOXES = 6  # that can be told apart in a small image
 FORM_NAMES = {
     "phrase": "short phrase",
     "number": "number",
@@ -42,7 +42,7 @@ FORM_NAMES = {
 }
 
 
-def sample_pictures(
+def sample_images(
     instances: Mapping[int, Sequence[Named]], folder: Path, *, count: int
 ) -> list[tuple[Path, str, Sequence[Named]]]:
     """Return images that are in `folder`, those first whose boxes can be told apart.
@@ -51,9 +51,9 @@ def sample_pictures(
     """
 
     def crowded(image_id: int) -> tuple[bool, bool, bool, int]:
-        own = instances[image_id]
-        few, kinds = 2 <= len(own) <= _FEW_BOXES, {name for _, name in own}
-        return any(one.iscrowd for one, _ in own), not few, len(kinds) < 2, image_id
+        boxes = instances[image_id]
+        few, kinds = 2 <= len(boxes) <= _FEW_BOXES, {name for _, name in boxes}
+        return any(box.iscrowd for box, _ in boxes), not few, len(kinds) < 2, image_id
 
     paths = ((folder / f"{image_id:012d}.jpg", image_id)
              for image_id in sorted(instances, key=crowded))  # fmt: skip
@@ -62,36 +62,38 @@ def sample_pictures(
 
 
 @styled
-def picture_grid(
-    pictures: Sequence[tuple[Path, str, Sequence[Named]]], *, title: str, columns: int = 5
+def image_grid(
+    images: Sequence[tuple[Path, str, Sequence[Named]]], *, title: str, columns: int = 5
 ) -> Figure:
     """Show images with their boxes, each named where there is room, and what they hold above."""
-    rows, opened = -(-len(pictures) // columns), [open_image(path) for path, *_ in pictures]
-    tallest = max(one.height / one.width for one in opened)
+    rows, opened = -(-len(images) // columns), [open_image(path) for path, *_ in images]
+    tallest = max(image.height / image.width for image in opened)
     height = rows * (12 / columns * tallest + 0.6) + 0.5
     figure, axes = new_axes(12, height, title=title, rows=rows, columns=columns)
     for ax in axes:
         ax.axis("off")
-    if any(instance.iscrowd for *_, instances in pictures for instance, _ in instances):
+    if any(instance.iscrowd for *_, instances in images for instance, _ in instances):
         figure.suptitle(f"{title} (dotted: a crowd)", x=0.01, ha="left")
-    for ax, picture, (_, caption, instances) in zip(axes, opened, pictures, strict=False):
-        ax.imshow(picture, interpolation="nearest")
+    for ax, image, (_, caption, instances) in zip(axes, opened, images, strict=False):
+        ax.imshow(image, interpolation="nearest")
         for instance, _ in instances:
             x, y, width, height = instance.bbox
             line = ":" if instance.iscrowd else "-"
             ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#d62728", ls=line))
-        counts = Counter(f"{name} (crowd)" if one.iscrowd else name for one, name in instances)
+        counts = Counter(
+            f"{name} (crowd)" if instance.iscrowd else name for instance, name in instances
+        )
         held = ", ".join(f"{name}\u00a0×\u00a0{count}" for name, count in counts.items())
         ax.set_title(fill(f"{caption}: {held}", 34, max_lines=2, placeholder=" …"), fontsize=9)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # names are placed in the layout as it is now
-    for ax, (*_, instances) in zip(axes, pictures, strict=False):
+    for ax, (*_, instances) in zip(axes, images, strict=False):
         _name_boxes(ax, instances, dpi=figure.dpi)
     return figure
 
 
 def _name_boxes(ax: Axes, instances: Sequence[Named], *, dpi: float) -> None:
-    """Write the names of boxes into a picture that is laid out, as `place_labels` has them."""
+    """Write the names of boxes into an image that is laid out, as `place_labels` has them."""
     ground = {"facecolor": "#a31515", "pad": 1, "lw": 0}
     texts = [ax.text(0, 0, name, fontsize=7, color="white", va="top", bbox=ground)
              for _, name in instances]  # fmt: skip
@@ -99,8 +101,10 @@ def _name_boxes(ax: Axes, instances: Sequence[Named], *, dpi: float) -> None:
     scale = right / ax.bbox.width
     pad, extents = scale * dpi / 72, [text.get_window_extent() for text in texts]
     # Letters are a little wider at another resolution.
-    sizes = [(1.06 * one.width * scale + 2 * pad, one.height * scale + 2 * pad) for one in extents]
-    places = place_labels([one.bbox for one, _ in instances], sizes, (right, bottom))
+    sizes = [
+        (1.06 * text.width * scale + 2 * pad, text.height * scale + 2 * pad) for text in extents
+    ]
+    places = place_labels([instance.bbox for instance, _ in instances], sizes, (right, bottom))
     for text, place in zip(texts, places, strict=True):
         if place is None:
             text.remove()

@@ -56,7 +56,7 @@ def recipe_table(recipe: TuningRecipe, *, checkpoint: str, records: int) -> pd.D
     """
     rows = [
         ("base", "LLaVA-1.5", "Vicuna-1.5, stage-1 projector", checkpoint),
-        ("training records", "118,000 (one an image)", "665,298", f"{records:,} merged"),
+        ("training records", "118,000 (one per image)", "665,298", f"{records:,} merged"),
     ]
     rows += [
         (_MEANING[name], "", theirs, _in_words(getattr(recipe, name)))
@@ -86,12 +86,12 @@ def _in_words(value: object) -> str:
 def held_out_rounds(
     training: Training, wanted: Sequence[str], *, held_out: int
 ) -> list[HeldOutRound]:
-    """Return one round per wanted form of answer, each on another image that did not train."""
+    """Return one round per wanted answer format, each on another image that did not train."""
     rounds = read_held_out(training.mixture, forms=training.forms, held_out=held_out)
     found: list[HeldOutRound] = []
     for form in wanted:
-        used = {one.image for one in found}
-        fitting = (one for one in rounds if one.form == form and one.image not in used)
+        used = {question.image for question in found}
+        fitting = (asked for asked in rounds if asked.form == form and asked.image not in used)
         found += list(islice(fitting, 1))
     return found
 

@@ -53,13 +53,13 @@ def photographs(tmp_path):
 
 
 def test_pictures_whose_boxes_can_be_told_apart_come_first_and_crowds_last(photographs):
-    chosen = study_figures.sample_pictures(*photographs, count=5)
+    chosen = study_figures.sample_images(*photographs, count=5)
     assert [caption for _, caption, _ in chosen] == ["image 7", "image 2", "image 1"]
 
 
 def test_no_name_of_a_box_leaves_its_picture_or_covers_another(photographs, tmp_path):
-    chosen = study_figures.sample_pictures(*photographs, count=5)
-    figure = study_figures.picture_grid(chosen, title="Boxes")
+    chosen = study_figures.sample_images(*photographs, count=5)
+    figure = study_figures.image_grid(chosen, title="Boxes")
     figures.show(figure, tmp_path / "boxes.png")
     assert figure.get_suptitle() == "Boxes (dotted: a crowd)"
     assert "image 2: traffic light × 40" in figures.alt_text(figure)

@@ -98,7 +98,7 @@ def test_a_base_that_sees_finds_captions_likelier_with_their_own_picture(root, s
     losses = picture_losses(model, processor, training_set(training, processor), training=training)
     assert sorted(losses.image) == sorted(training.images)
     assert (losses.shown < losses.other).all()
-    assert alignment_sentence(losses).startswith("About 8 held-out pictures")
+    assert alignment_sentence(losses).startswith("About 8 held-out images")
     blind = losses.assign(other=losses.shown)
     assert alignment_sentence(blind).startswith("**The base does not see")
     assert "was not measured" in alignment_sentence(losses[:1])
