@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-# A room may import itself and the rooms of the rows above it, never its own row's or those below.
-ROOMS = [
+# A subpackage may import those of the rows above it, not those of its row or of the rows below.
+ROWS = [
     ["core"],
     ["sources"],
     ["merge", "tuning"],
@@ -84,14 +84,14 @@ def modules(root):
 
 
 def test_imports_go_downward_only(root):
-    level = {room: number for number, row in enumerate(ROOMS) for room in row}
+    level = {package: number for number, row in enumerate(ROWS) for package in row}
     for name, path in modules(root):
-        room = name.split(".")[0]
-        assert room in level, f"{path} is in no room"
+        package = name.split(".")[0]
+        assert package in level, f"{path} is in no row"
         for module in imports(path):
             other = local_name(module).split(".")[0]
-            if module.startswith(("cocoift.", "minicoco")) and other in level and other != room:
-                assert level[other] < level[room], f"{path} imports {module}"
+            if module.startswith(("cocoift.", "minicoco")) and other in level and other != package:
+                assert level[other] < level[package], f"{path} imports {module}"
 
 
 def test_only_the_study_knows_the_synthetic_world(root):
@@ -142,17 +142,17 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_every_public_function_says_what_it_is_for_and_what_it_raises(root):
-    told = 0
+    checked = 0
     for _, path in modules(root):
         for node in ast.parse(path.read_text()).body:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
                 continue
             purpose = ast.get_docstring(node)
             assert purpose and len(purpose) > 15, f"{path}: {node.name}"
-            raised = [one.exc for one in ast.walk(node) if isinstance(one, ast.Raise)]
-            calls = [one.func for one in raised if isinstance(one, ast.Call)]
-            made = {one.id for one in calls if isinstance(one, ast.Name)}
-            if isinstance(node, ast.FunctionDef) and made & {"DataError", "damaged"}:
+            raised = [inner.exc for inner in ast.walk(node) if isinstance(inner, ast.Raise)]
+            calls = [error.func for error in raised if isinstance(error, ast.Call)]
+            errors = {function.id for function in calls if isinstance(function, ast.Name)}
+            if isinstance(node, ast.FunctionDef) and errors & {"DataError", "damaged"}:
                 assert re.search(r"DataError|[Rr]aises what", purpose), f"{path}: {node.name}"
-                told += 1
-    assert told > 40
+                checked += 1
+    assert checked > 40

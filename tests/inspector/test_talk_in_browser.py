@@ -6,16 +6,16 @@ from loopback import serving
 
 LONG = "A cup stands on the table, and behind it a red book lies on its side."
 OPENING = "Where was this picture taken? Answer the question with a short phrase."
-NAMES = ("untuned", "baseline", "cured")
+NAMES = ("base", "mix", "instructed")
 
 
 def reply(body, number):
-    """Answer as the model that is asked: the baseline stays short once it was short."""
+    """Answer as the model that is asked: the LLaVA-style model stays short once it was short."""
     texts = [message["content"] for message in body["messages"]]
     last = texts[-1] if isinstance(texts[-1], str) else texts[-1][-1]["text"]
     if "short phrase" in last:
         return "park"
-    terse = body["model"] == "baseline" and "park" in texts
+    terse = body["model"] == "mix" and "park" in texts
     return "cup" if terse else f"{body['model']}: {LONG}"
 
 
@@ -71,20 +71,20 @@ def test_a_person_asks_and_reads_three_answers(page):
         column(page, name).get_by_text("17 words").wait_for()
 
 
-def test_after_a_short_round_the_baseline_answers_with_a_word(page):
+def test_after_a_short_round_the_llava_style_model_answers_with_a_word(page):
     page.get_by_role("button", name="short round first").click()
-    column(page, "cured").get_by_text("park", exact=True).wait_for()
+    column(page, "instructed").get_by_text("park", exact=True).wait_for()
     ask(page, "What is behind the cup?")
-    column(page, "cured").get_by_text(f"cured: {LONG}").wait_for()
-    assert "cup\n\n1 word" in column(page, "baseline").inner_text()
-    assert f"untuned: {LONG}" in column(page, "untuned").inner_text()
+    column(page, "instructed").get_by_text(f"instructed: {LONG}").wait_for()
+    assert "cup\n\n1 word" in column(page, "mix").inner_text()
+    assert f"base: {LONG}" in column(page, "base").inner_text()
 
 
 def test_another_image_is_chosen_by_keyboard(page):
     page.get_by_role("button", name="image 2", exact=True).focus()
     page.keyboard.press("Enter")
     page.get_by_role("img", name="image mini_001.jpg").nth(1).wait_for()
-    assert "cup" not in column(page, "baseline").inner_text()
+    assert "cup" not in column(page, "mix").inner_text()
 
 
 def test_no_request_leaves_this_machine(page, lab):

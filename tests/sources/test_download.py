@@ -164,7 +164,7 @@ def test_an_entry_fetched_alone_has_every_file_but_those_to_get_by_hand(name, se
     given = {file for item in entry.downloads for file in item.files}
     assert wanted <= given or entry.by_hand
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    if all(item.files for item in entry.downloads):  # of pictures all are wanted
+    if all(item.files for item in entry.downloads):  # of images all are wanted
         assert found == given
     assert not [file for file in found if file.endswith((".zip", ".gz"))]
     fetch_source(entry, tmp_path)

@@ -323,7 +323,7 @@ def test_evaluation_sets_are_read_in_both_upstream_shapes(tmp_path):
     assert evaluation_image_ids(lines) == {9, 25}
 
 
-def test_infimm_evals_pictures_and_mm_vets_sources_are_evaluation_images_too(tmp_path):
+def test_infimm_evals_images_and_mm_vets_sources_are_evaluation_images_too(tmp_path):
     infimm, vet = tmp_path / "core-mm-wo-answer.json", tmp_path / "mm-vet.json"
     row = {"Image path": ["images/000000000009.jpg", "images/x.png"], "Question": "Why?"}
     infimm.write_text(
