@@ -277,7 +277,7 @@ def test_the_command_prints_a_table_a_benchmark_and_leaves_a_report_without_the_
     assert "reference_history" in drawn and "reference_history" not in photographs
     assert (tmp_path / "reports/06_bias_analysis.html").is_file()
     page = (tmp_path / "reports/index.html").read_text()
-    for part in ("One short round makes it terse", "after one short round", server.url,
+    for part in ("One short round makes it terse", "after one short-answer round", server.url,
                  "&lt;m&gt;", "The dialogs that changed most", "question v1_"):  # fmt: skip
         assert part in page
     assert re.search(r"<th>Answered</th><td>\d{4}-\d\d-\d\d</td>", page)
