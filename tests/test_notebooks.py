@@ -49,6 +49,11 @@ def test_a_notebook_opens_with_its_question_and_ends_with_an_answer(source):
     assert any("**Answer.**" in cell.source for cell in source.cells[-3:])
 
 
+def test_a_notebook_has_two_exercises_at_its_end(source):
+    (exercises,) = [cell.source for cell in source.cells[-2:] if "## Exercises" in cell.source]
+    assert re.findall(r"^\d\.", exercises, re.MULTILINE) == ["1.", "2."]
+
+
 def rebound(source):
     """Return the names that a cell takes from another cell and then binds anew."""
     taken, bound, found = set(), set(), set()
