@@ -224,7 +224,7 @@ def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, said,
     (benchmark, *_) = study.benchmarks()
     terse, blind = served_report.verdict(study, benchmark)
     assert terse.startswith(said)
-    assert "100% of its answers stay the same with another picture" in blind
+    assert "100% of its answers stay the same with another image" in blind
     table = served_report.result_table(study, "mm_vet")
     assert table.loc["single_round", "obedience"].startswith("100")
 
@@ -271,7 +271,7 @@ def test_the_command_prints_a_table_a_benchmark_and_leaves_a_report_without_the_
     said = capfd.readouterr()
     assert f"at most {asked - 1} questions; rerun to resume" in said.err
     drawn, photographs = said.out.split("MM-Vet's own photographs\n")
-    assert "drawn pictures in MM-Vet's format\n" in drawn and "mm_vet" not in said.out
+    assert "drawn images in MM-Vet's format\n" in drawn and "mm_vet" not in said.out
     assert "One short round makes it terse" in drawn and "One short round" in photographs
     # The file of reference replies is about mini's pictures.
     assert "reference_history" in drawn and "reference_history" not in photographs

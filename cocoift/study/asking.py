@@ -69,7 +69,7 @@ def sanity_checks(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
 def adherence_benchmark(study: Study, rounds: "Sequence[HeldOutRound]") -> Benchmark | None:
     """Return the questions that adherence is measured on: of these rounds.
 
-    Without rounds, questions on mini's benchmark pictures; without mini, `None`.
+    Without rounds, questions on mini's benchmark images; without mini, `None`.
     """
     from cocoift.evaluation.adherence import held_out_benchmark
     from minicoco.benchmark import closed_and_open

@@ -85,9 +85,9 @@ def alignment_losses(
     model: "LlavaForConditionalGeneration",
     processor: "LlavaProcessor",
 ) -> pd.DataFrame:
-    """Return the aligned base's loss on held-out captions, shown their own picture and another.
+    """Return the aligned base's loss on held-out captions, shown their own image and another.
 
-    One row per held-out picture: image, shown, other; in nats per token.
+    One row per held-out image: image, shown, other; in nats per token.
     """
     from cocoift.tuning.data import split_images
     from cocoift.tuning.loss import picture_losses

@@ -67,7 +67,7 @@ class ProbeQuestions(Settings, frozen=True):
 class Bias(Settings, frozen=True):
     """What notebook 06 reads besides the rollouts; `datasets` are below `work_dir`.
 
-    `synonyms` names COCO's categories; what `captions` mention is in the picture, as its instances
+    `synonyms` names COCO's categories; what `captions` mention is in the image, as its instances
     are.
     """
 
@@ -109,7 +109,7 @@ class Preset(Settings, frozen=True):
     `notebooks` are the numbers of those to run (none: all). `checkpoint` is a folder or a name on
     the model hub; notebook 00 builds it with `tiny_llava` or `assembly`, and draws the data with
     `mini_coco`. `mixtures` are those that notebook 04 tunes on. `image_lists` name the images that
-    may train (none: any COCO image), `licences` the licences of their pictures (none: any; by
+    may train (none: any COCO image), `licences` the licences of their images (none: any; by
     COCO's number or name, or as `CC BY 2.0`), `evaluation_sets` the images that must not.
     `tokenizer_file` counts the tokens of the merge (`None`: they are estimated). `processes`
     trainings or models run at once, a thread each; a GPU holds one. `chat_checkpoints` are

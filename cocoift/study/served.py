@@ -73,7 +73,7 @@ class Part:
 
     @property
     def requests(self) -> int:
-        """How many requests it takes: each question, and each opening round once per picture."""
+        """How many requests it takes: each question, and each opening round once per image."""
         images = {question.images for question in self.benchmark.questions}
         rounds = 0 if self.protocol.replies else len(self.protocol.opening)
         return len(self.benchmark.questions) + len(images) * rounds

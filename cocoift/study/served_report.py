@@ -25,7 +25,7 @@ from cocoift.study.runner import notebooks, run_facts
 from cocoift.study.study import Study
 
 _TITLES = {
-    "mm_vet": "drawn pictures in MM-Vet's format",
+    "mm_vet": "drawn images in MM-Vet's format",
     "mm_vet_photos": "MM-Vet's own photographs",
 }
 _PROTOCOLS = {
@@ -42,7 +42,7 @@ _METRICS = {
     COLLAPSE: "collapsed answers (%)",
     ADHERENCE: "short-answer compliance (%)",
 }
-# From this share of equal answers on, a model is said not to look at its picture.
+# From this share of equal answers on, a model is said not to look at its image.
 _BLIND = 0.5
 
 
@@ -93,10 +93,10 @@ def verdict(study: Study, benchmark: Benchmark) -> list[str]:
 
 
 def sight_sentence(verdicts: pd.DataFrame, benchmark: Benchmark, model: str) -> str:
-    """Say that a model does not look at its pictures; nothing where it is shown to.
+    """Say that a model does not look at its images; nothing where it is shown to.
 
     It does not where most answers to questions alone stay word for word the same with another
-    picture, or where the score is not shown to fall with it.
+    image, or where the score is not shown to fall with it.
     """
     answers = verdicts.drop_duplicates(["protocol", "question_id"])
     said = answers.pivot(index="question_id", columns="protocol", values="answer")
@@ -109,9 +109,9 @@ def sight_sentence(verdicts: pd.DataFrame, benchmark: Benchmark, model: str) -> 
     if same < _BLIND and sign(gain) > 0:
         return ""
     return (
-        f"It seems not to look at the pictures: {same:.0%} of its answers stay the same with "
-        f"another picture, and its own picture adds {describe(gain)} to its score. See whether the "
-        "server passes pictures on (llama.cpp: --mmproj; vLLM: the chat template)."
+        f"It seems not to look at the images: {same:.0%} of its answers stay the same with "
+        f"another image, and its own image adds {describe(gain)} to its score. See whether the "
+        "server passes images on (llama.cpp: --mmproj; vLLM: the chat template)."
     )
 
 

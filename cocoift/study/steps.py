@@ -109,7 +109,7 @@ def save_verdicts(study: Study, verdicts: pd.DataFrame) -> None:
 
 
 def present_answers(study: Study) -> tuple[Mapping[tuple[str, str], pd.DataFrame], str]:
-    """Return notebook 05's answers by benchmark and picture, and in a sentence where they are from.
+    """Return notebook 05's answers by benchmark and image, and in a sentence where they are from.
 
     None where that notebook has not run, or has run on other data or settings than the present
     ones.
