@@ -66,7 +66,7 @@ def show(figure: Figure, path: Path) -> HTML:
     with replacing(path) as temporary, Image.open(drawn) as image:
         few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         few.save(temporary, format="PNG", optimize=True, pnginfo=texts)
-    tag = Markup('<img alt="{}" style="max-width:100%" src="{}">')
+    tag = Markup('<img class="figure" alt="{}" style="max-width:100%" src="{}">')
     return HTML(tag.format(alt, data_address(path.read_bytes(), "png")))
 
 
