@@ -130,10 +130,22 @@ def _ends(lengths: np.ndarray, tokens: int) -> list[int]:
 
 
 class PlannedBatches(torch.utils.data.Dataset):
-    """The planned batches; item `i` is a list of samples."""
+    """The planned batches; item `i` is a list of samples.
 
-    def __init__(self, batches: list[list[int]], samples: list[Sample]):
-        self.batches, self.samples = batches, samples
+    Of several processes each holds the samples of its own batches alone: accelerate gives process
+    `rank` every `processes`-th batch, from that number on.
+    """
+
+    def __init__(
+        self,
+        batches: list[list[int]],
+        samples: Sequence[Sample],
+        *,
+        rank: int = 0,
+        processes: int = 1,
+    ):
+        self.batches = batches
+        self.samples = {n: samples[n] for batch in batches[rank::processes] for n in batch}
 
     def __len__(self) -> int:
         return len(self.batches)

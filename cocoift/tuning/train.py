@@ -104,14 +104,15 @@ def train(training: Training, *, show_progress: bool = True) -> Path:
     check_pictures((sample.image for sample in data.samples), training.image_root)
     run = training.adapter.with_name(f".{training.adapter.name}.run-{key[:12]}")
     trainer, plan = _trainer(training, processor, data, run, show_progress)
+    counts = {"records": data.records, "supervised_tokens": data.supervised_tokens}
+    del data  # the trainer holds what this process trains on
     trainer.train(resume_from_checkpoint=last_whole(run))
     weights = None
     if trainer.is_fsdp_enabled:  # every device holds a share of them, so all are asked
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         notes = {"key": key, "seconds": trainer.seconds, "log": trainer.state.log_history}
-        notes |= {"padding_waste": plan.waste, "records": data.records, "steps": training.steps}
-        notes |= {"supervised_tokens": data.supervised_tokens}
+        notes |= {"padding_waste": plan.waste, "steps": training.steps, **counts}
         notes |= {"recipe": structs.asdict(training.recipe)}
         notes |= {"processes": trainer.args.world_size, "accumulation": plan.accumulation}
         notes |= {"sharding": trainer.accelerator.distributed_type.value}
@@ -209,7 +210,12 @@ def _trainer(
     trainer = LossByForm(
         model=adapted,
         args=arguments,
-        train_dataset=PlannedBatches(plan.batches, data.samples),
+        train_dataset=PlannedBatches(
+            plan.batches,
+            data.samples,
+            rank=arguments.process_index,
+            processes=arguments.world_size,
+        ),
         data_collator=Collator(processor, training.image_root, training.forms),
         callbacks=_callbacks(training, progress),
         projector_learning_rate=recipe.projector_learning_rate,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cocoift.core.files import DataError
-from cocoift.tuning.batches import plan_batches
+from cocoift.tuning.batches import PlannedBatches, plan_batches
 
 lengths = st.lists(st.integers(1, 400), min_size=40, max_size=200)
 
@@ -65,3 +65,12 @@ def test_epochs_do_not_run_through_the_lengths_in_order():
 def test_what_cannot_be_planned_is_told_with_its_knob(sizes, options, message):
     with pytest.raises(DataError, match=message):
         plan_batches(sizes, **{"steps": 1, "batch_tokens": 1_000, "seed": 0} | options)
+
+
+def test_a_process_holds_the_samples_of_its_own_batches_alone():
+    batches, samples = [[0, 3], [1], [2], [4, 5]], [object() for _ in range(6)]
+    shares = [PlannedBatches(batches, samples, rank=rank, processes=2) for rank in range(2)]
+    assert [set(share.samples) for share in shares] == [{0, 2, 3}, {1, 4, 5}]
+    # As accelerate hands them out, to processes in turn.
+    for place, numbers in enumerate(batches):
+        assert shares[place % 2][place] == [samples[number] for number in numbers]
