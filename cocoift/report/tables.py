@@ -103,14 +103,14 @@ def show_table(
 
     `COLUMNS` knows the titles and number formats of common columns; `names` and `formats` (both by
     the column's own name) go before it.  Other whole numbers get thousands separators, others two
-    decimals.  A column without a value is left out, and a table without rows is the sentence
-    `empty`.
+    decimals.  A column without a value is left out, and a table without values is the
+    sentence `empty`.
     """
+    table = _cells_in_words(_filled(table))
     if table.empty:
         from IPython.display import Markdown
 
         return Markdown(f"*{empty}*")
-    table = _cells_in_words(_filled(table))
     known = {name: COLUMNS.get(name, ("", "")) for name in table}
     titles = PROTOCOLS | METRICS | {name: in_words(name) for name in map(str, table) if "," in name}
     titles |= {str(name): title for name, (title, _) in known.items() if title}
@@ -127,6 +127,7 @@ def show_table(
         for cell in ("th", "td")
     ]
     styler = shown.style.hide(axis="index").format(escape="html", na_rep="")
+    styler = styler.format_index(escape="html", axis="columns")
     for name in (name for name in table if name in chosen):
         styler = styler.format(chosen[name], subset=[titles.get(name, name)], na_rep="")
     return styler.set_table_styles([*left, {"selector": "td, th", "props": "vertical-align: top"}])

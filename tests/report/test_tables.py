@@ -13,9 +13,15 @@ def test_a_packed_table_has_the_same_bytes_whatever_its_file_is_called(tmp_path)
 def test_a_table_without_rows_is_a_sentence_and_no_column_stands_empty():
     found = show_table(pd.DataFrame(columns=["source", "turns"]), empty="No source has any.")
     assert found.data == "*No source has any.*"
+    assert show_table(pd.DataFrame({"why": ["", ""], "n": [None, None]})).data.startswith("*Noth")
     table = pd.DataFrame({"source": ["a", "b"], "why": ["", ""], "n": [None, None], "m": [1, 2]})
     page = show_table(table, formats={"n": "{:.0f}", "m": "{:.1f}", "gone": "{}"}).to_html()
     assert "why" not in page and ">n<" not in page and ">1.0<" in page and "nan" not in page
+
+
+def test_texts_and_the_titles_of_columns_are_escaped():
+    page = show_table(pd.DataFrame({"<b>ocr": [1.5], "model": ["<i>"]})).to_html()
+    assert "<b>" not in page and "<i>" not in page and "&lt;b&gt;ocr" in page
 
 
 def test_keys_are_shown_in_words_and_numbers_by_their_column():
