@@ -3,6 +3,10 @@
 This module holds what a preset can set.
 """
 
+from typing import Annotated
+
+import msgspec
+
 from cocoift.core.schema import Count, Settings
 from cocoift.tuning.chat import ChatFormat
 
@@ -22,11 +26,11 @@ class MiniCoco(Settings, frozen=True):
     `pixels` is the side of an image.
     """
 
-    train: int
-    held_out: int
+    train: Annotated[int, msgspec.Meta(ge=0)]
+    held_out: Annotated[int, msgspec.Meta(ge=0)]
     benchmark: Count = 40
     seed: int = 0
-    pixels: int = 64
+    pixels: Count = 64
 
 
 class Recipe(Settings, frozen=True):

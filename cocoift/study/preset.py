@@ -2,9 +2,10 @@
 
 The defaults are those of the real study (LLaVA-1.5 on upstream files).  A preset file states its
 differences, from these defaults or from another preset that it `extends` (a name, or a path from
-its own folder); null takes away what is inherited.
+its own folder); null removes an inherited value.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -163,7 +164,9 @@ class Preset(Settings, frozen=True):
     chat_checkpoints: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Refuse models that notebook 04 does not tune, and a seed or mixture named twice."""
+        """Refuse a name that is no folder, values named twice, models that no mixture tunes."""
+        if self.name in ("", "..") or self.name != Path(self.name).name:
+            raise ValueError(f"name is {self.name!r}; it names folders, so write no path")
         for name in ("seeds", "mixtures"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

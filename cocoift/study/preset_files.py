@@ -94,7 +94,7 @@ def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `changes`: mappings of one kind are merged, all else is replaced.
 
-    A change to null takes away what `base` says there, as in Helm's values.
+    A change to null removes the value of `base`, as in Helm's values.
     """
     merged = dict(base)
     for name, value in changes.items():
