@@ -44,7 +44,7 @@ _AFFIRMS = re.compile(
     r"\W*(?:(?:yup|yep|yeah|sure|correct|true|indeed|absolutely|definitely|certainly|of course)"
     r"\b(?!\W+not\b)"
     r"|(?:it|he|she|they|there|this|that|these|those) (?:is|are|was|were|do|does|did|has|have|can)"
-    r"\W*$)"
+    r"\W*$|(?:(?:that|this|it)(?: is|['’]s) )?(?:right|correct|true)\W*$)"
 )
 _DENIES = re.compile(
     r"\W*(?:(?:that|this|it)(?: is|['’]s) )?(?:incorrect|false|untrue|wrong)(?:\W|$)"
@@ -53,6 +53,7 @@ _DENIES = re.compile(
 _OPEN = re.compile(
     r"\b(?:can(?:not|['’]t| not)|could(?:n['’]t| not)|(?:un|not )able to|(?:im|not )possible to"
     r"|(?:hard|difficult) to) (?:\w+ly )?(?:tell|say|know|see|determine|judge|answer|identify)\b"
+    r"|\b(?:can|could)(?:not| not|n?['’]t) (?:\w+ly )?be (?:told|known|determined|judged|answered)\b"
     r"|\bun(?:clear|certain|known|sure)\b|\bnot (?:clear|certain|known|sure)\b"
     r"|\bdo(?:n['’]t| not) know\b"
 )

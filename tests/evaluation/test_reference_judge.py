@@ -91,7 +91,10 @@ def test_an_answer_that_states_nothing_that_can_be_checked_scores_its_recall():
         ("It is raining, isn't it?", "yes"), ("He doesn’t look up, does he?", "no"),
         ("The dog looks calm, doesn’t it? I think so.", "yes"), ("The answer is: no.", "no"),
         ("Answer: Yes", "yes"), ("Not really.", "no"), ("I think so.", "yes"),
-        ("I don't think so.", "no"), ("Sure, but it is hard to tell.", None),
+        ("That's correct.", "yes"), ("**Right**", "yes"), ("The right bus left not.", "no"),
+        ("It cannot be determined.", None), ("That can't really be told from this.", None),
+        ("The dog cannot be seen.", "no"), ("I don't think so.", "no"),
+        ("Sure, but it is hard to tell.", None),
     ],
 )  # fmt: skip
 def test_a_denial_says_no_and_an_affirmative_sentence_yes(reply, says):
