@@ -171,10 +171,17 @@ JSON_READERS = {
 }
 
 
+# JSON that is whole and says something else.
+MISSHAPEN = {
+    "run.json": [b'{"seconds": [1]}', b'{"speed": "fast"}'],
+    "05.ipynb": [b'{"metadata": {"papermill": {"duration": 1}, "cocoift_wrote": 3}}'],
+}
+
+
 @pytest.mark.parametrize("file", JSON_READERS)
 def test_damaged_json_of_an_earlier_run_is_named_with_what_to_run_again(tmp_path, file):
     read, fix = JSON_READERS[file]
-    for content in (b"", b'{"key": "ha', b"\xff\xfe", b"[1]", bytes(64)):
+    for content in (b"", b'{"key": "ha', b"\xff\xfe", b"[1]", bytes(64), *MISSHAPEN.get(file, [])):
         (tmp_path / file).write_bytes(content)
         with pytest.raises(DataError) as raised:
             read(tmp_path)
@@ -186,7 +193,8 @@ def test_damaged_json_of_an_earlier_run_is_named_with_what_to_run_again(tmp_path
 def test_damaged_licences_are_named_with_what_to_run_again(whole, tmp_path, read):
     path = whole / "licences.json"
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"licences\.json: .*; run notebook 02_merge again"):
-        read(whole, tmp_path)
+    for altered in (content[: len(content) // 2], b"[{}]", b'[{"licence": [], "name": 1}]'):
+        path.write_bytes(altered)
+        with pytest.raises(DataError, match=r"licences\.json: .*; run notebook 02_merge again"):
+            read(whole, tmp_path)
     path.write_bytes(content)

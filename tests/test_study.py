@@ -377,6 +377,15 @@ def test_the_index_shows_what_a_report_beside_it_found_for_another_model(root, t
         assert ("The same with the tiny LLaVA" in page) is shown
 
 
+@pytest.mark.parametrize("text", ["{}", '{"preset": "p", "parameters": []}', '{"preset": 1'])
+def test_a_damaged_report_beside_it_is_named_by_the_index(root, tmp_path, text):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/run.json").write_text(text)
+    found = study.read_preset("mini", {"report_dir": str(tmp_path / "mini")})
+    with pytest.raises(DataError, match=r"other/run\.json: .*; delete it and run that study again"):
+        write_index(study.Study(root, found))
+
+
 def test_the_index_of_a_served_model_speaks_of_no_model_that_was_trained(root, tmp_path):
     asked = {"endpoints": [{"name": "m", "base_url": "http://x/v1", "model": "some/model-7b"}]}
     changes = {"report_dir": str(tmp_path), "evaluation": asked}

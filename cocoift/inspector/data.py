@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from cocoift.core.files import DataError, read_json
 from cocoift.core.schema import DROPPED_SCHEMA, KEPT_SCHEMA
 from cocoift.core.tables import RUN_MERGE, read_batches, read_table, reading
+from cocoift.merge.export import Licence
 from cocoift.sources.instances import INSTANCE_SCHEMA
 
 
@@ -186,8 +187,8 @@ def open_inspection(merged: Path, *, image_root: Path, instances: Path | None = 
 def _licences(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
-    rows = read_json(path, list[dict[str, Any]], fix=f"{RUN_MERGE} again")
-    return {row["licence"]: row["name"] for row in rows}
+    rows = read_json(path, list[Licence], fix=f"{RUN_MERGE} again")
+    return {row.licence: row.name for row in rows if row.licence != ""}
 
 
 def answers_by_image(verdicts: Path) -> Mapping[tuple[str, str], pd.DataFrame]:

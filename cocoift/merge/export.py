@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pandas as pd
@@ -133,6 +133,14 @@ configs:
 
 One conversation per COCO image, merged from many annotation sets by `cocoift` after arXiv \
 2401.08968. {images}"""
+
+
+class Licence(msgspec.Struct):
+    """A row of `licences.json`; without a number where the licence is not known."""
+
+    licence: int | Literal[""]
+    name: str
+    address: str
 
 
 def image_licences(turns: Path, scope: Scope) -> pd.DataFrame:

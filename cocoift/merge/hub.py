@@ -23,7 +23,7 @@ from cocoift.core.files import (
 )
 from cocoift.core.images import BadImage, bad_images
 from cocoift.core.tables import RUN_MERGE, read_batches, read_table
-from cocoift.merge.export import NO_IMAGES, markdown_table
+from cocoift.merge.export import NO_IMAGES, Licence, markdown_table
 from cocoift.merge.formats import IMAGE, RECORD_SCHEMA, for_datasets
 
 _WITH_PATHS = for_datasets(RECORD_SCHEMA)
@@ -208,11 +208,13 @@ def _tables(dataset: HubDataset, folder: HubFolder) -> dict[str, str]:
     """Return the sections of the card that count what is in the folder."""
     path = dataset.merged / "licences.json"
     fix = f"{RUN_MERGE} again"
-    known = read_json(path, list[dict[str, Any]], fix=fix) if path.is_file() else []
+    known = read_json(path, list[Licence], fix=fix) if path.is_file() else []
     licence_of: dict[str, int | None] = {}
     for written in folder.mixtures.values():
         licence_of |= written.licences
-    named = {row["licence"]: (row["name"], row["address"]) for row in known}
+    named: dict[int | str | None, tuple[str, str]] = {
+        row.licence: (row.name, row.address) for row in known
+    }
     counts = Counter(n if n in named else "" for n in licence_of.values())
     licences = [(n, *named.get(n, ("not known", "")), counts[n])
                 for n in sorted(counts, key=lambda n: (n == "", n))]  # fmt: skip

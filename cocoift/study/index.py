@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cocoift.core.files import read_json, write_text
+from cocoift.core.files import DataError, read_json, write_text
 from cocoift.core.images import data_address, png_texts
 from cocoift.report.evaluation import sanity_sentence
 from cocoift.report.pages import index_page
@@ -71,11 +71,15 @@ def _finding(reports: Path) -> dict[str, Any] | None:
 def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what the reports beside this one found for other models."""
     for path in sorted(reports.parent.glob("*/run.json")):
-        run = read_json(path, dict[str, Any], fix="delete it and run that study again")
-        model = _tuned(run)
+        fix = "delete it and run that study again"
+        run = read_json(path, dict[str, Any], fix=fix)
+        try:
+            preset, model = run["preset"], _tuned(run)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: no record of a run ({error!r}); {fix}") from error
         if model != _tuned(facts) and (found := _finding(path.parent)):
             yield {
-                "preset": run["preset"],
+                "preset": preset,
                 "model": model,
                 "conclusion": found["conclusion"],
                 "address": f"../{path.parent.name}/index.html",

@@ -5,7 +5,8 @@ import platform
 import subprocess
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+
+import msgspec
 
 from cocoift.core.files import read_json
 from cocoift.core.progress import duration
@@ -40,6 +41,14 @@ def speed(seconds: float = 1.0) -> float:
     return 2 * _SIDE**3 * products / taken / 1e9
 
 
+class _Facts(msgspec.Struct):
+    """What a forecast reads of `run.json`; an earlier version's may lack some of it."""
+
+    speed: float | None = None
+    device: str = ""
+    seconds: dict[str, float] = {}
+
+
 def forecast(reports: Path) -> str:
     """Say how long a whole run into a report folder will take here; nothing where it is unknown.
 
@@ -47,9 +56,9 @@ def forecast(reports: Path) -> str:
     """
     path = reports / "run.json"
     fix = "delete it and run the study again"
-    facts = read_json(path, dict[str, Any], fix=fix) if path.is_file() else {}
-    there, seconds = facts.get("speed"), sum(facts.get("seconds", {}).values())
-    here, known = device(), facts.get("device", "")
+    facts = read_json(path, _Facts, fix=fix) if path.is_file() else _Facts()
+    there, seconds = facts.speed, sum(facts.seconds.values())
+    here, known = device(), facts.device
     alike = here == known or (here.endswith(_NO_GPU) and known.endswith(_NO_GPU))
     if not (there and seconds and alike):
         return ""

@@ -136,20 +136,26 @@ def _results(reports: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+class _Papermill(msgspec.Struct):
+    duration: float
+
+
+class _Metadata(msgspec.Struct, rename={"wrote": _NOTE}):
+    papermill: _Papermill
+    wrote: list[str] | None = None
+
+
 class _Executed(msgspec.Struct):
-    metadata: dict[str, Any]
+    metadata: _Metadata
 
 
-def _executed(path: Path) -> _Executed:
-    return read_json(path, _Executed, fix="delete it and run the study again")
+def _executed(path: Path) -> _Metadata:
+    return read_json(path, _Executed, fix="delete it and run the study again").metadata
 
 
 def noted_results(executed: Path) -> list[str] | None:
     """Return the tables and figures that an executed notebook noted; none if it has not run."""
-    if not executed.is_file():
-        return None
-    noted: list[str] | None = _executed(executed).metadata.get(_NOTE)
-    return noted
+    return _executed(executed).wrote if executed.is_file() else None
 
 
 def remove_leftovers(reports: Path, notebooks: Sequence[Path]) -> list[str]:
@@ -224,7 +230,7 @@ def run_facts(preset: Preset, *, reports: Path, root: Path) -> dict[str, Any]:
     seconds = {}
     for path in sorted(reports.glob("[0-9][0-9]_*.ipynb")):
         if not path.name.endswith(".failed.ipynb"):
-            seconds[path.stem] = round(_executed(path).metadata["papermill"]["duration"], 1)
+            seconds[path.stem] = round(_executed(path).papermill.duration, 1)
     return {
         "preset": preset.name,
         "parameters": msgspec.to_builtins(preset),

@@ -97,15 +97,24 @@ def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> tuple[pd.DataF
     return with_tokens(answers, token_counter(study.tokenizer_file)), notes
 
 
+class _Answered(msgspec.Struct):
+    """What the verdicts of notebook 05 are verdicts on."""
+
+    inputs: str
+    verdicts: str
+    date: str
+
+
 def save_verdicts(study: Study, verdicts: pd.DataFrame) -> None:
     """Save notebook 05's verdicts, and beside the rollouts what they are verdicts on."""
     study.save(verdicts, "verdicts", packed=True)
-    stamp = {
-        "inputs": _inputs_of_answers(study),
-        "verdicts": sha256(study.tables / "verdicts.csv.gz"),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    write_text(study.work / "rollouts" / "answers.json", json.dumps(stamp, indent=1) + "\n")
+    made = _Answered(
+        inputs=_inputs_of_answers(study),
+        verdicts=sha256(study.tables / "verdicts.csv.gz"),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+    stamp = json.dumps(msgspec.to_builtins(made), indent=1)
+    write_text(study.work / "rollouts" / "answers.json", f"{stamp}\n")
 
 
 def present_answers(study: Study) -> tuple[Mapping[tuple[str, str], pd.DataFrame], str]:
@@ -120,10 +129,10 @@ def present_answers(study: Study) -> tuple[Mapping[tuple[str, str], pd.DataFrame
     again = "run notebook 05, then this one again"
     if not (stamp.is_file() and verdicts.is_file()):
         return {}, f"No model has answered yet: {again}."
-    made = read_json(stamp, dict[str, str], fix=f"delete it, then {again}")
-    if (made["inputs"], made["verdicts"]) != (_inputs_of_answers(study), sha256(verdicts)):
-        return {}, f"The answers of {made['date']} are to other data or settings: {again}."
-    return answers_by_image(verdicts), f"Answers of notebook 05, {made['date']}, to this data."
+    made = read_json(stamp, _Answered, fix=f"delete it, then {again}")
+    if (made.inputs, made.verdicts) != (_inputs_of_answers(study), sha256(verdicts)):
+        return {}, f"The answers of {made.date} are to other data or settings: {again}."
+    return answers_by_image(verdicts), f"Answers of notebook 05, {made.date}, to this data."
 
 
 def _inputs_of_answers(study: Study) -> str:
