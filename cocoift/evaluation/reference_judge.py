@@ -53,7 +53,7 @@ _DENIES = re.compile(
 _OPEN = re.compile(
     r"\b(?:can(?:not|['’]t| not)|could(?:n['’]t| not)|(?:un|not )able to|(?:im|not )possible to"
     r"|(?:hard|difficult) to) (?:\w+ly )?(?:tell|say|know|see|determine|judge|answer|identify)\b"
-    r"|\b(?:can|could)(?:not| not|n?['’]t) (?:\w+ly )?be (?:told|known|determined|judged|answered)\b"
+    r"|\b(?:can|could)(?:not| not|n?['’]t) (?:\w+ly )?be (?:told|known|determined|judged)\b"
     r"|\bun(?:clear|certain|known|sure)\b|\bnot (?:clear|certain|known|sure)\b"
     r"|\bdo(?:n['’]t| not) know\b"
 )
