@@ -14,7 +14,7 @@ from cocoift.core.templates import render
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-# The page may show what it carries and nothing else: no script, font or picture is fetched, and
+# The page may show what it carries and nothing else: no script, font or image is fetched, and
 # a link that text smuggled in cannot load anything either.
 POLICY = (
     "default-src 'none'; img-src data:; font-src data:; "
@@ -121,7 +121,7 @@ def index_page(
 def notebook_rows(notebooks: Sequence[Path], seconds: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return name, title, question and seconds of the notebooks that have run."""
     rows = []
-    for path in (one for one in notebooks if one.stem in seconds):
+    for path in (path for path in notebooks if path.stem in seconds):
         title, asked = headline(path)
         rows.append({"name": path.stem, "title": title, "question": asked,
                      "seconds": seconds[path.stem]})  # fmt: skip

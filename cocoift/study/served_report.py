@@ -99,8 +99,8 @@ def sight_sentence(verdicts: pd.DataFrame, benchmark: Benchmark, model: str) -> 
     image, or where the score is not shown to fall with it.
     """
     answers = verdicts.drop_duplicates(["protocol", "question_id"])
-    said = answers.pivot(index="question_id", columns="protocol", values="answer")
-    both = said[[ALONE, OTHER_PICTURE]].dropna()
+    replies = answers.pivot(index="question_id", columns="protocol", values="answer")
+    both = replies[[ALONE, OTHER_PICTURE]].dropna()
     same = (both[ALONE] == both[OTHER_PICTURE]).mean()
     contrast = sighted(model)
     metrics = metrics_of(benchmark.kind, benchmark.questions)
