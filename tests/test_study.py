@@ -171,8 +171,15 @@ def test_a_judge_of_another_kind_replaces_the_one_before(preset):
     ],
 )  # fmt: skip
 def test_a_wrong_preset_is_one_readable_error(preset, text, message):
-    with pytest.raises(DataError, match=rf"preset .*{message}"):
+    with pytest.raises(DataError, match=rf"preset .*{message}") as raised:
         study.read_preset(preset(text))
+    assert "\n" not in str(raised.value)
+
+
+def test_changes_that_are_no_yaml_are_told_in_one_line(preset):
+    with pytest.raises(DataError, match="changes are no YAML: while parsing") as raised:
+        study.read_preset("mini", "{name: trial")
+    assert "\n" not in str(raised.value)
 
 
 def test_the_command_line_checks_a_preset_as_make_does(preset):

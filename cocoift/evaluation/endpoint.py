@@ -37,7 +37,7 @@ class Endpoint(Settings, frozen=True):
         if fault := _address_fault(self.base_url):
             raise ValueError(f"base_url {fault}")
         for name in ("concurrency", "timeout"):
-            if (value := getattr(self, name)) <= 0:
+            if not (value := getattr(self, name)) > 0:  # nor is NaN
                 raise ValueError(f"{name} is {value:g}; it must be above 0")
 
     def client(self) -> "OpenAI":

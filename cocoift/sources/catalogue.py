@@ -10,6 +10,7 @@ import pandas as pd
 
 from cocoift.core.files import DataError, inside
 from cocoift.core.schema import FORMS
+from cocoift.core.text import tidy
 
 
 class Download(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,7 +90,7 @@ def read_catalogue(path: Path) -> dict[str, Entry]:
     try:
         content = msgspec.yaml.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}; correct the catalogue") from error
+        raise DataError(f"{path}: {tidy(str(error))}; correct the catalogue") from error
     return {name: _entry(path, name, fields) for name, fields in content.items()}
 
 

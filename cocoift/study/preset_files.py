@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from cocoift.core.files import DataError
+from cocoift.core.text import tidy
 from cocoift.study.preset import Preset
 
 
@@ -43,7 +44,7 @@ def read_preset(preset: str | Path, changes: Mapping[str, Any] | str | None = No
         try:
             changes = yaml.safe_load(changes)
         except yaml.YAMLError as error:
-            raise DataError(f"changes are no YAML: {error}") from error
+            raise DataError(tidy(f"changes are no YAML: {error}")) from error
     if not isinstance(changes, Mapping | None):
         raise DataError(f"changes are {changes!r}; give a mapping, e.g. {{'seeds': [0, 1]}}")
     values = {"name": path.stem, **_merged(values, changes or {})}
@@ -81,7 +82,8 @@ def _extended(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         by = f"; extended by {below[-1]}" if below else ""
-        raise DataError(f"preset {path}: {error}; presets there: {known}{by}") from error
+        fault = tidy(str(error))  # of YAML it has several lines
+        raise DataError(f"preset {path}: {fault}; presets there: {known}{by}") from error
     if not isinstance(values, dict) or not values:
         what = "no mapping" if values else "empty"
         raise DataError(f"preset {path} is {what}; write `extends: mini` and your changes")

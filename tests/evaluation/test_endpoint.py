@@ -119,6 +119,12 @@ def test_an_address_without_a_scheme_or_with_a_key_in_it_is_refused(address, sai
     assert "sk-secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("value", [0, -1.0, float("nan")])
+def test_a_time_out_is_above_0(value):
+    with pytest.raises(ValueError, match="must be above 0"):
+        Endpoint(base_url="http://host/v1", model="m", timeout=value)
+
+
 def test_ten_equal_failures_in_a_row_stop_and_others_do_not():
     full = b'{"error": {"message": "busy, request %d"}}'
 
