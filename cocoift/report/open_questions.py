@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from cocoift.report.tables import read_saved
 from cocoift.report.told import NOT_MEASURED, told
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
 def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Return the tables that a run left, by name; seeds are texts."""
-    return {
-        path.stem: pd.read_csv(path, dtype={"seed": str}) for path in sorted(folder.glob("*.csv"))
-    }
+    return {path.stem: read_saved(path) for path in sorted(folder.glob("*.csv"))}
 
 
 def answer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from cocoift.core.files import write_bytes
+from cocoift.core.files import DataError, write_bytes
 from cocoift.core.schema import Settings
 
 if TYPE_CHECKING:
@@ -90,6 +90,16 @@ def save_table(table: pd.DataFrame, path: Path) -> Path:
     text = table.to_csv(index=False, lineterminator="\n").encode()
     # Without a time and a file name in it the same table gives the same bytes.
     return write_bytes(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+
+
+def read_saved(path: Path) -> pd.DataFrame:
+    """Return a table that `save_table` wrote, seeds as texts; raises `DataError` where damaged."""
+    try:
+        return pd.read_csv(path, dtype={"seed": str})
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: {str(error).strip()}; delete it and run the study again"
+        ) from error
 
 
 def show_table(

@@ -98,6 +98,8 @@ def finding(
     `scores` and `effects` are `scores.csv` and `effects.csv` of notebook 05.  `None` where they
     hold no model under both protocols.
     """
+    if scores.empty:
+        return None
     first = scores.benchmark.iloc[0]
     whole = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
     metric = next((name for name in whole.metric.unique()[::-1] if name != COLLAPSE), "")

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from cocoift.core.files import DataError, read_json, write_text
 from cocoift.core.images import data_address, png_texts
 from cocoift.report.evaluation import sanity_sentence
 from cocoift.report.pages import index_page
-from cocoift.report.tables import LABELS
+from cocoift.report.tables import LABELS, read_saved
 from cocoift.report.told import finding
 from cocoift.study.runner import notebooks, remove_leftovers, run_facts
 from cocoift.study.study import Study
@@ -59,10 +57,10 @@ def _finding(reports: Path) -> dict[str, Any] | None:
     files = [reports / "tables" / name for name in ("scores.csv", "effects.csv")]
     if not all(path.is_file() for path in (*files, reports / _FINDING)):
         return None
-    scores, effects = (pd.read_csv(path, dtype={"seed": str}) for path in files)
+    scores, effects = map(read_saved, files)
     found, gates = finding(scores, effects, labels=TUNED_ON), reports / "tables/gates.csv"
     if found and gates.is_file():
-        checked = pd.read_csv(gates)
+        checked = read_saved(gates)
         if not checked.passed.all():
             found["conclusion"] = f"{sanity_sentence(checked)} {found['conclusion']}"
     return found

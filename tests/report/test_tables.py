@@ -1,6 +1,8 @@
 import pandas as pd
+import pytest
 
-from cocoift.report.tables import save_table, show_table
+from cocoift.core.files import DataError
+from cocoift.report.tables import read_saved, save_table, show_table
 
 
 def test_a_packed_table_has_the_same_bytes_whatever_its_file_is_called(tmp_path):
@@ -8,6 +10,14 @@ def test_a_packed_table_has_the_same_bytes_whatever_its_file_is_called(tmp_path)
     one, other = (save_table(table, tmp_path / f"{name}.csv.gz") for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
     pd.testing.assert_frame_equal(pd.read_csv(one), table)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n1,2,3\n", b'"a\n', b"\xff\xfe\x00"])
+def test_a_damaged_table_is_named(tmp_path, content):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"scores\.csv: .*; delete it and run the study again"):
+        read_saved(path)
 
 
 def test_a_table_without_rows_is_a_sentence_and_no_column_stands_empty():

@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from cocoift.report.tables import in_words
-from cocoift.report.told import NOT_MEASURED, told
+from cocoift.evaluation.score import SCORE_COLUMNS
+from cocoift.report.tables import LABELS, in_words
+from cocoift.report.told import NOT_MEASURED, finding, told
 
 COLUMNS = ["metric", "contrast", "seed", "difference", "low", "high"]
 
@@ -60,3 +61,8 @@ def test_what_has_no_number_or_no_row_is_not_measured():
 )
 def test_keys_are_shown_in_words_and_names_stay(name, said):
     assert in_words(name) == said
+
+
+def test_scores_without_rows_are_no_finding():
+    scores = pd.DataFrame(columns=[*SCORE_COLUMNS, "benchmark", "judge"])
+    assert finding(scores, pd.DataFrame(columns=["benchmark", *COLUMNS]), labels=LABELS) is None
