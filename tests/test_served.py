@@ -226,7 +226,7 @@ def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, said,
     assert terse.startswith(said)
     assert "100% of its answers stay the same with another image" in blind
     table = served_report.result_table(study, "mm_vet")
-    assert table.loc["single_round", "obedience"].startswith("100")
+    assert table.loc["single-round", "short-answer compliance (%)"].startswith("100")
 
 
 @SLOW
@@ -274,7 +274,7 @@ def test_the_command_prints_a_table_a_benchmark_and_leaves_a_report_without_the_
     assert "drawn images in MM-Vet's format\n" in drawn and "mm_vet" not in said.out
     assert "One short round makes it terse" in drawn and "One short round" in photographs
     # The file of reference replies is about mini's pictures.
-    assert "reference_history" in drawn and "reference_history" not in photographs
+    assert "right reply given" in drawn and "right reply given" not in photographs
     assert (tmp_path / "reports/06_bias_analysis.html").is_file()
     page = (tmp_path / "reports/index.html").read_text()
     for part in ("One short round makes it terse", "after one short-answer round", server.url,

@@ -1,6 +1,6 @@
 """The answer of notebook 06, which its tables decide."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -25,30 +25,19 @@ def bias_answer(
     `changes` is `bias.collapse_changes`, `taught` `merge.after_short_table`, `shifts`
     `probe.margin_table`, `faithful` `faithfulness_table` per model and protocol.
     """
-    lines = _lines(lengths, changes, taught, shifts, faithful, labels)
-    return "\n".join(f"- {line}" for line in lines) or "There was nothing to compare."
-
-
-def _lines(
-    lengths: pd.DataFrame,
-    changes: pd.DataFrame,
-    taught: pd.DataFrame,
-    shifts: pd.DataFrame,
-    faithful: pd.DataFrame,
-    labels: Mapping[str, str],
-) -> Iterator[str]:
+    lines = []
     compared = lengths[lengths.protocol.isin([ALONE, AFTER])].groupby("model", sort=False)
-    if told := [_lengths(labels.get(str(name), str(name)), rows) for name, rows in compared]:
-        yield (
+    if parts := [_lengths(labels.get(str(name), str(name)), rows) for name, rows in compared]:
+        lines.append(
             "**How long are the answers?** Median words, and answers to open questions of "
             f"{SHORT_WORDS} words or fewer (collapsed), single-round → after one short-answer "
-            f"round: {'; '.join(told)}."
+            f"round: {'; '.join(parts)}."
         )
     if len(changes):
         rises = [label for name, label in labels.items()
                  if sign(rows_of(changes, change(name).name, COLLAPSE)) > 0]  # fmt: skip
         found = f"collapse clearly rises with: {', '.join(rises)}" if rises else "no clear rise"
-        yield f"**Is there a length bias?** By the paired change, {found}."
+        lines.append(f"**Is there a length bias?** By the paired change, {found}.")
     if len(taught):
         after = taught[taught.context == "after a short answer"].set_index("mixture")
         shares = "; ".join(
@@ -59,14 +48,14 @@ def _lines(
             else f"{labels.get(name, name)}: no answer follows a short one"
             for name in taught.mixture.unique()
         )
-        yield f"**Where does it come from?** In training, by mixture: {shares}."
+        lines.append(f"**Where does it come from?** In training, by mixture: {shares}.")
     if len(shifts):
         moves = ", ".join(
             f"{labels.get(row.model, row.model)} {row.value:+.1f} nats "
             f"({row.low:+.1f} to {row.high:+.1f})"
             for row in shifts[shifts.measure == "shift"].itertuples()
         )
-        yield (
+        lines.append(
             "**How does it work?** The short-answer round shifts the margin of the short answer's "
             f"first token over the full one's by: {moves}."
         )
@@ -76,10 +65,11 @@ def _lines(
     if len(faithful):
         named = ", ".join(f"{labels.get(row.model, row.model)} {row.absent_share:.0f} %"
                           for row in faithful.itertuples())  # fmt: skip
-        yield (
+        lines.append(
             "**At what price?** Mentions, after the short-answer round, of what the image does not "
             f"show: {named}."
         )
+    return "\n".join(f"- {line}" for line in lines) or "There was nothing to compare."
 
 
 def _lengths(label: str, rows: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,7 @@ COLUMNS = {
     "bound": ("must be", ""),
     "value": ("", "{:.1f}"),
     "difference": ("difference (points)", "{:+.1f}"),
-    "low": ("", "{:.1f}"),
-    "high": ("", "{:.1f}"),
+    "by hand": ("", "{:+.1f}"),
     "accuracy": ("", "{:.0%}"),
     "median_words": ("median words", "{:.0f}"),
     "median_answer_words": ("median words", "{:.0f}"),
@@ -62,12 +62,26 @@ COLUMNS = {
     "distinct_share": ("share distinct", "{:.1%}"),
     "most_frequent_share": ("share of the most frequent", "{:.1%}"),
     "share": ("", "{:.1%}"),
+    "kept_share": ("share kept", "{:.0%}"),
+    "because": ("dropped because", ""),
+    "rounds_per_record": ("rounds each", "{:.1f}"),
+    "first_round_median_words": ("median words, first round", "{:.0f}"),
+    "later_rounds_median_words": ("median words, later rounds", "{:.0f}"),
+    "all_answers_short": ("all answers short", "{:.0%}"),
+    "their share": ("", "{:.0%}"),
+    "short among them": ("", "{:.0%}"),
+    "short among first rounds": ("", "{:.0%}"),
     "collapse_rate": ("collapsed (%)", "{:.0f}"),
-    "distinct_1": ("distinct 1-grams", "{:.3f}"),
-    "distinct_2": ("distinct 2-grams", "{:.3f}"),
+    "distinct_1": ("distinct-1", "{:.3f}"),
+    "distinct_2": ("distinct-2", "{:.3f}"),
     "mentions": ("mentions per answer", "{:.2f}"),
     "absent_share": ("absent (%)", "{:.1f}"),
+    "answers_with_absent": ("answers with an absent one (%)", "{:.1f}"),
     "image_id": ("image", "{}"),
+    "title": ("source", ""),
+    "form": ("answer format", ""),
+    "how_to_get": ("how to get it", ""),
+    "seconds of training": ("", "{:,.0f}"),
     "cost": ("", "{:.2f}"),
     "judge": ("", "{:.1f}"),
     "hand": ("", "{:.1f}"),
@@ -112,9 +126,9 @@ def show_table(
     """Return a table for display: titles and cells in words, text escaped and left, numbers right.
 
     `COLUMNS` knows the titles and number formats of common columns; `names` and `formats` (both by
-    the column's own name) go before it.  Other whole numbers get thousands separators, others two
-    decimals.  A column without a value is left out, and a table without values is the
-    sentence `empty`.
+    the column's own name) go before it.  An interval's ends, `low` and `high`, are written like the
+    column before them.  Other whole numbers get thousands separators, others two decimals.  A
+    column without a value is left out, and a table without values is the sentence `empty`.
     """
     table = _cells_in_words(_filled(table))
     if table.empty:
@@ -122,13 +136,17 @@ def show_table(
 
         return Markdown(f"*{empty}*")
     known = {name: COLUMNS.get(name, ("", "")) for name in table}
-    titles = PROTOCOLS | METRICS | {name: in_words(name) for name in map(str, table) if "," in name}
+    titles = LABELS | PROTOCOLS | METRICS
+    titles |= {name: in_words(name) for name in map(str, table) if "," in name}
     titles |= {str(name): title for name, (title, _) in known.items() if title}
     titles |= names or {}
     numbers = [name for name, column in table.items() if column.dtype.kind in "iuf"]
     chosen = {name: "{:,}" if table[name].dtype.kind in "iu" else "{:.2f}" for name in numbers}
     chosen |= {name: pattern for name, (_, pattern) in known.items() if pattern and name in numbers}
     chosen |= formats or {}
+    for before, end in pairwise(numbers):
+        if end in ("low", "high"):
+            chosen[end] = chosen[before]
     shown = table.rename(columns=titles)
     left = [
         {"selector": f"{cell}.col{place}", "props": "text-align: left"}

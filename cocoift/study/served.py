@@ -203,7 +203,7 @@ def refuse_changed(parts: Sequence[Part], answer: Answerer) -> None:
     prompts = [_again(benchmark, dialog) for benchmark, dialog in sample]
     kept = [tidy(dialog.rounds[-1].answer) for _, dialog in sample]
     first = _replies(answer, prompts)
-    apart = [n for n, said in enumerate(kept) if said != first[n]]
+    apart = [n for n, text in enumerate(kept) if text != first[n]]
     second = dict(zip(apart, _replies(answer, [prompts[n] for n in apart]), strict=True))
     changed = [n for n in apart if second[n] == first[n]]
     if 4 * len(changed) >= len(sample):

@@ -21,26 +21,13 @@ from cocoift.evaluation.score import COLLAPSE, metrics_of
 from cocoift.report.cards import dialog_card
 from cocoift.report.evaluation import changed_most, wide_table
 from cocoift.report.pages import POLICY, notebook_rows
+from cocoift.report.tables import METRICS, PROTOCOLS
 from cocoift.study.runner import notebooks, run_facts
 from cocoift.study.study import Study
 
 _TITLES = {
     "mm_vet": "drawn images in MM-Vet's format",
     "mm_vet_photos": "MM-Vet's own photographs",
-}
-_PROTOCOLS = {
-    "single_round": "single-round",
-    "multi_round": "after one short-answer round",
-    "reference_history": "after one short-answer round, the right reply given",
-    "after_long": "after one long round",
-    "five_rounds": "in the fifth round",
-    "other_picture": "single-round, another image",
-    "blank_picture": "single-round, a blank image",
-}
-_METRICS = {
-    "total": "score (%)",
-    COLLAPSE: "collapsed answers (%)",
-    ADHERENCE: "short-answer compliance (%)",
 }
 # From this share of equal answers on, a model is said not to look at its image.
 _BLIND = 0.5
@@ -67,16 +54,17 @@ def title(benchmark: Benchmark) -> str:
 def result_table(study: Study, benchmark: str) -> pd.DataFrame:
     """Return score, collapse and adherence by protocol in percent, with 95 % intervals.
 
-    Adherence is measured on questions of its own, whichever the benchmark.
+    Protocols and metrics are in words.  Adherence is measured on questions of its own, whichever
+    the benchmark.
     """
     scores = pd.read_csv(study.tables / "scores.csv", dtype={"seed": str})
     of_model = scores[(scores.seed == "all")
                  & ((scores.benchmark == benchmark) & scores.metric.isin(["total", COLLAPSE])
                     | (scores.metric == ADHERENCE))]  # fmt: skip
-    table = wide_table(of_model, list(of_model.protocol.unique()), study.labels).set_index(
-        "protocol"
-    )
-    return table[["total", COLLAPSE, ADHERENCE]].fillna("")
+    table = wide_table(of_model, list(of_model.protocol.unique()), study.labels)
+    table = table.set_index("protocol")[["total", COLLAPSE, ADHERENCE]].fillna("")
+    heads = {name: f"{METRICS.get(name, name)} (%)" for name in table}
+    return table.rename(index=PROTOCOLS, columns=heads).rename_axis(None)
 
 
 def verdict(study: Study, benchmark: Benchmark) -> list[str]:
@@ -141,8 +129,7 @@ def write_served_index(study: Study, runs: Sequence[Run], *, asked: str) -> None
 
 
 def _found(study: Study, benchmark: Benchmark, runs: Sequence[Run]) -> dict[str, Any]:
-    table = result_table(study, benchmark.name)
-    shown = table.rename(index=_PROTOCOLS, columns=_METRICS)
+    shown = result_table(study, benchmark.name)
     verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
     return {
         "title": title(benchmark),

@@ -54,10 +54,10 @@ class Watch(Progress):
             file.seek(self.read)
             *whole, _ = file.read().split(b"\n")
         self.read += sum(len(line) + 1 for line in whole)
-        for said in map(json.loads, whole):
-            self.bars.pop(said["bar"], None)
-            if said["text"]:
-                self.bars[said["bar"]] = said["text"]
+        for update in map(json.loads, whole):
+            self.bars.pop(update["bar"], None)
+            if update["text"]:
+                self.bars[update["bar"]] = update["text"]
 
 
 @contextmanager

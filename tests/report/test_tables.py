@@ -44,3 +44,11 @@ def test_keys_are_shown_in_words_and_numbers_by_their_column():
                   "merged minus LLaVA-style, after one short-answer round", "+1.3", "314%",
                   "12.5%", "answers", "1,200", ">yes<", "score, single-round"):  # fmt: skip
         assert shown in page, shown
+
+
+def test_the_ends_of_an_interval_are_written_like_its_value():
+    table = pd.DataFrame({"accuracy": [0.5], "low": [0.25], "high": [0.75], "n": [4]})
+    page = show_table(table).to_html()
+    assert ">50%<" in page and ">25%<" in page and ">75%<" in page
+    page = show_table(table, formats={"accuracy": "{:+.2f}"}).to_html()
+    assert ">+0.25<" in page and ">4<" in page
