@@ -12,9 +12,8 @@ import msgspec
 from PIL import Image
 
 from cocoift.core.bars import tqdm
-from cocoift.core.files import DataError, inside, write_bytes
+from cocoift.core.files import DataError, append_lines, inside, whole_lines, write_bytes
 from cocoift.core.images import open_image
-from cocoift.core.log import append_lines, whole_lines
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt, Protocol

@@ -10,8 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from cocoift.core.files import DataError
-from cocoift.core.log import append_lines, whole_lines
+from cocoift.core.files import DataError, append_lines, whole_lines
 from cocoift.merge.rules import TurnKey
 
 REASONS = ("wrong answer", "wrong answer format", "not about the image", "offensive", "other")

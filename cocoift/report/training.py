@@ -1,10 +1,11 @@
-"""What was trained and how it went: the tables of notebook 04."""
+"""What was trained and how it went: the tables of notebook 04, and stage one of a base."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import pandas as pd
 
+from cocoift.core.resampling import ratio
 from cocoift.evaluation.sanity import HeldOutRound, read_held_out
 from cocoift.tuning.chat import Sample
 from cocoift.tuning.data import TrainingSet
@@ -107,3 +108,23 @@ def validation_sentence(table: pd.DataFrame, labels: Mapping[str, str]) -> str:
             f"laid out as the {labels[row.laid_out]}, by {model} ({row.loss:.3f} nats per token)"
         )
     return f"Held-out records are predicted best: {'; '.join(parts)}."
+
+
+def alignment_sentence(losses: pd.DataFrame, *, resamples: int = 2_000) -> str:
+    """Return how much likelier held-out captions are with the right image than with another.
+
+    `losses` are those of `tuning.loss.picture_losses`.  If the 95 % interval reaches 0, the
+    sentence says that the base does not see.
+    """
+    if len(losses) < 2:
+        return "Whether the base sees was not measured: that takes two held-out images."
+    difference = losses.other - losses.shown
+    gain, low, high = ratio(losses.image, difference, losses.shown.notna(), resamples=resamples)
+    found = (
+        f"About {len(losses)} held-out images, stage one's answers are {gain:.2f} "
+        f"[{low:.2f}, {high:.2f}] nats per token likelier with the right image than with "
+        "another one."
+    )
+    if low > 0:
+        return found
+    return f"**The base does not see, so nothing that follows measures what it should.** {found}"

@@ -1,7 +1,8 @@
 """What a notebook opens first: a preset, and what follows from it."""
 
+import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,6 @@ from cocoift.merge.layouts import MIXTURES
 from cocoift.report.tables import LABELS, save_table, settings_table
 from cocoift.sources import Entry, read_catalogue, without_optional
 from cocoift.sources.scope import Scope, read_scope
-from cocoift.study.injected import injected_names
 from cocoift.study.preset import Preset
 from cocoift.study.preset_files import module_folders, project_root, read_preset
 from cocoift.tuning.chat import ChatFormat
@@ -279,7 +279,7 @@ def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> S
     catalogue's `reader` may be a user's own.  Raises `DataError` as `read_preset` does, and for a
     parameter that papermill was given and no notebook has.
     """
-    strange = sorted(set(injected_names()) - {"preset", "changes"})
+    strange = sorted(set(_injected_names()) - {"preset", "changes"})
     if strange:
         raise DataError(
             f"papermill was given {', '.join(strange)}; notebooks have the parameters `preset` "
@@ -288,3 +288,21 @@ def open_study(preset: str, changes: Mapping[str, Any] | str | None = None) -> S
     study = Study(project_root(), read_preset(preset, changes))
     sys.path += [str(folder) for folder in module_folders(preset) if str(folder) not in sys.path]
     return study
+
+
+def _injected_names() -> Sequence[str]:
+    """Return the names that papermill's own cell of this session sets, if there is one."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return []
+    shell = get_ipython()
+    for cell in reversed(shell.user_ns.get("In", []) if shell else []):
+        if cell.startswith("# Parameters"):
+            targets = (
+                statement.targets[0]
+                for statement in ast.parse(cell).body
+                if isinstance(statement, ast.Assign)
+            )
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+    return []

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoift.core.files import DataError
-from cocoift.core.log import append_lines, whole_lines
+from cocoift.core.files import DataError, append_lines, whole_lines
 
 
 def test_a_line_that_was_cut_short_is_passed_over_and_then_removed(tmp_path):

@@ -10,8 +10,8 @@ from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.rollout import Head, roll_out
 from cocoift.report import bias as report
-from cocoift.report import sentences
 from cocoift.report.merge import after_short_table
+from cocoift.report.told import bias_answer
 
 LABELS = {"mix": "LLaVA-style mixture", "merged": "merged mixture"}
 
@@ -143,7 +143,7 @@ def changes(after):
 )
 def test_the_answer_says_what_the_intervals_say(after, said):
     nothing = [pd.DataFrame()] * 3
-    text = sentences.bias_answer(lengths(after), changes(after), *nothing, labels=LABELS)
+    text = bias_answer(lengths(after), changes(after), *nothing, labels=LABELS)
     assert text.endswith(said)
     assert f"10 → {after['mix'][1]} % collapsed" in text.splitlines()[0]
 
@@ -151,10 +151,10 @@ def test_the_answer_says_what_the_intervals_say(after, said):
 def test_answers_of_models_that_were_asked_alone_only_are_told_too():
     table = pd.concat([lengths({"mix": (10, 80)}), lengths({"merged": (5, 9)}).head(1)])
     nothing = [pd.DataFrame()] * 3
-    text = sentences.bias_answer(table, changes({"mix": (10, 80)}), *nothing, labels=LABELS)
+    text = bias_answer(table, changes({"mix": (10, 80)}), *nothing, labels=LABELS)
     assert "10 → 80 % collapsed; merged mixture 9 words, 5 % collapsed." in text
     alone = table.tail(1).assign(collapse_rate=float("nan"))
-    text = sentences.bias_answer(alone, pd.DataFrame(), *nothing, labels=LABELS)
+    text = bias_answer(alone, pd.DataFrame(), *nothing, labels=LABELS)
     assert text.endswith("round: merged mixture 9 words.")
 
 
@@ -162,14 +162,12 @@ def test_a_dataset_in_which_nothing_follows_a_short_answer_is_told_without_a_num
     rounds = pd.DataFrame({"mixture": ["mine", "mix", "mix"], "words": [9, 1, 1],
                            "previous_words": [0, 0, 1], "has_prompt": False})  # fmt: skip
     taught = after_short_table(rounds)
-    text = sentences.bias_answer(
-        lengths({}), pd.DataFrame(), taught, *[pd.DataFrame()] * 2, labels={}
-    )
+    text = bias_answer(lengths({}), pd.DataFrame(), taught, *[pd.DataFrame()] * 2, labels={})
     assert "mine: no answer follows a short one; mix: 100% of the answers" in text
 
 
 def test_without_any_table_the_answer_says_so():
     empty = pd.DataFrame(columns=["model", "protocol", "collapse_rate", "median_words", "low",
                                   "high"])  # fmt: skip
-    text = sentences.bias_answer(*[empty] * 5, labels=LABELS)
+    text = bias_answer(*[empty] * 5, labels=LABELS)
     assert text == "There was nothing to compare."

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from cells import run_cells
 
-from cocoift.report.open_questions import answer
-from cocoift.report.told import NOT_MEASURED
+from cocoift.report.told import NOT_MEASURED, answer
 
 NOTEBOOK = "notebooks/09_open_questions.ipynb"
 EFFECT = ["metric", "contrast", "seed", "difference", "low", "high", "n", "ablation"]

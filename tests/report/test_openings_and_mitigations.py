@@ -4,7 +4,7 @@ import pytest
 from cocoift.evaluation.ablations import mitigation_variants
 from cocoift.evaluation.benchmarks import Benchmark, Question
 from cocoift.evaluation.rollout import Rollout, Round, Run
-from cocoift.report import evaluation, mitigations
+from cocoift.report import ablations, evaluation
 from cocoift.report.ablations import COLUMNS
 
 
@@ -49,16 +49,16 @@ def test_the_costs_of_a_cure_are_those_of_its_training_logs(tmp_path):
     worth = pd.DataFrame({"image": ["x", "y"], "tokens": [10, 30], "with_history": [10.0, 40.0],
                           "without": [12.0, 46.0]})  # fmt: skip
     variants = mitigation_variants(["mix", "merged"])
-    table = mitigations.cost_table(variants, adapters, worth, resamples=500).set_index("cure")
+    table = ablations.cost_table(variants, adapters, worth, resamples=500).set_index("cure")
     assert table.trained_tokens["loss on the last answer"] == pytest.approx(25)
     assert table.tokens["prompt in every turn"] == pytest.approx(110)
     assert table.tokens["merged"] == pytest.approx(80)
     lost = table.loc[:, ["history", "low", "high"]].dropna()
     assert list(lost.index) == ["history dropped"]
     assert lost.iloc[0].tolist() == pytest.approx([8 / 40, 2 / 10, 6 / 30])
-    few = mitigations.cost_table(variants, adapters, worth[:1], resamples=500).set_index("cure")
+    few = ablations.cost_table(variants, adapters, worth[:1], resamples=500).set_index("cure")
     assert few.history["history dropped"] == pytest.approx(0.2) and few.low.isna().all()
-    none = mitigations.cost_table(variants, adapters, worth[:0], resamples=500)
+    none = ablations.cost_table(variants, adapters, worth[:0], resamples=500)
     assert none.history.isna().all()
 
 
@@ -76,7 +76,7 @@ def test_a_mitigations_row_holds_levels_with_intervals_and_what_it_costs(worth, 
     columns = ["cure", "trained_tokens", "tokens", "history", "low", "high"]
     costs = pd.DataFrame([("history dropped", 100.0, 80.0, *worth)], columns=columns)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    (row,) = mitigations.mitigation_table(table, costs, "total").to_dict("records")
+    (row,) = ablations.mitigation_table(table, costs, "total").to_dict("records")
     assert row == {"mitigation": "history dropped", "score, after": "1 [0, 2]",
                    "collapsed, after": "1 [0, 2]", "trained tokens": "100 %", "tokens": "80 %",
                    "history lost": shown}  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cocoift.report.alignment import alignment_sentence
+from cocoift.report.training import alignment_sentence
 from cocoift.tuning import train as training_module
 from cocoift.tuning.checkpoints import training_log
 from cocoift.tuning.data import split_images
