@@ -67,8 +67,8 @@ def run_cells(notebook: Path, *, preset, changes=None) -> Outputs:
             printed, shown = io.StringIO(), []
 
             def display(*objects, shown=shown):
-                for one in objects:
-                    shown.append(_text_of(form(one)[0]))
+                for item in objects:
+                    shown.append(_text_of(form(item)[0]))
 
             names["display"] = display
             with warnings.catch_warnings(record=True) as caught:
@@ -84,8 +84,8 @@ def run_cells(notebook: Path, *, preset, changes=None) -> Outputs:
 
 def _text_of(kinds):
     """Return what a page shows of an output in several forms."""
-    told = (kinds.get(f"text/{kind}") for kind in ("html", "markdown", "plain"))
-    return next(text for text in told if text is not None)
+    texts = (kinds.get(f"text/{kind}") for kind in ("html", "markdown", "plain"))
+    return next(text for text in texts if text is not None)
 
 
 def executed_outputs(notebook: Path) -> Outputs:

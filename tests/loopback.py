@@ -47,13 +47,13 @@ def completion(text: str) -> bytes:
 
 def events(text: str) -> bytes:
     """A reply in chunks, a word each, as servers stream it."""
-    told = []
+    chunks = []
     for word in text.split(" "):
         choice = {"index": 0, "finish_reason": None, "delta": {"content": f"{word} "}}
         chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "loopback",
                  "choices": [choice]}  # fmt: skip
-        told.append(f"data: {json.dumps(chunk)}\n\n")
-    return "".join([*told, "data: [DONE]\n\n"]).encode()
+        chunks.append(f"data: {json.dumps(chunk)}\n\n")
+    return "".join([*chunks, "data: [DONE]\n\n"]).encode()
 
 
 @contextmanager
@@ -74,11 +74,11 @@ def serving(
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            told = state.handle(body)
+            result = state.handle(body)
             kind, made = "application/json", completion
             if body.get("stream"):
                 kind, made = "text/event-stream", events
-            status, content = (200, made(told)) if isinstance(told, str) else told
+            status, content = (200, made(result)) if isinstance(result, str) else result
             self.answer(status, content, "text/html" if content.startswith(b"<") else kind)
 
         def do_GET(self):

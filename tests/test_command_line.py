@@ -55,8 +55,8 @@ def test_a_notebook_that_is_not_there_is_refused(root, tmp_path):
 @pytest.mark.parametrize("parts", [("nope", "nope"), ("nope", "owner/nope")])
 def test_assembling_what_is_not_there_says_what_to_name(parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = "checkpoint nope: no config.json; for the language model name a folder of transformers'"
-    with pytest.raises(SystemExit, match=told):
+    why = "checkpoint nope: no config.json; for the language model name a folder of transformers'"
+    with pytest.raises(SystemExit, match=why):
         main(["assemble", "out", *parts])
 
 
@@ -65,12 +65,12 @@ def test_sources_are_listed_from_any_folder_within_a_hundred_columns(
 ):
     monkeypatch.chdir(tmp_path)
     main(["download", "--list"])
-    told = capsys.readouterr().out
-    assert told.startswith(f"in {root}/data/raw:\n")
-    assert max(map(len, told.splitlines()[1:])) <= 100
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"in {root}/data/raw:\n")
+    assert max(map(len, printed.splitlines()[1:])) <= 100
     sources = yaml.safe_load((root / "data/sources.yaml").read_text())
-    assert [name for name in sources if f"\n{name} " not in told] == []
-    assert "cocoift download coco_images (19,337 MB)" in told
+    assert [name for name in sources if f"\n{name} " not in printed] == []
+    assert "cocoift download coco_images (19,337 MB)" in printed
 
 
 def test_pictures_are_present_once_they_are_unpacked_and_no_sooner(root, tmp_path):

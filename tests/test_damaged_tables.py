@@ -120,9 +120,9 @@ def test_a_damaged_table_is_named_by_every_reader(whole, tmp_path, file, name):
             (whole / file).write_bytes(altered)
             with pytest.raises(DataError) as raised:
                 read(whole, tmp_path)
-            told = str(raised.value)
-            assert str(whole / file) in told and "\n" not in told, (kind, told)
-            assert "run notebook" in told or "name a dataset" in told, (kind, told)
+            message = str(raised.value)
+            assert str(whole / file) in message and "\n" not in message, (kind, message)
+            assert "run notebook" in message or "name a dataset" in message, (kind, message)
         (whole / file).unlink()
         if file != "dropped.parquet" and (file, name) not in OPTIONAL:
             with pytest.raises(DataError, match=r"no such file|not on disk|no mixture"):
@@ -185,8 +185,8 @@ def test_damaged_json_of_an_earlier_run_is_named_with_what_to_run_again(tmp_path
         (tmp_path / file).write_bytes(content)
         with pytest.raises(DataError) as raised:
             read(tmp_path)
-        told = str(raised.value)
-        assert str(tmp_path / file) in told and fix in told and "\n" not in told
+        message = str(raised.value)
+        assert str(tmp_path / file) in message and fix in message and "\n" not in message
 
 
 @pytest.mark.parametrize("read", [hub, lambda folder, out: inspect(folder)], ids=["hub", "inspect"])

@@ -62,7 +62,7 @@ def rebound(source):
             taken |= {step.argval} - bound
         elif isinstance(step.argval, CodeType):  # a comprehension or a function
             inner = dis.get_instructions(step.argval)
-            taken |= {one.argval for one in inner if one.opname == "LOAD_GLOBAL"} - bound
+            taken |= {load.argval for load in inner if load.opname == "LOAD_GLOBAL"} - bound
         elif step.opname == "STORE_NAME":
             found |= {step.argval} & taken
             bound.add(step.argval)
@@ -105,8 +105,8 @@ def smoke(root, tmp_path_factory):
     start.mkdir(parents=True)
     watched.mkdir()
     shutil.copy(root / "tests/no_bfloat16.py", start)
-    told = {"IPYTHONDIR": str(folder / "ipython"), "WATCHED_OPERATIONS": str(watched)}
-    with study.environment(**told):
+    variables = {"IPYTHONDIR": str(folder / "ipython"), "WATCHED_OPERATIONS": str(watched)}
+    with study.environment(**variables):
         for notebook in study.notebooks(root):
             study.run_notebook(
                 notebook, preset="smoke", changes=changes, reports=folder / "reports"
@@ -249,8 +249,8 @@ def test_answer_files_and_a_dataset_of_ones_own_stand_beside_a_benchmark(
     study.run_notebook(notebook, preset="smoke", changes=changes, reports=tmp_path)
     lengths = pd.read_csv(tmp_path / "tables/lengths.csv")
     assert set(lengths.model) == {"base", *MIXTURES, "llava-v1.5-13b"}
-    own = lengths[(lengths.model == "llava-v1.5-13b") & (lengths.seed == "all")]
-    assert own.n.tolist() == [60]
+    llava = lengths[(lengths.model == "llava-v1.5-13b") & (lengths.seed == "all")]
+    assert llava.n.tolist() == [60]
     shown = shown_by(tmp_path)
     assert "mine.json: 1 of 46 conversations cannot be read, such as record 'odd'" in shown
     assert "mine: no answer follows a short one" in shown
@@ -261,8 +261,8 @@ def test_answer_files_and_a_dataset_of_ones_own_stand_beside_a_benchmark(
 def test_bias_without_any_answers_says_so(root, tmp_path):
     (tmp_path / "p.yaml").write_text("checkpoint: none\nbias: {datasets: {}}\n")
     changes = dict.fromkeys(("raw_dir", "work_dir", "report_dir"), str(tmp_path))
-    notebook, own = root / "notebooks/06_bias_analysis.ipynb", str(tmp_path / "p.yaml")
-    study.run_notebook(notebook, preset=own, changes=changes, reports=tmp_path)
+    notebook, preset = root / "notebooks/06_bias_analysis.ipynb", str(tmp_path / "p.yaml")
+    study.run_notebook(notebook, preset=preset, changes=changes, reports=tmp_path)
     assert "There was nothing to compare." in shown_by(tmp_path)
 
 
@@ -277,8 +277,8 @@ def test_bias_is_analysed_on_real_answer_files_alone(root, real, tmp_path):
     changes = {"raw_dir": str(real), "work_dir": str(tmp_path), "report_dir": str(tmp_path),
                "bias": {"answer_files": files},
                "instances": ["coco_instances/instances_train2017.json"]}  # fmt: skip
-    notebook, own = root / "notebooks/06_bias_analysis.ipynb", str(tmp_path / "p.yaml")
-    study.run_notebook(notebook, preset=own, changes=changes, reports=tmp_path / "out")
+    notebook, preset = root / "notebooks/06_bias_analysis.ipynb", str(tmp_path / "p.yaml")
+    study.run_notebook(notebook, preset=preset, changes=changes, reports=tmp_path / "out")
     read = pd.read_csv(tmp_path / "tables/answers_read.csv").set_index("model")
     assert read.answers.to_dict() == {"llava-v1.5-13b": 60, "gpt-4": 42}
     lengths = pd.read_csv(tmp_path / "tables/lengths.csv").set_index(["model", "seed"])
@@ -321,10 +321,10 @@ def test_an_endpoint_is_evaluated_and_judged_by_the_same_notebook(
     assert set(scores.model) == {"served"} and judged.judge.str.startswith("served, prompt ").all()
     total = scores[(scores.metric == "total") & (scores.seed == "all")].set_index("protocol")
     assert set(total.value) == {50.0} and {"single_round", "multi_round"} <= set(total.index)
-    told = scores[(scores.metric == "collapse") & (scores.seed == "all")].set_index(
+    collapse = scores[(scores.metric == "collapse") & (scores.seed == "all")].set_index(
         ["benchmark", "protocol"]
     )
-    assert told.value["mm_vet", "single_round"] == 100.0
-    assert told.value["mm_vet", "multi_round"] == 0.0
+    assert collapse.value["mm_vet", "single_round"] == 100.0
+    assert collapse.value["mm_vet", "multi_round"] == 0.0
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or b"sk-not-to-be-seen" not in path.read_bytes(), path

@@ -116,7 +116,9 @@ def run(root, preset, changes, folder):
             faults += found.faults()
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)
-            cells = [f"{one.filename}:{one.lineno}" for one in where if one.filename[0] == "<"]
+            cells = [
+                f"{frame.filename}:{frame.lineno}" for frame in where if frame.filename[0] == "<"
+            ]
             last = f"{where[-1].filename}:{where[-1].lineno}"
             faults.append(f"{cells[:1]} stops: {type(error).__name__}: {error} ({last})")
     assert not faults, "\n".join(faults)
@@ -124,9 +126,9 @@ def run(root, preset, changes, folder):
 
 
 def test_no_preset_is_without_a_run(root):
-    own = {"mini", "mini-full", "smol", "small", "llava-1.5-7b", "endpoint"}
+    committed = {"mini", "mini-full", "smol", "small", "llava-1.5-7b", "endpoint"}
     elsewhere = {"smoke", "llava-1.5-13b"}  # in kernels; as 7b
-    assert {path.stem for path in root.glob("notebooks/presets/*.yaml")} == own | elsewhere
+    assert {path.stem for path in root.glob("notebooks/presets/*.yaml")} == committed | elsewhere
     seven, thirteen = (study.read_preset(f"llava-1.5-{size}") for size in ("7b", "13b"))
     same = {"name": "x", "work_dir": "w", "report_dir": "r", "curation": "c", "checkpoint": "p"}
     assert structs.replace(seven, **same) == structs.replace(thirteen, **same)
@@ -256,7 +258,7 @@ def test_without_a_model_to_ask_all_notebooks_but_those_that_ask_run(root, tmp_p
     (tmp_path / "none.yaml").write_text(yaml.safe_dump(LEAST))
     asking = {"04", "05", "07", "08"}
     numbers = [path.stem[:2] for path in study.notebooks(root)]
-    silent = {"notebooks": [one for one in numbers if one not in asking]}
+    silent = {"notebooks": [number for number in numbers if number not in asking]}
     preset = str(tmp_path / "none.yaml")
     run(root, preset, moved(tmp_path, least_raw) | silent, tmp_path)
     for path in study.notebooks(root, ["05", "08"]):

@@ -61,12 +61,12 @@ def test_every_link_leads_to_a_file(root):
 
 
 def test_its_notebooks_are_there_with_their_questions(root, readme):
-    told = dict(re.findall(r"^\| \[(\d\d_\w+)\]\(\S+\) \| (.+?) \|$", readme, re.MULTILINE))
+    questions = dict(re.findall(r"^\| \[(\d\d_\w+)\]\(\S+\) \| (.+?) \|$", readme, re.MULTILINE))
     paths = sorted((root / "notebooks").glob("*.ipynb"))
-    assert list(told) == [path.stem for path in paths]
+    assert list(questions) == [path.stem for path in paths]
     for path in paths:
         title = "".join(json.loads(path.read_text())["cells"][0]["source"])
-        assert f"*{told[path.stem]}*" in title
+        assert f"*{questions[path.stem]}*" in title
 
 
 def test_its_presets_are_there(root, readme):
@@ -76,8 +76,8 @@ def test_its_presets_are_there(root, readme):
 
 def test_its_estimate_is_what_the_script_computes(root, readme):
     script = root / "tests/bench/estimate.py"
-    told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() in readme
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() in readme
 
 
 SETUP = """
@@ -152,9 +152,9 @@ def test_its_own_dataset_may_be_elsewhere_and_its_reader_beside_the_preset(own_d
     (folder / "my_readers.py").rename(presets / "my_readers.py")
     catalogue = folder / "data/sources.yaml"
     catalogue.write_text(catalogue.read_text().replace("my_set/questions.json", str(file)))
-    told = run().stdout
-    assert f"{file}: my_readers:my_set failed after 1 dialog, at {{'coco_id': 9}}: " in told
-    assert "KeyError: 'id'; fix that record or the reader" in told
+    printed = run().stdout
+    assert f"{file}: my_readers:my_set failed after 1 dialog, at {{'coco_id': 9}}: " in printed
+    assert "KeyError: 'id'; fix that record or the reader" in printed
     file.write_text(json.dumps([question()]))
     assert run().returncode == 0
     assert pq.read_table(folder / "data/p/interim/turns/my_set.parquet").num_rows == 1
@@ -167,7 +167,7 @@ def test_its_yaml_is_accepted(readme, tmp_path):
             path = tmp_path / f"p{number}.yaml"
             path.write_text(f"extends: llava-1.5-7b\n{block}")
             evaluation = read_preset(path).evaluation
-            names += [one.name for one in evaluation.endpoints]
+            names += [endpoint.name for endpoint in evaluation.endpoints]
             assert evaluation.judge.repeats == 5 and evaluation.judge.max_cost == 450.0
     assert sorted(names) == ["merged", "mine"]
 
@@ -205,14 +205,14 @@ def test_its_launches_are_understood_by_accelerate(root, readme, monkeypatch):
 
 def test_what_it_says_of_smols_base_model_stands_in_the_tables(root, readme):
     table = pd.read_csv(root / "reports/smol/tables/lengths.csv")
-    own = table[(table.model == "base") & (table.seed == "all")]
-    words = own.set_index(["protocol", "round"]).median_words
+    untuned = table[(table.model == "base") & (table.seed == "all")]
+    words = untuned.set_index(["protocol", "round"]).median_words
     alone, after = words["single_round", 1], words["multi_round", 2]
     assert f"its median answer falls from {alone:.0f} to {after:.0f} words" in readme
 
 
 def test_its_conversation_is_that_of_the_reference_run(root):
-    told = (root / "README.md").read_text()
+    readme = (root / "README.md").read_text()
     page = (root / "reports/mini-full/08_talk.ipynb").read_text()
     asked, short, question, answer = (
         "Is there a cup in the picture? Answer the question with a short phrase.", "snow",
@@ -221,18 +221,18 @@ def test_its_conversation_is_that_of_the_reference_run(root):
         "at the bottom left.",
     )  # fmt: skip
     for text in (asked, question, answer):
-        assert text in told and text in page
-    assert f"**{short}**" in told and "2.9 nats towards the short answer" in page
+        assert text in readme and text in page
+    assert f"**{short}**" in readme and "2.9 nats towards the short answer" in page
 
 
 def test_its_headline_is_that_of_the_reference_run(root):
-    told = (root / "README.md").read_text()
+    readme = (root / "README.md").read_text()
     scores = pd.read_csv(root / "reports/mini-full/tables/scores.csv")
     scores = scores[(scores.benchmark == "mm_vet") & (scores.seed == "all")]
     value = scores.set_index(["model", "protocol", "metric"])["value"]
     (found,) = re.findall(
         r"falls from (\d+) to (\d+) points and gives (\d+) % .+? merged mixture stays at (\d+) "
-        r"and (\d+) points", told
+        r"and (\d+) points", readme
     )  # fmt: skip
     alone, after = "single_round", "multi_round"
     assert [int(number) for number in found] == [

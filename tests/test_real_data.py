@@ -141,10 +141,10 @@ def test_the_upstream_record_of_a_vsr_turn_is_its_statement_on_its_image(reading
 
 def test_the_upstream_records_of_a_vqa_x_turn_are_explanation_question_and_answers(readings, real):
     for turn, found in upstream(readings, real, "vqa_x", 60):
-        (explanations,) = [one for name, one in found.items() if name.startswith("vqa_x/")]
+        (explanations,) = [file for name, file in found.items() if name.startswith("vqa_x/")]
         assert list(explanations) == [turn["dialog_id"]]
         assert turn["answer"].endswith(explanations[turn["dialog_id"]][0].strip())
-        (question,) = [one for name, one in found.items() if name.endswith("questions.json")]
+        (question,) = [file for name, file in found.items() if name.endswith("questions.json")]
         assert question["question"] == turn["question"]
         assert len(found) == 3
 
@@ -173,7 +173,7 @@ def test_setup_files_the_boxes_of_every_image_list_that_has_some(real, root, tmp
     with study.environment(PYTHONPATH=PYTHON_PATH):
         study.run_notebook(study.notebooks(root)[0], **options, reports=tmp_path / "reports")
     filed = ByImage(tmp_path / "work/interim/instances.parquet", INSTANCE_SCHEMA)
-    images = {one["image_id"] for name in lists[1:] for one in load(real, name)["annotations"]}
+    images = {entry["image_id"] for name in lists[1:] for entry in load(real, name)["annotations"]}
     assert set(filed.ids) == images and filed.bounds[-1] == 939 + 739
     assert f"1,678 COCO instances on {len(images)} images" in (
         tmp_path / "reports/00_setup.html").read_text()  # fmt: skip
@@ -216,8 +216,8 @@ def mixture_files(real):
     names = {"human": "user", "gpt": "bot"}
     other = [
         {"id": row["id"], "image": [row["image"]],
-         "conversations": [{"from": names[one["from"]], "value": one["value"]}
-                           for one in row["conversations"]]}
+         "conversations": [{"from": names[message["from"]], "value": message["value"]}
+                           for message in row["conversations"]]}
         for row in several
     ]  # fmt: skip
     none = "0% of the multi-round conversations state the format"
@@ -231,14 +231,14 @@ def mixture_files(real):
 @pytest.mark.parametrize("name", ["detail_23k.json", "conversation_58k.json", "other_trainer.json"])
 def test_any_file_in_llavas_format_is_analysed_as_the_mixture(run, real, root, tmp_path, name):
     work, _ = run
-    records, said = mixture_files(real)[name]
+    records, sentence = mixture_files(real)[name]
     (tmp_path / name).write_text(json.dumps(records))
     changes = {"raw_dir": str(tmp_path), "work_dir": str(work), "mix_file": name}
     changes |= {"report_dir": str(tmp_path / "reports")}
     options = {"preset": str(HERE / "preset.yaml"), "changes": changes}
     with study.environment(PYTHONPATH=PYTHON_PATH):
         study.run_notebook(study.notebooks(root)[1], **options, reports=tmp_path / "reports")
-    assert said in (tmp_path / "reports/01_dataset_analysis.html").read_text()
+    assert sentence in (tmp_path / "reports/01_dataset_analysis.html").read_text()
     (row,) = pd.read_csv(tmp_path / "reports/tables/llava_mix.csv").to_dict("records")
     assert row["records"] == sum(bool(record["conversations"]) for record in records)
     rounds = sum(len(record["conversations"]) // 2 for record in records)

@@ -25,7 +25,7 @@ def text_of(message):
 
 
 def picture_of(body):
-    first = next(one for one in body["messages"] if not isinstance(one["content"], str))
+    first = next(message for message in body["messages"] if not isinstance(message["content"], str))
     return first["content"][0]["image_url"]["url"]
 
 
@@ -34,8 +34,8 @@ def steady(body, number):
 
 
 def collapsing(body, number):
-    said = [text_of(one) for one in body["messages"] if one["role"] == "assistant"]
-    return "red" if any(len(one.split()) <= 3 for one in said) else steady(body, number)
+    replies = [text_of(message) for message in body["messages"] if message["role"] == "assistant"]
+    return "red" if any(len(reply.split()) <= 3 for reply in replies) else steady(body, number)
 
 
 def retrained(body, number):
@@ -103,9 +103,9 @@ def test_a_rerun_says_what_it_keeps_and_asks_a_sample_again(ask, capfd):
     whole = ask(collapsing)
     assert f"at most {whole} questions; rerun to resume" in capfd.readouterr().err
     again = ask(collapsing)
-    told = capfd.readouterr().err
-    assert re.search(rf"{whole} answers kept from \d{{4}}-\d\d-\d\d; --fresh asks again", told)
-    assert again == 8 and "questions; rerun" not in told
+    printed = capfd.readouterr().err
+    assert re.search(rf"{whole} answers kept from \d{{4}}-\d\d-\d\d; --fresh asks again", printed)
+    assert again == 8 and "questions; rerun" not in printed
 
 
 @pytest.mark.parametrize("other", [steady, retrained])
@@ -149,7 +149,7 @@ def test_two_servers_and_two_models_have_folders_of_their_own():
               ("http://localhost:8000/v1", "my-llava-2")]  # fmt: skip
     made = [served.served_changes(Endpoint(base_url=url, model=name)) for url, name in places]
     for folder in ("work_dir", "report_dir"):
-        assert len({one[folder] for one in made}) == len(places)
+        assert len({changes[folder] for changes in made}) == len(places)
     assert re.fullmatch(r"reports/endpoint/my-llava-at-localhost-8000-\w{6}", made[0]["report_dir"])
     slash = Endpoint(base_url="http://localhost:8000/v1/", model="my-llava")
     assert served.served_changes(slash) == made[0], "a slash at the end is no other server"
@@ -158,10 +158,11 @@ def test_two_servers_and_two_models_have_folders_of_their_own():
 def test_requests_count_questions_and_opening_rounds_once_per_picture(tmp_path):
     questions = [Question(id=str(n), images=(f"{n // 2}.png",), text="?") for n in range(4)]
     bench = Benchmark("b", "mm_vet", questions, tmp_path, "d")
-    own = Protocol(name="own", opening=("a", "b"))
+    opened = Protocol(name="own", opening=("a", "b"))
     given = Protocol(name="given", opening=("a",), replies=("x",))
     # Four questions; four and two pictures times two rounds; four, since replies are given.
-    parts = [served.Part(bench, p, tmp_path, [], 0) for p in (Protocol(name="alone"), own, given)]
+    asked = (Protocol(name="alone"), opened, given)
+    parts = [served.Part(bench, protocol, tmp_path, [], 0) for protocol in asked]
     assert [part.requests for part in parts] == [4, 8, 4]
 
 
@@ -179,19 +180,19 @@ def test_the_old_name_and_the_old_option_still_work_and_say_so(capsys):
     assert "is now `cocoift probe-server`" in note
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = capsys.readouterr().out
-    assert "probe-server" in told and not re.search(r"^ +test\b", told, re.M)
+    printed = capsys.readouterr().out
+    assert "probe-server" in printed and not re.search(r"^ +test\b", printed, re.M)
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "reason"),
     [(["--base-url", "localhost:8000/v1"], "--base-url is 'localhost:8000/v1'; write scheme"),
      (["--base-url", "http://x/v1", "--concurrency", "0"], "--concurrency is 0; it must be above"),
      (["--base-url", "http://127.0.0.1:9/v1"], "127.0.0.1:9/v1: cannot connect")],
 )  # fmt: skip
-def test_what_cannot_work_is_told_before_the_study_is_loaded(more, said, monkeypatch):
+def test_what_cannot_work_is_told_before_the_study_is_loaded(more, reason, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cocoift.study.served", None)
-    with pytest.raises(SystemExit, match=re.escape(said)):
+    with pytest.raises(SystemExit, match=re.escape(reason)):
         main(["probe-server", "--model", "m", *more])
 
 
@@ -213,17 +214,17 @@ def measured(play, tmp_path, **more):
 
 @SLOW
 @pytest.mark.parametrize(
-    ("play", "said"),
+    ("play", "expected"),
     [
         (collapsing, "One short round makes it terse: collapsed answers +100.0 points"),
         (failing_now_and_then, "One short round does not clearly make it terse"),
     ],
 )
-def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, said, tmp_path):
+def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, expected, tmp_path):
     study, _ = measured(play, tmp_path)
     (benchmark, *_) = study.benchmarks()
     terse, blind = served_report.verdict(study, benchmark)
-    assert terse.startswith(said)
+    assert terse.startswith(expected)
     assert "100% of its answers stay the same with another image" in blind
     table = served_report.result_table(study, "mm_vet")
     assert table.loc["single-round", "short-answer compliance (%)"].startswith("100")
@@ -247,8 +248,8 @@ def test_a_model_that_sees_is_not_told_that_it_does_not(tmp_path):
         picture = open_image(study.raw / "mm_vet/images" / name)
         seen[image_address(picture, "png")] = paragraph(scene)
     study, _ = measured(seeing, tmp_path)
-    (told,) = served_report.verdict(study, study.benchmarks()[0])
-    assert told.startswith("One short round does not clearly make it terse")
+    (sentence,) = served_report.verdict(study, study.benchmarks()[0])
+    assert sentence.startswith("One short round does not clearly make it terse")
 
 
 @SLOW
@@ -268,10 +269,10 @@ def test_the_command_prints_a_table_a_benchmark_and_leaves_a_report_without_the_
     with serving(collapsing) as server:
         main(["probe-server", "--base-url", server.url, "--model", "<m>"])
         asked = len(server.requests)
-    said = capfd.readouterr()
-    assert f"at most {asked - 1} questions; rerun to resume" in said.err
-    drawn, photographs = said.out.split("MM-Vet's own photographs\n")
-    assert "drawn images in MM-Vet's format\n" in drawn and "mm_vet" not in said.out
+    printed = capfd.readouterr()
+    assert f"at most {asked - 1} questions; rerun to resume" in printed.err
+    drawn, photographs = printed.out.split("MM-Vet's own photographs\n")
+    assert "drawn images in MM-Vet's format\n" in drawn and "mm_vet" not in printed.out
     assert "One short round makes it terse" in drawn and "One short round" in photographs
     # The file of reference replies is about mini's pictures.
     assert "right reply given" in drawn and "right reply given" not in photographs

@@ -38,8 +38,8 @@ def notebook(path, *cells, parameters="preset, changes = 'mini', {}"):
 
 
 def test_threads_that_wait_in_a_kernel_soon_leave_their_core(tmp_path, monkeypatch):
-    told = "print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
-    path = notebook(tmp_path / "a.ipynb", "import os, sys", "import cocoift", told)
+    code = "print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])"
+    path = notebook(tmp_path / "a.ipynb", "import os, sys", "import cocoift", code)
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     study.run_notebook(path, preset="mini", reports=tmp_path)
     assert outputs(tmp_path / "a.ipynb") == "False 2000\n"
@@ -81,8 +81,8 @@ def test_a_preset_extends_by_a_path_from_its_own_folder(preset, tmp_path, named,
     preset("extends: beside\nseeds: [1, 2]\n", "sub/real")
     preset("checkpoint: a\n", "sub/beside")
     (tmp_path / "sub/real.yml").write_text("extends: beside.yaml\nseeds: [1, 2]\n")
-    own = preset(f"extends: {named.format(folder=tmp_path)}\ntrain_images: 5\n")
-    for folder, path in ((tmp_path.parent, own), (tmp_path, "p.yaml")):
+    derived = preset(f"extends: {named.format(folder=tmp_path)}\ntrain_images: 5\n")
+    for folder, path in ((tmp_path.parent, derived), (tmp_path, "p.yaml")):
         monkeypatch.chdir(folder)
         found = study.read_preset(path)
         assert (found.checkpoint, found.seeds, found.train_images) == ("a", [1, 2], 5)
@@ -94,16 +94,16 @@ def test_a_file_in_the_folder_of_the_preset_goes_before_one_where_the_program_st
     (tmp_path / "here").mkdir()
     preset("checkpoint: wrong\n", "here/base")
     preset("checkpoint: right\n", "base")
-    own = preset("extends: base.yaml\n")
+    derived = preset("extends: base.yaml\n")
     monkeypatch.chdir(tmp_path / "here")
-    assert study.read_preset(own).checkpoint == "right"
+    assert study.read_preset(derived).checkpoint == "right"
 
 
 def test_presets_that_extend_each_other_by_other_spellings_are_told(preset, tmp_path):
     (tmp_path / "sub").mkdir()
-    own = preset("extends: sub/../p.yaml\n")
+    derived = preset("extends: sub/../p.yaml\n")
     with pytest.raises(DataError, match=r"preset .*p\.yaml: extends itself"):
-        study.read_preset(own)
+        study.read_preset(derived)
 
 
 def test_a_licence_may_be_given_by_its_number(preset):
@@ -216,8 +216,8 @@ def test_a_missing_preset_names_those_there_are():
 def test_every_preset_is_read_and_shares_no_folder_with_another(root):
     paths = sorted((root / "notebooks/presets").glob("*.yaml"))
     presets = [study.read_preset(path) for path in paths]
-    assert [one.name for one in presets] == [path.stem for path in paths]
-    folders = [folder for one in presets for folder in (one.work_dir, one.report_dir)]
+    assert [preset.name for preset in presets] == [path.stem for path in paths]
+    folders = [folder for preset in presets for folder in (preset.work_dir, preset.report_dir)]
     assert len(folders) == len(set(folders)) == 2 * len(paths) >= 10
 
 
@@ -399,8 +399,8 @@ def test_the_index_of_a_served_model_speaks_of_no_model_that_was_trained(root, t
     write_index(study.Study(root, study.read_preset("endpoint", changes)))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "some/model-7b" in page
-    own = page.split("The same with")[0]  # reports of other models follow
-    assert "tiny LLaVA" not in own and "is tuned" not in own and "checkpoint none" not in own
+    shown = page.split("The same with")[0]  # reports of other models follow
+    assert not any(words in shown for words in ("tiny LLaVA", "is tuned", "checkpoint none"))
 
 
 def test_answers_are_shown_only_beside_the_data_and_the_settings_they_answer(root, tmp_path):
@@ -413,19 +413,19 @@ def test_answers_are_shown_only_beside_the_data_and_the_settings_they_answer(roo
         assert bool(answers) is text.startswith("Answers of notebook 05")
         return text
 
-    one = opened()
-    assert note(one) == "No model has answered yet: run notebook 05, then this one again."
-    merged = write_text(one.merged / "manifest.json", "{}")
+    mine = opened()
+    assert note(mine) == "No model has answered yet: run notebook 05, then this one again."
+    merged = write_text(mine.merged / "manifest.json", "{}")
     verdicts = pd.DataFrame({"benchmark": ["mm_vet"], "image": ["a.jpg"], "answer": ["red"]})
-    steps.save_verdicts(one, verdicts)
-    assert note(one).endswith("to this data.")
+    steps.save_verdicts(mine, verdicts)
+    assert note(mine).endswith("to this data.")
     assert note(opened(ablations={"run": []})).endswith("to this data.")
     assert "other data or settings" in note(opened(evaluation={"new_tokens": 5}))
     write_text(merged, '{"merged.json": "other"}')
-    assert "other data or settings" in note(one)
+    assert "other data or settings" in note(mine)
     write_text(merged, "{}")
-    one.save(verdicts.assign(answer="blue"), "verdicts", packed=True)
-    assert "other data or settings" in note(one)
+    mine.save(verdicts.assign(answer="blue"), "verdicts", packed=True)
+    assert "other data or settings" in note(mine)
 
 
 @pytest.fixture
@@ -547,12 +547,12 @@ def requirements(path):
     """Return the requirements of a file that hold for this Python and platform."""
     lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
     found = [Requirement(line) for line in lines if line]
-    return [one for one in found if one.marker is None or one.marker.evaluate()]
+    return [entry for entry in found if entry.marker is None or entry.marker.evaluate()]
 
 
 def test_the_environment_is_the_locked_one(root):
-    locked = {canonicalize_name(one.name): one.specifier
-              for one in requirements(root / "requirements.lock")}  # fmt: skip
+    locked = {canonicalize_name(entry.name): entry.specifier
+              for entry in requirements(root / "requirements.lock")}  # fmt: skip
     assert len(locked) > 100
     for wanted in requirements(root / "requirements.txt"):
         assert locked[canonicalize_name(wanted.name)] == wanted.specifier

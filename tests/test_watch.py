@@ -22,9 +22,9 @@ def test_a_running_notebook_says_its_cell_and_its_bars_which_leave_nothing_in_th
     cells += ["time.sleep(1)", "print('done')"]
     path = notebook(tmp_path / "04_a.ipynb", "\n".join(cells), parameters="preset = 'p'")
     study.run_notebook(path, preset="mini", reports=tmp_path / "r")
-    told = capfd.readouterr().out
+    printed = capfd.readouterr().out
     state = r"04_a +cell 3 of 3, 00:0\d; mix-0: 200/600 steps, loss=1\.21, 00:0\d left"
-    assert re.search(state, told), told
+    assert re.search(state, printed), printed
     assert outputs(tmp_path / "r/04_a.ipynb") == "done\n"
 
 

@@ -43,10 +43,10 @@ def pieces(content, keys, copies):
     keyed = isinstance(records, dict)
     yield before + (b"{" if keyed else b"[")
     for copy in range(copies):
-        for number, one in enumerate(records):
-            record = records[one] if keyed else one
+        for number, entry in enumerate(records):
+            record = records[entry] if keyed else entry
             comma = b"," if copy or number else b""
-            name = msgspec.json.encode(f"{copy}-{one}") + b":" if keyed else b""
+            name = msgspec.json.encode(f"{copy}-{entry}") + b":" if keyed else b""
             yield comma + name + msgspec.json.encode(record)
             shift(record)
     yield (b"}" if keyed else b"]") + after

@@ -81,10 +81,10 @@ def kinds():
 
 def host_memory():
     """Return what the encoded samples of each mixture take in the host's memory, in a sentence."""
-    told = " and ".join(
+    sizes = " and ".join(
         f"{count * BYTES_PER_SAMPLE / 1e9:.1f} GB for `{name}`" for name, count in RECORDS.items()
     )
-    return f"On the host, every process holds the encoded samples of its mixture: {told}."
+    return f"On the host, every process holds the encoded samples of its mixture: {sizes}."
 
 
 if __name__ == "__main__":

@@ -81,14 +81,14 @@ def trained(out, shape, device, prefix, **changes):
     """Train on both mixtures in this process; return what each took."""
     row = {}
     for mixture in ("mix", "merged"):
-        one = training(out, shape, device, mixture=mixture, name=f"{prefix}-{mixture}", **changes)
-        data = train.training_set(one, load_processor(one.checkpoint))
-        needed = train.needed_memory(one, data, train.planned(data, one))
+        run = training(out, shape, device, mixture=mixture, name=f"{prefix}-{mixture}", **changes)
+        data = train.training_set(run, load_processor(run.checkpoint))
+        needed = train.needed_memory(run, data, train.planned(data, run))
         row[f"{mixture}_free_gb"] = round(memory.available(device) / GB, 1)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        train.train(one, show_progress=False)
-        row[f"{mixture}_tokens_per_s"] = rate(one.adapter)
+        train.train(run, show_progress=False)
+        row[f"{mixture}_tokens_per_s"] = rate(run.adapter)
         row[f"{mixture}_estimate_gb"] = round(needed.total / GB, 2)
         row |= {f"{mixture}_{name}": value for name, value in peak(device).items()}
     return row
@@ -119,11 +119,11 @@ class Clock(TrainerCallback):
 
 def plain_trainer(out, shape, device):
     """transformers' Trainer as it is, four records at once, on the same records and steps."""
-    one = training(out, shape, device, mixture="merged", name="plain")
-    processor = load_processor(one.checkpoint)
-    samples = train.training_set(one, processor).samples
+    run = training(out, shape, device, mixture="merged", name="plain")
+    processor = load_processor(run.checkpoint)
+    samples = train.training_set(run, processor).samples
     batches = [samples[at : at + 4] for at in range(0, len(samples), 4)]
-    ours = Collator(processor, one.image_root, one.forms)
+    ours = Collator(processor, run.image_root, run.forms)
 
     def collate(items):
         batch = ours(items)
@@ -131,9 +131,9 @@ def plain_trainer(out, shape, device):
         return batch
 
     clock = Clock()
-    recipe = one.recipe
+    recipe = run.recipe
     arguments = TrainingArguments(
-        output_dir=str(out / "plain"), max_steps=one.steps, per_device_train_batch_size=1,
+        output_dir=str(out / "plain"), max_steps=run.steps, per_device_train_batch_size=1,
         gradient_accumulation_steps=max(1, shape.records // 4), bf16=device == "cuda",
         use_cpu=device == "cpu", gradient_checkpointing=recipe.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False}, save_strategy="no",
@@ -141,7 +141,7 @@ def plain_trainer(out, shape, device):
         train_sampling_strategy="sequential",
     )  # fmt: skip
     model = add_adapter(
-        load_model(one.checkpoint, four_bit=True, device=device),
+        load_model(run.checkpoint, four_bit=True, device=device),
         rank=recipe.rank, alpha=recipe.alpha, dropout=recipe.dropout,
     )  # fmt: skip
     if recipe.gradient_checkpointing:
@@ -155,7 +155,7 @@ def plain_trainer(out, shape, device):
     plain = tokens / (clock.times[-1] - clock.times[0])
     del model
     release()
-    train.train(replace(one, adapter=out / "adapters/beside"), show_progress=False)
+    train.train(replace(run, adapter=out / "adapters/beside"), show_progress=False)
     ours_rate = rate(out / "adapters/beside")
     return {"plain_tokens_per_s": round(plain, 1), "ours_tokens_per_s": ours_rate,
             "ratio": round(ours_rate / plain, 2)} | peak(device)  # fmt: skip
@@ -166,12 +166,12 @@ def profile(out, shape, device):
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    one = training(out, shape, device)
-    processor = load_processor(one.checkpoint)
-    data = train.training_set(one, processor)
-    numbers = train.planned(data, one).batches[0]
-    batch = Collator(processor, one.image_root, one.forms)([[data.samples[n] for n in numbers]])
-    model = add_adapter(load_model(one.checkpoint, four_bit=True, device=device), rank=shape.rank)
+    run = training(out, shape, device)
+    processor = load_processor(run.checkpoint)
+    data = train.training_set(run, processor)
+    numbers = train.planned(data, run).batches[0]
+    batch = Collator(processor, run.image_root, run.forms)([[data.samples[n] for n in numbers]])
+    model = add_adapter(load_model(run.checkpoint, four_bit=True, device=device), rank=shape.rank)
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     labels, _ = batch.pop("labels"), batch.pop("forms")
     batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
@@ -223,8 +223,8 @@ def answering(out, shape, device):
     for size in shape.batches:
         row[f"merged_{size}_ms"], _ = _batched(merged, processor, asked, size, shape)
     alone = answers[min(shape.batches)]
-    for size, told in answers.items():
-        pairs = list(zip(told, alone, strict=False))
+    for size, batched in answers.items():
+        pairs = list(zip(batched, alone, strict=False))
         row[f"same_as_alone_{size}"] = round(sum(a == b for a, b in pairs) / len(pairs), 3)
     return row | peak(device)
 
@@ -274,8 +274,8 @@ def resume(out, shape, device):
     release()
     train.train(cut, show_progress=False)
     losses = [
-        [row["loss"] for row in training_log(one.adapter)["log"] if "loss" in row]
-        for one in (whole, cut)
+        [row["loss"] for row in training_log(run.adapter)["log"] if "loss" in row]
+        for run in (whole, cut)
     ]
     apart = max(abs(a - b) for a, b in zip(*losses, strict=True))
     return {"steps": len(losses[1]), "largest_difference_of_losses": apart}
@@ -283,10 +283,10 @@ def resume(out, shape, device):
 
 def exported(out, shape, device):
     """The logits of the exported checkpoint, against those of base and adapter."""
-    one = training(out, shape, device, name="both-merged")
-    train.train(one, show_progress=False)
+    run = training(out, shape, device, name="both-merged")
+    train.train(run, show_progress=False)
     checkpoint, dtype = out / "checkpoint", torch.bfloat16 if device == "cuda" else torch.float32
-    made = export(one.adapter, out / "exported", checkpoint=checkpoint, chat=CHAT, dtype=dtype)
+    made = export(run.adapter, out / "exported", checkpoint=checkpoint, chat=CHAT, dtype=dtype)
     tokens, side = image_tokens(load_config(checkpoint)), shape.vision["image_size"]
     ids = torch.tensor([[1, *[3] * tokens, 40, 41, 42]], device=device)
     pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -297,7 +297,7 @@ def exported(out, shape, device):
             return model(input_ids=ids, pixel_values=given).logits.float()[0, -1]
 
     base = load_model(checkpoint, four_bit=False, device=device)
-    with using(load_adapters(base, {"tuned": one.adapter}), "tuned") as model:
+    with using(load_adapters(base, {"tuned": run.adapter}), "tuned") as model:
         theirs = logits(model)
     del base, model
     release()

@@ -56,13 +56,13 @@ class Scripted(lmms):
         rows = []
         for request in requests:
             _, messages, _, number, task, split = request.args
-            doc, said, info = self.task_dict[task][split][number], [], None
+            doc, replies, info = self.task_dict[task][split][number], [], None
             chat, over = messages(doc), False
             while not over:
-                said.append(self.reply(chat))
-                chat, over, _, info = messages(doc, round_idx=len(said), previous_output=said,
+                replies.append(self.reply(chat))
+                chat, over, _, info = messages(doc, round_idx=len(replies), previous_output=replies,
                                                previous_round_info=info)  # fmt: skip
-            rows.append(said)
+            rows.append(replies)
         return rows
 
     def loglikelihood(self, requests):
@@ -80,9 +80,9 @@ def with_lmms_eval(folder, out):
         tracker.general_config_tracker.model_name_sanitized = name
         tracker.date_id = "run"  # which the command line sets
         for task, rows in found["samples"].items():
-            told = found["results"][task]
-            print(f"{name:6} {task:36} {len(rows):4} rows, words {told['words,none']:.1f}, "
-                  f"collapsed {told['collapse,none']:.0%}")  # fmt: skip
+            metrics = found["results"][task]
+            print(f"{name:6} {task:36} {len(rows):4} rows, words {metrics['words,none']:.1f}, "
+                  f"collapsed {metrics['collapse,none']:.0%}")  # fmt: skip
             tracker.save_results_samples(task_name=task, samples=rows)
 
 
@@ -90,9 +90,9 @@ class Talker:
     """The terse model as VLMEvalKit calls one."""
 
     def chat(self, turns, dataset=None):
-        said = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+        earlier = [turn["content"] for turn in turns if turn["role"] == "assistant"]
         short = "short phrase" in turns[-1]["content"][-1]["value"]
-        return "park" if short or "park" in said else LONG
+        return "park" if short or "park" in earlier else LONG
 
 
 def with_vlmevalkit(folder, out):

@@ -120,14 +120,14 @@ def run(way, raw, out):
     out.mkdir()
     command = [sys.executable, __file__, "--way", way, str(raw), str(out)]
     quiet, start = os.environ | {"TQDM_DISABLE": "1"}, time.perf_counter()
-    with psutil.Popen(command, stderr=subprocess.PIPE, env=quiet) as one:
+    with psutil.Popen(command, stderr=subprocess.PIPE, env=quiet) as child:
         cpu = peak = 0
-        while one.poll() is None:
-            now = usage(one)
+        while child.poll() is None:
+            now = usage(child)
             cpu, peak = max(cpu, now[0]), max(peak, now[1])
             time.sleep(0.2)
-        if one.returncode:
-            sys.exit(f"{way}:\n{one.stderr.read().decode()}")
+        if child.returncode:
+            sys.exit(f"{way}:\n{child.stderr.read().decode()}")
     return {"wall s": time.perf_counter() - start, "CPU s": cpu, "peak GB": peak / 1e9}
 
 
@@ -138,11 +138,11 @@ def usage(process):
     pages of mapped input files do not count: they leave memory as soon as it is wanted.
     """
     seconds = held = 0
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         with suppress(psutil.Error, OSError):
-            times = one.cpu_times()
+            times = member.cpu_times()
             seconds += times.user + times.system + times.children_user + times.children_system
-            for line in Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines():
+            for line in Path(f"/proc/{member.pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                     held += 1024 * int(line.split()[1])
     return seconds, held
@@ -159,8 +159,8 @@ def measure(raw, ways):
         turns = sum(pq.read_metadata(p).num_rows for p in (folder / "ours/turns").glob("*.parquet"))
         records = pq.read_metadata(folder / "ours/merged.parquet").num_rows
         if "plain" in ways:
-            one, other = (content(folder / way / "merged.json") for way in ("ours", "plain"))
-            if one != other:
+            ours, plain = (content(folder / way / "merged.json") for way in ("ours", "plain"))
+            if ours != plain:
                 sys.exit(f"{raw}: ours and plain made DIFFERENT records")
     return found, turns, records
 

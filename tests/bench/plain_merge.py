@@ -164,21 +164,23 @@ def load(path):
 
 
 def rows(raw):
-    for told in load(raw / "annotations/captions_train2017.json")["annotations"]:
-        yield row(told["image_id"], "coco_captions", str(told["id"]), "", told["caption"],
+    for entry in load(raw / "annotations/captions_train2017.json")["annotations"]:
+        yield row(entry["image_id"], "coco_captions", str(entry["id"]), "", entry["caption"],
                   instruction="Describe the content of this image in 20 words.",
                   form="sentence")  # fmt: skip
     yield from vqa_rows(raw / "vqav2")
     images = load(raw / "visual_genome/image_data.json")
-    coco = {told["image_id"]: told["coco_id"] for told in images if told["coco_id"] is not None}
+    coco = {entry["image_id"]: entry["coco_id"] for entry in images if entry["coco_id"] is not None}
     for image in load(raw / "visual_genome/question_answers.json"):
         if image["id"] in coco:
-            for told in image["qas"]:
-                yield asked(coco[image["id"]], "visual_genome_qa", str(told["qa_id"]),
-                            told["question"], told["answer"])  # fmt: skip
-    for name, told in load(raw / "gqa/train_balanced_questions.json").items():
-        if told["imageId"].isdigit() and int(told["imageId"]) in coco:
-            yield asked(coco[int(told["imageId"])], "gqa", name, told["question"], told["answer"])
+            for entry in image["qas"]:
+                yield asked(coco[image["id"]], "visual_genome_qa", str(entry["qa_id"]),
+                            entry["question"], entry["answer"])  # fmt: skip
+    for name, entry in load(raw / "gqa/train_balanced_questions.json").items():
+        if entry["imageId"].isdigit() and int(entry["imageId"]) in coco:
+            yield asked(
+                coco[int(entry["imageId"])], "gqa", name, entry["question"], entry["answer"]
+            )
     for source, file in CHATS.items():
         yield from chat_rows(raw / source / f"{file}.json", source)
     yield from visdial_rows(raw / "visdial/visdial_1.0_train.json")
@@ -186,8 +188,8 @@ def rows(raw):
 
 def vqa_rows(folder):
     for split in ("train", "val"):
-        told = load(folder / f"v2_mscoco_{split}2014_annotations.json")["annotations"]
-        answers = {row["question_id"]: row for row in told}
+        annotated = load(folder / f"v2_mscoco_{split}2014_annotations.json")["annotations"]
+        answers = {row["question_id"]: row for row in annotated}
         for row in load(folder / f"v2_OpenEnded_mscoco_{split}2014_questions.json")["questions"]:
             if row["question_id"] in answers:
                 found = answers[row["question_id"]]
@@ -199,9 +201,9 @@ def vqa_rows(folder):
 
 def chat_rows(path, source):
     known = set()
-    for told in load(path):
-        image_id = int(re.search(r"(\d{12})\.jpg$", told["image"])[1])
-        texts = [re.sub(r"^<image>\n|\n<image>$", "", m["value"]) for m in told["conversations"]]
+    for entry in load(path):
+        image_id = int(re.search(r"(\d{12})\.jpg$", entry["image"])[1])
+        texts = [re.sub(r"^<image>\n|\n<image>$", "", m["value"]) for m in entry["conversations"]]
         pairs = list(zip(texts[::2], texts[1::2], strict=True))
         dialog_id = chat_id(image_id, pairs)
         if dialog_id not in known:
@@ -220,10 +222,10 @@ def chat_id(image_id, pairs):
 
 def visdial_rows(path):
     data = load(path)["data"]
-    for told in data["dialogs"]:
-        for at, turn in enumerate(told["dialog"]):
+    for entry in data["dialogs"]:
+        for at, turn in enumerate(entry["dialog"]):
             question = data["questions"][turn["question"]].strip()
             question += "" if question.endswith("?") else "?"
             answer = data["answers"][turn["answer"]]
-            yield row(told["image_id"], "visdial", str(told["image_id"]), question, answer,
+            yield row(entry["image_id"], "visdial", str(entry["image_id"]), question, answer,
                       instruction=question, at=at)  # fmt: skip

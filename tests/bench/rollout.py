@@ -54,13 +54,15 @@ def dialogs(answer, questions, opening, images):
     pictures = {q.images: tuple(open_image(images / n) for n in q.images) for q in questions}
     keys = list(pictures)
     first = [Message("human", f"{IMAGE_MARKER}\n{opening}")]
-    told = dict(zip(keys, answer([Prompt(str(k), pictures[k], first) for k in keys]), strict=True))
+    replies = dict(
+        zip(keys, answer([Prompt(str(k), pictures[k], first) for k in keys]), strict=True)
+    )
     return answer(
         [
             Prompt(
                 str(q.images),
                 pictures[q.images],
-                [*first, Message("gpt", told[q.images]), Message("human", q.text)],
+                [*first, Message("gpt", replies[q.images]), Message("human", q.text)],
             )
             for q in questions
         ]

@@ -216,13 +216,13 @@ def test_full_answers_are_gqas_and_a_missing_file_has_none(real, tmp_path):
 
 def test_openings_grow_round_by_round():
     found = opening_protocols({"short": ["a", "b"], "long": ["c"]})
-    assert {label: one.opening for label, one in found.items()} == {
+    assert {label: protocol.opening for label, protocol in found.items()} == {
         "none": (), "short x 1": ("a",), "short x 2": ("a", "b"), "long x 1": ("c",)}  # fmt: skip
 
 
 def test_the_short_round_takes_each_place_among_two_long_ones():
     found = position_protocols({"short": ["s", "t"], "long": ["a", "b", "c"]})
-    assert {label: one.opening for label, one in found.items()} == {
+    assert {label: protocol.opening for label, protocol in found.items()} == {
         "short 1st of 3": ("s", "a", "b"), "short 2nd of 3": ("a", "s", "b"),
         "short 3rd of 3": ("a", "b", "s")}  # fmt: skip
     assert position_protocols({"short": ["s"], "long": ["a"]}) == {} == opening_protocols({})
@@ -302,7 +302,7 @@ def test_effects_of_the_two_by_two_are_those_computed_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("collapse", "said"),
+    ("collapse", "verdicts"),
     [
         ({"mix": (0, 29), "first-mixed": (0, 28), "every-apart": (0, 2), "merged": (0, 1)},
          ["higher", "no clear difference", "no clear difference", "higher"]),
@@ -312,10 +312,10 @@ def test_effects_of_the_two_by_two_are_those_computed_by_hand():
          ["no clear difference"] * 4),
     ],
 )  # fmt: skip
-def test_which_factor_matters_is_told_as_the_numbers_say(collapse, said):
+def test_which_factor_matters_is_told_as_the_numbers_say(collapse, verdicts):
     lines = told(factors(collapse)).splitlines()
-    assert len(lines) == len(said) == 4
-    assert all(verdict in line for verdict, line in zip(said, lines, strict=True))
+    assert len(lines) == len(verdicts) == 4
+    assert all(verdict in line for verdict, line in zip(verdicts, lines, strict=True))
 
 
 def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():

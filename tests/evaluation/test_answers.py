@@ -77,10 +77,10 @@ def test_a_dataset_in_llavas_format_is_read_without_pictures_and_sources(tmp_pat
 
 
 def test_both_forms_of_a_mixture_give_the_same_answers(mixture):
-    one, other = (
+    first, second = (
         dataset_answers(mixture / f"mix.{end}", name="mix")[0] for end in ("json", "parquet")
     )
-    assert one.equals(other) and len(one) == 160
+    assert first.equals(second) and len(first) == 160
 
 
 def test_a_sample_takes_whole_records_spread_over_the_file(mixture):
@@ -115,10 +115,10 @@ def test_a_record_whose_sides_do_not_alternate_is_left_out_and_shown(tmp_path):
     pictures = (["a.jpg", "b.jpg"], None, "c.jpg")
     good = [{"id": n, "image": image, "conversations": chat} for n, image in enumerate(pictures)]
     path.write_text(json.dumps([odd, *good]))
-    table, said = dataset_answers(path, name="mine")
+    table, note = dataset_answers(path, name="mine")
     assert list(table.image) == ["a.jpg", "llava.json: '1'", "c.jpg"]
     assert list(table.words) == [2, 2, 2]
-    assert said.startswith("llava.json: 1 of 4 conversations cannot be read, such as record 'x9'")
+    assert note.startswith("llava.json: 1 of 4 conversations cannot be read, such as record 'x9'")
     path.write_text(json.dumps([odd]))
     with pytest.raises(DataError, match=r"llava\.json: 1 of 1 .*'x9' with messages from 'gpt'"):
         dataset_answers(path, name="mine")
@@ -134,12 +134,12 @@ def test_an_answer_file_takes_pictures_and_questions_from_its_benchmark(tmp_path
         '{"question_id": 3, "text": "A cat.", "model_id": "m"}\n'
         '{"question_id": 4, "text": "mat"}\n{"question_id": 139, "text": "On the mat."}\n'
     )
-    table, said = file_answers(path, questions=ASKED)
+    table, note = file_answers(path, questions=ASKED)
     assert list(table.model) == ["m", "answers", "answers"]
     assert list(table.image) == ["c.jpg", "d.jpg", "answers.jsonl: '139'"]
     assert list(table.question) == ["What is this?", PROMPT, ""]
     assert list(table.words) == [2, 1, 3] and list(table.free) == [True, False, False]
-    assert said == (
+    assert note == (
         "answers.jsonl: of 3 answers, 1 are to questions that are not listed; "
         "1 come without their question, and do not count as collapsed"
     )
@@ -159,8 +159,8 @@ def test_a_questions_number_is_no_picture(tmp_path):
     names = ("139", "000000000139.jpg", "a/000000000139.jpg")
     rows = [{"question_id": name, "text": "A cat.", "prompt": "Who?"} for name in names]
     path.write_text("\n".join(map(json.dumps, rows)))
-    table, said = file_answers(path, questions=[])
-    assert said == "" and table.free.all() and table.image.nunique() == len(names)
+    table, note = file_answers(path, questions=[])
+    assert note == "" and table.free.all() and table.image.nunique() == len(names)
     lexicon = Lexicon({"cat": "cat"}, {}, {})
     assert mention_table(table, lexicon, {"139": {"dog"}}).empty
 
@@ -184,12 +184,12 @@ def test_a_damaged_line_of_an_answer_file_is_named(tmp_path):
 
 
 def test_llavas_real_answers_are_read_whole(real):
-    own, _ = file_answers(real / "llava_bench_wild/answers/llava-v1.5-13b.jsonl", questions=[])
-    assert len(own) == 60 and set(own.model) == {"llava-v1.5-13b"}
-    assert own.answer.map(lambda text: len(text.split())).tolist() == own.words.tolist()
+    llava, _ = file_answers(real / "llava_bench_wild/answers/llava-v1.5-13b.jsonl", questions=[])
+    assert len(llava) == 60 and set(llava.model) == {"llava-v1.5-13b"}
+    assert llava.answer.map(lambda text: len(text.split())).tolist() == llava.words.tolist()
     asked = read_llava_bench(real / "llava/qa90_questions.jsonl")
-    gpt4, said = file_answers(real / "llava/qa90_gpt4_answer.jsonl", model="gpt-4", questions=asked)
-    assert len(gpt4) == 42 and gpt4.image.str.endswith(".jpg").all() and said == ""
+    gpt4, note = file_answers(real / "llava/qa90_gpt4_answer.jsonl", model="gpt-4", questions=asked)
+    assert len(gpt4) == 42 and gpt4.image.str.endswith(".jpg").all() and note == ""
 
 
 def test_real_mm_vet_questions_are_found_by_llavas_numbers_and_by_their_own(real, tmp_path):
@@ -199,7 +199,7 @@ def test_real_mm_vet_questions_are_found_by_llavas_numbers_and_by_their_own(real
     path = tmp_path / "answers.jsonl"
     rows = [{"question_id": int(name[3:]), "text": text} for name, text in answers.items()]
     path.write_text("\n".join(map(json.dumps, rows)))
-    (one, said), (other, _) = (file_answers(path, questions=q) for q in (asked, numbered))
-    assert said == "" and list(one.image) == list(other.image)
-    assert one.image.nunique() == len({question.images[0] for question in asked})
-    assert list(one.question) == list(other.question)
+    (by_image, note), (by_number, _) = (file_answers(path, questions=q) for q in (asked, numbered))
+    assert note == "" and list(by_image.image) == list(by_number.image)
+    assert by_image.image.nunique() == len({question.images[0] for question in asked})
+    assert list(by_image.question) == list(by_number.question)

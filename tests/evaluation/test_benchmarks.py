@@ -28,10 +28,10 @@ def test_mm_vet_is_read_in_its_format(tmp_path):
 def test_infimm_eval_is_read_with_and_without_answers(tmp_path):
     answered = INFIMM | {"Answer": "so", "Steps": ["one", "two"], "Complexity": "High"}
     path = written(tmp_path / "x.json", {"0": INFIMM, "1": answered})
-    withheld, told = read_benchmark(path, "infimm_eval")
+    withheld, released = read_benchmark(path, "infimm_eval")
     assert withheld.images == ("a.png", "b.png") and withheld.answer == ""
     assert (withheld.category, withheld.complexity) == ("deductive", "moderate")
-    assert told.steps == ("one", "two") and told.complexity == "high"
+    assert released.steps == ("one", "two") and released.complexity == "high"
 
 
 @pytest.mark.parametrize(

@@ -60,15 +60,15 @@ def answers_from_four_bits(local, name, asked, folder):
             return enumerate(generate(model, processor, asks, chat=CHAT, new_tokens=8))
 
     return {
-        one.name: roll_out(
+        protocol.name: roll_out(
             benchmark.questions,
-            one,
+            protocol,
             answer,
-            file=folder / f"{name}-{one.name}",
-            head=Head("k", name, one.name),
+            file=folder / f"{name}-{protocol.name}",
+            head=Head("k", name, protocol.name),
             image_root=benchmark.images,
         )
-        for one in protocols
+        for protocol in protocols
     }
 
 
@@ -83,19 +83,19 @@ def test_dense_answers_are_those_of_four_bits_under_every_protocol(
         [benchmark], folder=tmp_path / "rollouts", processes=processes,
     )  # fmt: skip
     assert [(run.model, run.protocol) for run in runs] == [
-        (name, one.name) for name in names for one in protocols
+        (name, protocol.name) for name in names for protocol in protocols
     ]
-    said = {(run.model, run.protocol): run.rollouts for run in runs}
+    dialogs = {(run.model, run.protocol): run.rollouts for run in runs}
     for name in names:
         for protocol, expected in answers_from_four_bits(local, name, asked, tmp_path).items():
-            assert said[name, protocol] == expected
-    assert said["mix", "single_round"] != said["merged", "single_round"]
+            assert dialogs[name, protocol] == expected
+    assert dialogs["mix", "single_round"] != dialogs["merged", "single_round"]
 
 
 def test_seeds_that_share_a_base_are_not_taken_for_one(local, asked, tmp_path):
     benchmark, protocols = asked
     other = replace(local, seed=1, adapters={"mix": local.adapters["merged"]})
-    todo = [LocalRun(one, "mix", protocols[:1]) for one in (local, other)]
+    todo = [LocalRun(candidate, "mix", protocols[:1]) for candidate in (local, other)]
     runs = evaluate_local(todo, [benchmark], folder=tmp_path)
     assert [(run.model, run.seed) for run in runs] == [("mix", 0), ("mix", 1)]
     assert runs[0].rollouts != runs[1].rollouts
@@ -152,13 +152,15 @@ def test_a_streamed_answer_grows_into_the_one_that_is_generated_and_frees_the_ba
     candidates = list(local_candidates(local, ["base", "mix", "merged"]))
     base = candidates[0]
     prompts = opened_prompts(benchmark.questions[:3], protocols[1], base.answer, **settings)
-    said = {one.name: [text for _, text in one.answer(prompts)] for one in candidates}
-    assert said["base"] != said["mix"]
-    for prompt, texts in zip(prompts, zip(*said.values(), strict=True), strict=True):
+    answers = {
+        candidate.name: [text for _, text in candidate.answer(prompts)] for candidate in candidates
+    }
+    assert answers["base"] != answers["mix"]
+    for prompt, texts in zip(prompts, zip(*answers.values(), strict=True), strict=True):
         for candidate, text in zip(candidates, texts, strict=True):
             grown = list(candidate.stream(prompt))
             assert grown[-1] == text
             assert len(grown) <= local.new_tokens
             next(interrupted := candidate.stream(prompt))
             interrupted.close()
-    assert [text for _, text in base.answer(prompts)] == said["base"]
+    assert [text for _, text in base.answer(prompts)] == answers["base"]

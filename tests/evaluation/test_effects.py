@@ -61,10 +61,10 @@ def test_the_difference_of_two_changes_is_that_of_a_hand():
 
 
 def test_an_answer_that_is_unscored_on_one_side_is_left_out_of_both():
-    one, other = answers("m", ALONE, 0.5), answers("m", AFTER, 0.5)
-    one.loc[0, "score"] = 1.0  # an easy question that only single round has a score for
-    other.loc[0, "score"] = None
-    row = effect_table(pd.concat([one, other]), [TOTAL], [change("m")]).iloc[-1]
+    alone, after = answers("m", ALONE, 0.5), answers("m", AFTER, 0.5)
+    alone.loc[0, "score"] = 1.0  # an easy question that only single round has a score for
+    after.loc[0, "score"] = None
+    row = effect_table(pd.concat([alone, after]), [TOTAL], [change("m")]).iloc[-1]
     assert (row.difference, row.n) == (0.0, 39)
 
 
@@ -84,7 +84,7 @@ def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
         ("total", name, seed, *values)
         for name, (value, low, high) in ((LAYOUT.name, layout), (ASKED_ALONE.name, alone))
         for seed, values in (
-            *((str(n), (one, one, one)) for n, one in enumerate(seeds or (value,))),
+            *((str(n), (level, level, level)) for n, level in enumerate(seeds or (value,))),
             ("all", (value, low, high)),
         )
     ]
@@ -92,7 +92,7 @@ def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
 
 
 @pytest.mark.parametrize(
-    ("layout", "seeds", "said"),
+    ("layout", "seeds", "expected"),
     [
         ((-20, -26, -14), (-20,), "layout decides."),
         ((-20, -26, -14), (-30, -10), "layout decides."),
@@ -101,32 +101,32 @@ def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
         ((20, 14, 26), (20,), "the opposite of the paper"),
     ],
 )
-def test_the_conclusion_needs_the_interval_and_every_seed(layout, seeds, said):
-    assert said in conclusion(effects(layout, seeds=seeds), "total")
+def test_the_conclusion_needs_the_interval_and_every_seed(layout, seeds, expected):
+    assert expected in conclusion(effects(layout, seeds=seeds), "total")
 
 
 @pytest.mark.parametrize(
-    ("alone", "said"),
+    ("alone", "expected"),
     [((5, 2, 8), "is better than"), ((-5, -8, -2), "is worse than"),
      ((1, -2, 4), "is not clearly different from")],
 )  # fmt: skip
-def test_the_conclusion_tells_what_the_models_do_asked_alone(alone, said):
-    assert f"In single round, the merged mixture {said}" in conclusion(
+def test_the_conclusion_tells_what_the_models_do_asked_alone(alone, expected):
+    assert f"In single round, the merged mixture {expected}" in conclusion(
         effects((-20, -26, -14), alone), "total"
     )
 
 
 def test_the_conclusion_tells_what_prompting_terse_turns_adds():
-    rows = [("total", one.name, seed, *values, 40)
-            for one, values in ((INSTRUCTED_ALONE, (1, -2, 4)), (INSTRUCTED_AFTER, (6, 3, 9)))
+    rows = [("total", contrast.name, seed, *values, 40)
+            for contrast, values in ((INSTRUCTED_ALONE, (1, -2, 4)), (INSTRUCTED_AFTER, (6, 3, 9)))
             for seed in ("0", "all")]  # fmt: skip
     table = pd.concat([effects((-20, -26, -14)), pd.DataFrame(rows, columns=list(COLUMNS))])
     assert "The instructed mixture is, in single round, not clearly different from" in (
-        said := conclusion(table, "total")
+        text := conclusion(table, "total")
     )
     assert (
         "after the short-answer round, better than the merged one (+6.0 points [+3.0, +9.0])"
-        in said
+        in text
     )
     assert "instructed" not in conclusion(effects((-20, -26, -14)), "total")
 

@@ -106,15 +106,15 @@ def test_a_short_key_is_blacked_out_where_it_stands_alone(key, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "reason"),
     [("localhost:8000/v1", "write scheme, host and path, e.g. http://localhost:8000/v1"),
      ("ftp://host/v1", "write scheme"), ("http:///v1", "write scheme"),
      ("http://host:port/v1", "write scheme"), ("http://[::1/v1", "write scheme"),
      ("https://me:sk-secret@host/v1", "holds a user name or password"),
      ("https://host/v1?key=sk-secret", "holds a query")],
 )  # fmt: skip
-def test_an_address_without_a_scheme_or_with_a_key_in_it_is_refused(address, said):
-    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+def test_an_address_without_a_scheme_or_with_a_key_in_it_is_refused(address, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)) as refused:
         Endpoint(base_url=address, model="m")
     assert "sk-secret" not in str(refused.value)
 
@@ -410,8 +410,8 @@ def test_a_reply_is_streamed_word_by_word():
 def test_a_stream_that_breaks_off_keeps_what_was_said_and_tells_why():
     broken = events("in the")[: -len("data: [DONE]\n\n")] + b"data: {not json}\n\n"
     with serving(lambda body, number: (200, broken)) as server:
-        *said, failure = streamed(server)
-    assert said == ["in", "in the"] and "JSONDecodeError" in failure.reason
+        *texts, failure = streamed(server)
+    assert texts == ["in", "in the"] and "JSONDecodeError" in failure.reason
 
 
 def test_a_stream_that_fails_or_says_nothing_is_a_failure_without_the_key():

@@ -113,10 +113,10 @@ def test_a_benchmark_without_any_score_is_called_unmeasured(tmp_path):
     assert scores[scores.metric == "collapse"].value.tolist() == pytest.approx([200 / 3] * 8)
     assert report.changes_of(found, models).empty
     changes = effects.change("mix").name
-    said = told(found[found.contrast == changes]), conclusion(found, "total")
-    assert "score" not in said[0] and "no clear difference in collapse" in said[0]
-    assert said[1].startswith("No question has a score")
-    assert not any("nan" in text for text in said)
+    texts = told(found[found.contrast == changes]), conclusion(found, "total")
+    assert "score" not in texts[0] and "no clear difference in collapse" in texts[0]
+    assert texts[1].startswith("No question has a score")
+    assert not any("nan" in text for text in texts)
 
 
 def test_the_dialogs_that_fell_most_come_first_and_those_that_did_not_are_left_out(tmp_path):
@@ -150,8 +150,8 @@ def test_hand_given_scores_stand_beside_the_judges(root, tmp_path):
     table = trust.trust_table(root / "data/judge_trust.json", benchmark(tmp_path), known)
     ranks = table[table.part == "model"][["hand", "judge"]].rank()
     assert ranks.hand.corr(ranks.judge) > 0.9
-    said = trust.trust_sentence(table)
-    assert said.count("rank correlation") == 2 and "60 answers written to mislead" in said
+    sentence = trust.trust_sentence(table)
+    assert sentence.count("rank correlation") == 2 and "60 answers written to mislead" in sentence
 
 
 def test_agreement_with_gpt4s_grades_is_the_rank_correlation_of_both(tmp_path):
@@ -267,14 +267,14 @@ def test_a_gate_fails_for_a_model_that_is_never_short_and_without_answers(mixtur
 
 
 def test_gates_and_outcomes_are_measured_on_different_images(mixture):
-    chosen, others = ({one.image for one in part} for part in halves(rounds(mixture)))
+    chosen, others = ({asked.image for asked in part} for part in halves(rounds(mixture)))
     assert len(chosen) == len(others) == 5 and not chosen & others
 
 
 def test_held_out_questions_and_gates_are_spread_over_all_images(mixture):
     held_out = rounds(mixture)
     asked = held_out_benchmark(held_out, image_root=mixture, count=6)
-    images = [one.image for one in held_out[:10]]
+    images = [held_out_round.image for held_out_round in held_out[:10]]
     chosen = [images[place] for place in (0, 1, 3, 5, 6, 8)]
     assert [question.images[0] for question in asked.questions] == chosen * 2
     shown = []
@@ -293,8 +293,10 @@ def test_adherence_is_counted_on_closed_questions_and_collapse_on_open_ones(mixt
     assert [q.text for q in asked.questions].count("what") == 0  # terse upstream: neither of both
     replies = {q.id: "red" if q.id.endswith(("0", "1", "2")) else "It is red all over."
                for q in asked.questions}  # fmt: skip
-    said = [Rollout(q.id, list(q.images), [Round(q.text, replies[q.id])]) for q in asked.questions]
-    made = Run(asked, "mix", 0, "single_round", said)
+    dialogs = [
+        Rollout(q.id, list(q.images), [Round(q.text, replies[q.id])]) for q in asked.questions
+    ]
+    made = Run(asked, "mix", 0, "single_round", dialogs)
     table = report.adherence_scores([made], resamples=50)
     whole = table[table.seed == "all"].set_index("metric")
     assert whole.value.to_dict() == {"obedience": 30.0, "collapse": 30.0}
@@ -305,12 +307,12 @@ def test_what_a_round_does_to_adherence_is_paired_question_by_question(mixture):
     asked = held_out_benchmark(rounds(mixture), image_root=mixture)
     runs = []
     for protocol, short in (("single_round", "0123456789"), ("multi_round", "0123")):
-        said = [
+        dialogs = [
             Rollout(q.id, list(q.images), [Round(q.text, "red" if q.id[-1] in short
                     and q.wording == CLOSED else "It is red all over.")])
             for q in asked.questions
         ]  # fmt: skip
-        runs.append(Run(asked, "mix", 0, protocol, said))
+        runs.append(Run(asked, "mix", 0, protocol, dialogs))
     table = report.adherence_effects(runs, [change("mix")], resamples=200)
     whole = table[table.seed == "all"].set_index("metric")
     assert whole.difference.to_dict() == {"obedience": -60.0, "collapse": 0.0}
@@ -351,7 +353,7 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
         for protocol, value in zip(("single_round", "multi_round"), values, strict=True)
     ]  # fmt: skip
     columns = ["benchmark", "model", "seed", "protocol", "metric", "value", "n", "judge"]
-    told = pd.DataFrame(
+    effects = pd.DataFrame(
         [("mm_vet", "total", contrast, seed, *values)
          for contrast, values in (("change of mix", (-23, -26, -19)),
                                   ("change of merged", (7, 4, 9)),
@@ -362,9 +364,9 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
     )  # fmt: skip
     labels = {"mix": "LLaVA-style", "merged": "merged"}
     brief = [("held_out", "mix", "all", "single_round", "obedience", 96, 50, "none")]
-    found = finding(pd.DataFrame([*rows, *brief], columns=columns), told, labels=labels)
+    found = finding(pd.DataFrame([*rows, *brief], columns=columns), effects, labels=labels)
     assert list(found["table"][0].values()) == [
         "LLaVA-style", "48", "25", "14 %", "77 %", "96 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
     assert "layout decides. In single round, the merged mixture is worse" in found["conclusion"]
     assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
-    assert finding(pd.DataFrame(rows, columns=columns), told.head(0), labels=labels) is None
+    assert finding(pd.DataFrame(rows, columns=columns), effects.head(0), labels=labels) is None

@@ -25,7 +25,7 @@ def lexicon(root):
 
 def test_the_synonyms_name_all_of_cocos_categories(lexicon, real):
     file = json.loads((real / "coco_instances/instances_train2017.json").read_text())
-    assert set(lexicon.category.values()) == {one["name"] for one in file["categories"]}
+    assert set(lexicon.category.values()) == {category["name"] for category in file["categories"]}
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def coco(tmp_path, captions):
     box = {"bbox": [0, 0, 1, 1], "iscrowd": 0}
     annotations = [{"image_id": 1, "category_id": 1} | box, {"image_id": 2, "category_id": 2} | box]
     boxes = {"images": images, "categories": categories, "annotations": annotations}
-    said = [
+    listed = [
         {"id": n, "image_id": image, "caption": text} for n, (image, text) in enumerate(captions)
     ]
     (tmp_path / "instances.json").write_text(json.dumps(boxes))
-    (tmp_path / "captions.json").write_text(json.dumps({"annotations": said}))
+    (tmp_path / "captions.json").write_text(json.dumps({"annotations": listed}))
     return [tmp_path / "instances.json"], [tmp_path / "captions.json"]
 
 
@@ -198,12 +198,12 @@ def test_real_captions_mention_little_that_real_instances_lack(lexicon, real):
     """
     folder = real / "coco_mini"
     captions = json.loads((folder / "captions_train2017.json").read_text())["annotations"]
-    rows = [(str(one["image_id"]), one["caption"]) for one in captions]
+    rows = [(str(caption["image_id"]), caption["caption"]) for caption in captions]
     table = pd.DataFrame(rows, columns=["image", "answer"]).assign(model="m")
-    boxes, said = [folder / "instances_train2017.json"], [folder / "captions_train2017.json"]
+    boxes, texts = [folder / "instances_train2017.json"], [folder / "captions_train2017.json"]
     named = mention_table(table, lexicon, instance_categories(boxes))
     assert named.mentioned.sum() > 500 and named.absent.sum() / named.mentioned.sum() < 0.05
-    assert mention_table(table, lexicon, shown_categories(boxes, said, lexicon)).absent.sum() == 0
+    assert mention_table(table, lexicon, shown_categories(boxes, texts, lexicon)).absent.sum() == 0
 
 
 def test_a_name_of_two_categories_and_an_empty_list_are_refused(tmp_path):
@@ -222,7 +222,7 @@ def test_a_name_of_two_categories_and_an_empty_list_are_refused(tmp_path):
 def test_real_instances_are_read_by_pycocotools(real):
     path = real / "coco_instances/instances_train2017.json"
     file = json.loads(path.read_text())
-    names = {one["id"]: one["name"] for one in file["categories"]}
+    names = {category["id"]: category["name"] for category in file["categories"]}
     expected = {str(image["id"]): set() for image in file["images"]}
     for row in file["annotations"]:
         expected[str(row["image_id"])].add(names[row["category_id"]])

@@ -31,11 +31,11 @@ def benchmark(tmp_path):
     (tmp_path / "images").mkdir()
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (6, 4), colour).save(tmp_path / "images" / name)
-    said = {"q0": (("a.png",), "What is it's colour?", "red"),
+    answered = {"q0": (("a.png",), "What is it's colour?", "red"),
             "q1": (("b.png", "a.png"), 'Which is "blue"?', "the first")}  # fmt: skip
     questions = [
         Question(id=name, images=images, text=text, answer=answer)
-        for name, (images, text, answer) in said.items()
+        for name, (images, text, answer) in answered.items()
     ]
     return Benchmark("mm_vet", "mm_vet", questions, tmp_path / "images", "digest")
 
@@ -65,13 +65,13 @@ _Loader.add_constructor("!function", lambda loader, node: node.value)
 
 def played(doc, reply):
     """Answer a dialog as lmms-eval's chat models do, and return what it logs of it."""
-    said, over, chat = [], False, lmms_eval_task.doc_to_messages(doc)
+    replies, over, chat = [], False, lmms_eval_task.doc_to_messages(doc)
     while not over:
-        said.append(reply(chat))
+        replies.append(reply(chat))
         chat, over, _, _ = lmms_eval_task.doc_to_messages(
-            doc, round_idx=len(said), previous_output=said
+            doc, round_idx=len(replies), previous_output=replies
         )
-    return lmms_eval_task.process_results(doc, [said])
+    return lmms_eval_task.process_results(doc, [replies])
 
 
 def texts(chat):
@@ -89,8 +89,8 @@ def test_each_protocol_is_a_task_whose_functions_are_there(out):
         task, _ = rows(out, name)
         kinds[name] = task["output_type"]
         named = [task[f"doc_to_{what}"] for what in ("visual", "text", "messages")]
-        named += [task["process_results"], *(one["aggregation"] for one in task["metric_list"])]
-        assert all(hasattr(utils, one.removeprefix("utils.")) for one in named)
+        named += [task["process_results"], *(row["aggregation"] for row in task["metric_list"])]
+        assert all(hasattr(utils, function.removeprefix("utils.")) for function in named)
     assert kinds == {"single_round": "generate_until", "given": "generate_until",
                      "multi_round": "generate_until_multi_round"}  # fmt: skip
     group = yaml.safe_load((out / "lmms_eval/cocoift_mm_vet.yaml").read_text())
@@ -141,7 +141,7 @@ def log_of(out, name, reply, path):
 def test_lmms_evals_log_comes_back_as_rollouts(out, benchmark, tmp_path):
     logged = log_of(out, "multi_round", lambda chat: f"{len(chat)} turns", tmp_path / "l.jsonl")
     run = logged_run(logged, benchmark, AFTER, raw=tmp_path, folder=tmp_path / "rollouts")
-    assert [one.question_id for one in run.rollouts] == ["q0", "q1"]
+    assert [dialog.question_id for dialog in run.rollouts] == ["q0", "q1"]
     assert [(r.question, r.answer, r.by) for r in run.rollouts[0].rounds] == [
         (SHORT, "1 turns", "model"), ("What is it's colour?", "3 turns", "model")
     ]  # fmt: skip
@@ -153,12 +153,12 @@ def test_vlmevalkits_predictions_come_back_as_rollouts(out, benchmark, tmp_path)
                               (ALONE, ["red", "the first"])):  # fmt: skip
         path = tmp_path / f"{protocol.name}.tsv"
         sent = pd.read_csv(out / f"vlmevalkit/cocoift_mm_vet_{protocol.name}.tsv", sep="\t")
-        told = sent.drop(columns="image").assign(prediction=answers)
-        told.to_csv(path, sep="\t", index=False)
+        predicted = sent.drop(columns="image").assign(prediction=answers)
+        predicted.to_csv(path, sep="\t", index=False)
         logged = LoggedAnswers(name="x", benchmark="mm_vet", protocol=protocol.name, file=path.name)
         run = logged_run(logged, benchmark, protocol, raw=tmp_path, folder=tmp_path)
-        expected = [one[-1] if isinstance(one, list) else one for one in answers]
-        assert [one.answer for one in run.rollouts] == expected
+        expected = [reply[-1] if isinstance(reply, list) else reply for reply in answers]
+        assert [dialog.answer for dialog in run.rollouts] == expected
 
 
 def test_vlmevalkit_gets_no_protocol_whose_replies_are_given(out):
@@ -183,7 +183,7 @@ def test_questions_that_a_log_leaves_out_or_that_failed_have_no_answer(benchmark
     pd.DataFrame([failed]).to_csv(path, sep="\t", index=False)
     logged = LoggedAnswers(name="x", benchmark="mm_vet", protocol="single_round", file="p.tsv")
     run = logged_run(logged, benchmark, ALONE, raw=tmp_path, folder=tmp_path)
-    assert [(one.answer, one.failure[:16]) for one in run.rollouts] == [
+    assert [(dialog.answer, dialog.failure[:16]) for dialog in run.rollouts] == [
         (None, "Failed to obtain"), (None, "not in the log")
     ]  # fmt: skip
     pd.DataFrame([failed | {"prediction": " "}]).to_csv(path, sep="\t", index=False)
@@ -204,8 +204,8 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(benchmark, tmp_pa
 
 
 def test_notebooks_05_and_06_get_logged_answers_as_those_of_any_model(out, benchmark, tmp_path):
-    rows = {one.id: {"imagename": one.images[0], "question": one.text, "answer": one.answer,
-                     "capability": ["rec"]} for one in benchmark.questions}  # fmt: skip
+    rows = {q.id: {"imagename": q.images[0], "question": q.text, "answer": q.answer,
+                   "capability": ["rec"]} for q in benchmark.questions}  # fmt: skip
     (tmp_path / "mm-vet.json").write_text(json.dumps(rows))
     logged = log_of(out, "multi_round", lambda chat: "yes", tmp_path / "l.jsonl")
     preset = {
@@ -221,5 +221,5 @@ def test_notebooks_05_and_06_get_logged_answers_as_those_of_any_model(out, bench
     assert study.models == ["theirs"] and study.labels["theirs"] == "theirs"
     (run,) = asking.roll_out(study, study.benchmarks_to_ask())
     assert (run.model, run.protocol, len(run.rollouts)) == ("theirs", "multi_round", 2)
-    told, _ = steps.all_answers(study, study.benchmarks())
-    assert set(told.model) == {"theirs"} and told[told["last"]].answer.tolist() == ["yes", "yes"]
+    every, _ = steps.all_answers(study, study.benchmarks())
+    assert set(every.model) == {"theirs"} and every[every["last"]].answer.tolist() == ["yes", "yes"]

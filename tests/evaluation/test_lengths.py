@@ -38,30 +38,30 @@ def test_wasserstein_is_scipys_in_words():
 
 
 def test_jensen_shannon_is_scipys_squared_distance_in_bits():
-    one, other = histogram(ONE), histogram(OTHER)
-    expected = jensenshannon(one, other, base=2) ** 2
-    assert jensen_shannon(one, other) == pytest.approx(expected)
+    first, second = histogram(ONE), histogram(OTHER)
+    expected = jensenshannon(first, second, base=2) ** 2
+    assert jensen_shannon(first, second) == pytest.approx(expected)
 
 
 def test_a_shift_by_five_words_is_five_words_apart_and_has_no_length_in_common():
-    one, other = np.eye(9)[1], np.eye(9)[6]
-    assert wasserstein(one, other) == 5
-    assert jensen_shannon(one, other) == 1
+    first, second = np.eye(9)[1], np.eye(9)[6]
+    assert wasserstein(first, second) == 5
+    assert jensen_shannon(first, second) == 1
 
 
 @given(COUNTS, st.integers(1, 5))
 def test_a_distribution_is_at_no_distance_from_itself_however_many_answers_it_has(counts, times):
-    one = np.array(counts)
-    assert wasserstein(one, times * one) == pytest.approx(0, abs=1e-9)
-    assert jensen_shannon(one, times * one) == pytest.approx(0, abs=1e-9)
+    shares = np.array(counts)
+    assert wasserstein(shares, times * shares) == pytest.approx(0, abs=1e-9)
+    assert jensen_shannon(shares, times * shares) == pytest.approx(0, abs=1e-9)
 
 
 @given(COUNTS, COUNTS)
-def test_distances_are_symmetric_and_divergence_is_at_most_one_bit(one, other):
-    size = max(len(one), len(other))
-    one, other = (np.pad(x, (0, size - len(x))) for x in (one, other))
-    assert wasserstein(one, other) == pytest.approx(wasserstein(other, one))
-    assert -1e-9 <= jensen_shannon(one, other) <= 1 + 1e-9
+def test_distances_are_symmetric_and_divergence_is_at_most_one_bit(first, second):
+    size = max(len(first), len(second))
+    first, second = (np.pad(x, (0, size - len(x))) for x in (first, second))
+    assert wasserstein(first, second) == pytest.approx(wasserstein(second, first))
+    assert -1e-9 <= jensen_shannon(first, second) <= 1 + 1e-9
 
 
 def test_distinct_n_counts_different_grams_among_all():

@@ -43,11 +43,11 @@ def overfitted(model, processor, asked, answers):
     model.requires_grad_(True)
     optimiser = torch.optim.Adam(model.model.language_model.parameters(), lr=3e-3)
     for _ in range(25):
-        for one, text in zip(asked, answers, strict=True):
-            ids = torch.tensor([answered_ids(one.messages, text, encoding)])
+        for prompt, text in zip(asked, answers, strict=True):
+            ids = torch.tensor([answered_ids(prompt.messages, text, encoding)])
             labels = ids.clone()
-            labels[:, : len(prompt_ids(one.messages, encoding))] = IGNORED
-            pixels = torch.from_numpy(pixel_values(one.pictures, processor.image_processor))
+            labels[:, : len(prompt_ids(prompt.messages, encoding))] = IGNORED
+            pixels = torch.from_numpy(pixel_values(prompt.pictures, processor.image_processor))
             model(input_ids=ids, pixel_values=pixels, labels=labels).loss.backward()
             optimiser.step()
             optimiser.zero_grad()
@@ -61,7 +61,7 @@ def test_a_model_overfitted_to_one_kind_of_answer_begins_that_kind(loaded, asked
     before = margins(model, processor, asked, pairs, chat=CHAT)
     after = margins(overfitted(model, processor, asked, taught), processor, asked, pairs, chat=CHAT)
     assert all(sign * margin > 1 for margin in after)
-    assert all(sign * (one - other) > 0 for one, other in zip(after, before, strict=True))
+    assert all(sign * (late - early) > 0 for late, early in zip(after, before, strict=True))
 
 
 def test_a_margin_is_that_of_the_whole_sequences_computed_without_a_cache(loaded, asked):
@@ -69,10 +69,10 @@ def test_a_margin_is_that_of_the_whole_sequences_computed_without_a_cache(loaded
     encoding = Encoding(processor.tokenizer, CHAT, 16)
     pairs = [("red", "The cup is red."), ("The car", "The cup"), ("a", "a b")]
     found = margins(model, processor, asked, pairs, chat=CHAT, batch=2)
-    for one, texts, margin in zip(asked, pairs, found, strict=True):
-        first, second = (answered_ids(one.messages, text, encoding) for text in texts)
+    for prompt, texts, margin in zip(asked, pairs, found, strict=True):
+        first, second = (answered_ids(prompt.messages, text, encoding) for text in texts)
         at = next(n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-        pixels = torch.from_numpy(pixel_values(one.pictures, processor.image_processor))
+        pixels = torch.from_numpy(pixel_values(prompt.pictures, processor.image_processor))
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([first[:at]]), pixel_values=pixels).logits
         log = logits[0, -1].log_softmax(-1)
@@ -129,7 +129,7 @@ def scripted(fails=False):
             yield number, Failure("refused") if fails else "beach"
 
     def compare(asked, texts):
-        return [float(len(one.messages)) for one in asked]
+        return [float(len(prompt.messages)) for prompt in asked]
 
     return Candidate("mix", 0, answer, "key", compare)
 

@@ -184,7 +184,7 @@ def test_claims_are_known_for_the_benchmarks_pictures_only():
 
 
 @pytest.mark.parametrize(
-    ("text", "part", "told"),
+    ("text", "part", "expected"),
     [
         ("The roots are 1 and 5.", "-5", False), ("x = -5", "-5", True), ("x is −5", "-5", True),
         ("The roots are -1 and -5.", "5", False), ("from 3-5 days", "5", True),
@@ -196,8 +196,8 @@ def test_claims_are_known_for_the_benchmarks_pictures_only():
         ("The red car\\nis here", "car is", True), ("1.25", "12", False), ("v1.25", "25", False),
     ],
 )  # fmt: skip
-def test_signs_thousands_hyphens_and_plurals_are_read(text, part, told):
-    assert states(text, part) == told
+def test_signs_thousands_hyphens_and_plurals_are_read(text, part, expected):
+    assert states(text, part) == expected
 
 
 def test_an_answer_without_the_signs_that_are_wanted_scores_nothing():
@@ -246,13 +246,13 @@ def test_it_agrees_with_a_reader_on_real_answers_and_favours_short_ones_little(r
     more than by hand and long ones 5.5 less, which are three paraphrases; before negation and
     cases were read and halves counted as halves, the two were 9 points apart.
     """
-    said = json.loads((real / "mm_vet/results/llava_llama2_13b_chat.json").read_text())
+    answers = json.loads((real / "mm_vet/results/llava_llama2_13b_chat.json").read_text())
     hand = dict.fromkeys(RIGHT, 1.0) | PARTLY
     rows = []
     for q in read_mm_vet(real / "mm_vet/mm-vet.json"):
         given_by_hand = hand.get(int(q.id.removeprefix("v1_")), 0.0)
-        verdict = reference_verdict(q, said[q.id])
-        rows.append((verdict.score, given_by_hand, len(said[q.id].split())))
+        verdict = reference_verdict(q, answers[q.id])
+        rows.append((verdict.score, given_by_hand, len(answers[q.id].split())))
     table = pd.DataFrame(rows, columns=["ours", "hand", "words"]).astype(float)
     assert table.ours.isna().sum() == 1  # one right answer is a sentence
     found = agreement(table.ours, table.hand)

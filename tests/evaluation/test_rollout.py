@@ -54,8 +54,8 @@ class Parrot:
                 raise KeyboardInterrupt
             self.asked.append(prompt)
             red, green, blue = prompt.pictures[0].getpixel((0, 0))
-            told = f"{red} {green} {blue} to {prompt.messages[-1].value[-10:]}"
-            yield number, Failure("HTTP 500") if self.fail(prompt) else told
+            reply = f"{red} {green} {blue} to {prompt.messages[-1].value[-10:]}"
+            yield number, Failure("HTTP 500") if self.fail(prompt) else reply
 
 
 def rolled(pictures, tmp_path, answer, protocol=SINGLE, **more):
@@ -79,7 +79,7 @@ def test_what_a_protocol_appends_is_asked_and_kept_and_openings_stay_as_they_are
     parrot = Parrot()
     full = Protocol(name="full", opening=(OPENING,), appended="Answer in a full sentence.")
     dialogs = rolled(pictures, tmp_path, parrot, full)
-    assert [one.question for one in dialogs[2].rounds] == [
+    assert [played.question for played in dialogs[2].rounds] == [
         OPENING, "What is 2? Answer in a full sentence."]  # fmt: skip
     last = next(p for p in parrot.asked if "What is 2?" in p.messages[-1].value)
     assert last.messages[-1].value == "What is 2? Answer in a full sentence."
@@ -91,8 +91,8 @@ def test_multi_round_keeps_the_models_own_reply_and_asks_it_once_a_picture(pictu
     openings = [prompt for prompt in parrot.asked if len(prompt.messages) == 1]
     assert len(openings) == 3 and len(parrot.asked) == 3 + len(QUESTIONS)
     last = next(prompt for prompt in parrot.asked if prompt.messages[-1].value == "What is 4?")
-    asked, told, _ = last.messages
-    assert asked.value == f"<image>\n{OPENING}" and told == Message("gpt", "0 128 0 to  one word.")
+    asked, reply, _ = last.messages
+    assert asked.value == f"<image>\n{OPENING}" and reply == Message("gpt", "0 128 0 to  one word.")
     assert [r.by for r in dialogs[4].rounds] == ["model", "model"]
     assert [r.question for r in dialogs[4].rounds] == [OPENING, "What is 4?"]
 

@@ -31,7 +31,7 @@ def wordy(body, number):
 
 
 @pytest.mark.parametrize(
-    ("reply", "models", "said"),
+    ("reply", "models", "reason"),
     [
         ((401, b'{"error": {"message": "Incorrect key: sk-secret"}}'), None,
          "HTTP 401, the key in MY_KEY is refused: Incorrect key: ***"),
@@ -52,10 +52,10 @@ def wordy(body, number):
         ((200, b"{"), None, "not a chat completion (JSONDecodeError"),
     ],
 )  # fmt: skip
-def test_each_refusal_is_told_with_its_cause_after_two_requests_at_most(reply, models, said):
+def test_each_refusal_is_told_with_its_cause_after_two_requests_at_most(reply, models, reason):
     play = reply if callable(reply) else lambda body, number: reply
     with serving(play, models=models) as server:
-        with pytest.raises(DataError, match=re.escape(said)) as refused:
+        with pytest.raises(DataError, match=re.escape(reason)) as refused:
             checked(server.url)
         assert str(refused.value).startswith(f"{server.url}: ")
     assert "sk-secret" not in str(refused.value) and len(server.requests) <= 2

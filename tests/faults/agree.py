@@ -20,13 +20,13 @@ EXACT = ("sources", "reading", "overlap", "answer_lengths", "forms", "instructio
          "after_short_answer")  # fmt: skip
 
 
-def difference(one, other):
+def difference(first, second):
     """Return the largest relative difference of two tables; infinite when they differ in kind."""
-    if one.shape != other.shape or list(one) != list(other):
+    if first.shape != second.shape or list(first) != list(second):
         return float("inf")
     worst = 0.0
-    for name in (name for name in one if name not in TIMES):
-        a, b = one[name], other[name]
+    for name in (name for name in first if name not in TIMES):
+        a, b = first[name], second[name]
         if not (pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b)):
             worst = max(worst, 0.0 if a.fillna("").equals(b.fillna("")) else float("inf"))
             continue
@@ -39,11 +39,11 @@ def difference(one, other):
 
 
 def main():
-    one, other = (Path(name) / "tables" for name in sys.argv[1:3])
-    names = sorted({path.stem for path in (*one.glob("*.csv"), *other.glob("*.csv"))})
+    first, second = (Path(name) / "tables" for name in sys.argv[1:3])
+    names = sorted({path.stem for path in (*first.glob("*.csv"), *second.glob("*.csv"))})
     bad = 0
     for name in names:
-        files = [folder / f"{name}.csv" for folder in (one, other)]
+        files = [folder / f"{name}.csv" for folder in (first, second)]
         there = all(path.is_file() for path in files)
         gap = difference(*map(pd.read_csv, files)) if there else float("inf")
         allowed = 0.0 if name in EXACT else TOLERANCE

@@ -93,11 +93,11 @@ class Stage:
 
     def finish(self, running):
         """Wait for a run; return whether it ended well and what it said."""
-        told, errors = running.communicate(timeout=300)
+        printed, errors = running.communicate(timeout=300)
         if self.name == "curate":
-            numbers = [int(line) for line in told.split()]
+            numbers = [int(line) for line in printed.split()]
             self.acknowledged = max([self.acknowledged, *numbers])
-        return running.returncode == 0, told + errors
+        return running.returncode == 0, printed + errors
 
     def kill(self, after):
         """Start, kill the whole process group after so many seconds, and look at the files."""
@@ -133,9 +133,9 @@ class Stage:
         if self.name == "judge":
             time.sleep(0.3)  # what was in flight when the kill came arrives at the server
             calls, recorded = len(self.server.requests), self.recorded()
-        well, told = self.finish(self.start())
-        if not well or "1 unscored" in told:
-            print(told[-2000:])
+        well, printed = self.finish(self.start())
+        if not well or "1 unscored" in printed:
+            print(printed[-2000:])
         if self.name == "judge":
             again = len(self.server.requests) - calls
             self.found["paid_twice"] += max(0, again - (len(expected["replies"]) - recorded))
@@ -220,10 +220,10 @@ def remount(out, options):
     subprocess.run(["mount", "-o", f"remount,{options}", out], check=True)
 
 
-def refused(stage, told, reason):
+def refused(stage, printed, reason):
     """Note when a stage that could not write did not say so in one clear error."""
-    if "DataError" not in told or reason.lower() not in told.lower():
-        print(f"{stage.name}: no clear error:\n{told[-1500:]}")
+    if "DataError" not in printed or reason.lower() not in printed.lower():
+        print(f"{stage.name}: no clear error:\n{printed[-1500:]}")
         stage.found["differ"] += 1
 
 
@@ -240,8 +240,8 @@ def rows(folder, rng, chosen):
             served = server if name == "judge" else None
             stage = Stage(name, folder, served)
             start = time.perf_counter()
-            well, told = stage.finish(stage.start())
-            assert well, told
+            well, printed = stage.finish(stage.start())
+            assert well, printed
             seconds, expected = time.perf_counter() - start, results(stage.out)
             clear(stage.out)
             stage.acknowledged = 0
@@ -254,7 +254,7 @@ def rows(folder, rng, chosen):
             jumpy = folder / "jumpy"
             jumpy.mkdir(exist_ok=True)
             (jumpy / "sitecustomize.py").write_text(JUMPY)
-            well, told = stage.finish(stage.start(PYTHONPATH=str(jumpy)))
+            well, printed = stage.finish(stage.start(PYTHONPATH=str(jumpy)))
             stage.found["differ"] += not well
             stage.recover(expected)
             yield name, "clock jumps", stage.found
@@ -269,8 +269,8 @@ def disk_full(stage, expected):
     sizes = {"merge": "200k", "train": "200k", "rollout": "8k", "judge": "72k", "curate": "8k",
              "notebook": "300k"}  # fmt: skip
     with small_disk(stage.out, sizes[stage.name]):
-        _, told = stage.finish(stage.start())
-        refused(stage, told, "full" if stage.name == "judge" else "space")
+        _, printed = stage.finish(stage.start())
+        refused(stage, printed, "full" if stage.name == "judge" else "space")
         remount(stage.out, "size=200m")
         stage.found["half_written"] += len(half_written(stage.out))
         stage.found["lost"] += stage.missing()
@@ -283,8 +283,8 @@ def read_only(stage, expected):
         if stage.name == "notebook":
             stage.finish(stage.start())
         remount(stage.out, "ro")
-        _, told = stage.finish(stage.start())
-        refused(stage, told, "read" if stage.name != "judge" else "judge.sqlite")
+        _, printed = stage.finish(stage.start())
+        refused(stage, printed, "read" if stage.name != "judge" else "judge.sqlite")
         remount(stage.out, "rw")
         stage.recover(expected)
     return stage.found
@@ -295,8 +295,8 @@ def network_cut(folder, expected, server, network):
     before = len(server.requests)
     network["up"] = lambda: len(server.requests) - before <= 20
     stage = Stage("judge", folder, server)
-    well, told = stage.finish(stage.start())
-    stage.found["differ"] += well or "10 equal failures in a row" not in told
+    well, printed = stage.finish(stage.start())
+    stage.found["differ"] += well or "10 equal failures in a row" not in printed
     network["up"] = lambda: True
     stage.recover(expected)
     return stage.found

@@ -93,8 +93,8 @@ def curate(folder):
     path = folder / "out" / "curation.jsonl"
     for image in range(1, 1001):
         if image not in read_decisions(path):
-            one = Decision(image_id=image, source="s", dialog_id="d", round=0, decision="flag")
-            append_decisions(path, [one])
+            decision = Decision(image_id=image, source="s", dialog_id="d", round=0, decision="flag")
+            append_decisions(path, [decision])
             print(image, flush=True)
 
 

@@ -127,14 +127,14 @@ def test_the_sentence_on_a_mixture_is_counted_by_hand(tmp_path):
         conversation(("<image>\nWhy?", "so"), ("When?", "now")),
         conversation((f"<image>\nWhy?\n{SHORT}", "so"), (f"When?\n{SHORT}", "now")),
     )
-    said = analysis.placement_sentence(turns, "x")
-    assert "In x, 50% of the multi-round conversations" in said and "in 50% of those" in said
+    text = analysis.placement_sentence(turns, "x")
+    assert "In x, 50% of the multi-round conversations" in text and "in 50% of those" in text
 
 
 def test_speakers_of_other_trainers_and_lists_of_pictures_are_read(tmp_path):
     chat = [("system", "Be kind."), ("user", "<image>\nWho?"), ("bot", "He."), ("human", "Why?"),
             ("assistant", "So.")]  # fmt: skip
-    messages = [Message(*one) for one in chat]
+    messages = [Message(*message) for message in chat]
     images = (["coco/a.jpg"], ["gqa/a.jpg", "gqa/b.jpg"], [], None)
     turns = rounds_of(
         tmp_path, *[LlavaRecord(conversations=messages, image=image) for image in images]
@@ -149,10 +149,10 @@ def test_conversations_that_cannot_be_read_are_counted_and_the_first_is_shown(tm
            for n, names in enumerate((("human", "human"), ("model",), ()))]  # fmt: skip
     path = tmp_path / "my.json"
     path.write_bytes(msgspec.json.encode([good, *odd, good]))
-    turns, said = analysis.mixture_turns(path)
+    turns, note = analysis.mixture_turns(path)
     assert len(turns) == 2 and set(turns.record) == {0, 1}
-    assert said.startswith("my.json: 3 of 5 conversations cannot be read, such as record 'r0' with")
-    assert "'human', 'human'; human or user must alternate with gpt or assistant or bot" in said
+    assert note.startswith("my.json: 3 of 5 conversations cannot be read, such as record 'r0' with")
+    assert "'human', 'human'; human or user must alternate with gpt or assistant or bot" in note
     path.write_bytes(msgspec.json.encode(odd[1:]))
     with pytest.raises(DataError, match=r"2 of 2 .*'r1' with .*'model'; .*; correct `from` in"):
         analysis.mixture_turns(path)
@@ -241,9 +241,9 @@ def test_overlap_is_told_as_the_share_of_a_sources_images_that_another_annotates
     # Of a's 10 images b has 5 and c none; b has 5, all a's; c has 5, one of them b's.
     names = ["a", "b", "c"]
     shared = pd.DataFrame([[10, 5, 0], [5, 5, 1], [0, 1, 5]], names, names)
-    said = analysis.overlap_sentence(shared, {name: name.upper() for name in names})
+    sentence = analysis.overlap_sentence(shared, {name: name.upper() for name in names})
     # a: (50 + 0) / 2 = 25 %; b: (100 + 20) / 2 = 60 %; c: (0 + 20) / 2 = 10 %.
-    assert "annotates 32% on average: between 10% (C) and 60% (B)" in said
+    assert "annotates 32% on average: between 10% (C) and 60% (B)" in sentence
     assert "no two sources" in analysis.overlap_sentence(shared.iloc[:1, :1], {"a": "A"})
 
 

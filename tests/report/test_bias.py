@@ -47,8 +47,8 @@ def test_only_listed_rollouts_are_read_whatever_lies_beside_them(tmp_path):
     listed = write_manifest(tmp_path / "m.json", [ours], root=tmp_path)
     options = {"datasets": {}, "files": [], "raw": tmp_path}
     rollouts = read_manifest(listed, root=tmp_path)
-    told, _ = report.gather([asked], rollouts=rollouts, **options)
-    assert set(told.model) == {"mix"} and set(told.seed) == {"0"} and len(told) == 2
+    answers, _ = report.gather([asked], rollouts=rollouts, **options)
+    assert set(answers.model) == {"mix"} and set(answers.seed) == {"0"} and len(answers) == 2
     with ours.open("a") as file:
         file.write("\n")
     with pytest.raises(DataError, match="rerun the notebook that wrote it"):
@@ -59,8 +59,8 @@ def test_only_listed_rollouts_are_read_whatever_lies_beside_them(tmp_path):
 def test_what_is_not_there_is_left_out_and_nothing_at_all_is_an_empty_table(tmp_path, mixture):
     options = {"rollouts": [], "files": [], "raw": tmp_path}
     datasets = {"mix": mixture / "mix.parquet", "merged": tmp_path / "none.parquet"}
-    told, notes = report.gather([benchmark(tmp_path)], datasets=datasets, **options)
-    assert set(told.model) == {"mix"} and set(told.origin) == {"mix.parquet"}
+    answers, notes = report.gather([benchmark(tmp_path)], datasets=datasets, **options)
+    assert set(answers.model) == {"mix"} and set(answers.origin) == {"mix.parquet"}
     assert notes == [f"not on disk: merged ({tmp_path}/none.parquet)"]
     nothing, notes = report.gather([], datasets={}, **options)
     assert nothing.empty and {"words", "free", "origin", "image"} <= set(nothing) and not notes
@@ -71,9 +71,9 @@ def test_two_answer_files_of_one_model_stay_two(tmp_path):
         line = '{"question_id": 1, "text": "So.", "prompt": "Why?", "model_id": "llava"}\n'
         (tmp_path / f"{name}.jsonl").write_text(line)
     files = [AnswerFile(file=f"{name}.jsonl") for name in ("a", "b")]
-    told, _ = report.gather([], rollouts=[], datasets={}, files=files, raw=tmp_path)
-    assert list(told.model) == ["llava", "llava (b.jsonl)"]
-    assert list(told.origin) == ["a.jsonl", "b.jsonl"] and told.image.nunique() == 2
+    answers, _ = report.gather([], rollouts=[], datasets={}, files=files, raw=tmp_path)
+    assert list(answers.model) == ["llava", "llava (b.jsonl)"]
+    assert list(answers.origin) == ["a.jsonl", "b.jsonl"] and answers.image.nunique() == 2
 
 
 def test_what_a_dataset_teaches_is_the_same_from_either_of_its_files(mixture, tmp_path):
@@ -81,10 +81,10 @@ def test_what_a_dataset_teaches_is_the_same_from_either_of_its_files(mixture, tm
     paths = {"merged": mixture / "merged.parquet", "mine": tmp_path / "mine.json",
              "absent": tmp_path / "none.json"}  # fmt: skip
     rounds = report.training_rounds(paths)
-    own = {name: part.drop(columns=["mixture", "source"]).reset_index(drop=True)
+    by_mixture = {name: part.drop(columns=["mixture", "source"]).reset_index(drop=True)
            for name, part in rounds.groupby("mixture")}  # fmt: skip
-    assert set(own) == {"merged", "mine"} and len(own["mine"]) == 160
-    pd.testing.assert_frame_equal(own["merged"], own["mine"])
+    assert set(by_mixture) == {"merged", "mine"} and len(by_mixture["mine"]) == 160
+    pd.testing.assert_frame_equal(by_mixture["merged"], by_mixture["mine"])
     assert report.training_rounds({}).empty
 
 
@@ -131,7 +131,7 @@ def changes(after):
 
 
 @pytest.mark.parametrize(
-    ("after", "said"),
+    ("after", "expected"),
     [
         (
             {"mix": (10, 80), "merged": (10, 12)},
@@ -141,10 +141,10 @@ def changes(after):
         ({"mix": (10, 80), "merged": (10, 50)}, "with: LLaVA-style mixture, merged mixture."),
     ],
 )
-def test_the_answer_says_what_the_intervals_say(after, said):
+def test_the_answer_says_what_the_intervals_say(after, expected):
     nothing = [pd.DataFrame()] * 3
     text = bias_answer(lengths(after), changes(after), *nothing, labels=LABELS)
-    assert text.endswith(said)
+    assert text.endswith(expected)
     assert f"10 → {after['mix'][1]} % collapsed" in text.splitlines()[0]
 
 

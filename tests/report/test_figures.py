@@ -95,7 +95,7 @@ def test_models_asked_under_protocols_of_their_own_leave_no_empty_panels():
 def test_one_panel_without_answers_leaves_a_row_to_each_model():
     asked = [("base", "alone"), ("mix", "alone"), ("mix", "training"), ("merged", "alone"),
              ("merged", "training")]  # fmt: skip
-    table = pd.concat([answers(*one) for one in asked])
+    table = pd.concat([answers(*pair) for pair in asked])
     names = {name: name for name in ("base", "mix", "merged")}
     protocols = {name: name for name in ("training", "alone")}
     figure = study_figures.lengths_by_protocol(table, models=names, protocols=protocols)
@@ -110,10 +110,10 @@ def test_a_panel_a_model_makes_rows_of_four(count, rows, columns):
     figure = study_figures.length_curves(table, models=names, protocols={"alone": "alone"})
     margins = table.assign(margin=table.words)
     other = study_figures.margin_histograms(margins, models=names, protocols={"alone": "alone"})
-    for one in (figure, other):
-        grid = one.axes[0].get_gridspec()
+    for drawn in (figure, other):
+        grid = drawn.axes[0].get_gridspec()
         assert (grid.nrows, grid.ncols) == (rows, columns)
-        assert sum(ax.axison for ax in one.axes) == count
+        assert sum(ax.axison for ax in drawn.axes) == count
 
 
 def test_the_legend_names_the_protocols_that_only_some_models_have():

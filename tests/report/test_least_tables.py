@@ -57,18 +57,18 @@ def test_answers_are_told_by_category_where_a_benchmark_has_no_capabilities():
 def test_what_follows_a_short_answer_is_told_of_the_mixtures_there_are(previous):
     rounds = pd.DataFrame({"words": [1, 9], "previous_words": [0, previous]})
     rounds = rounds.assign(mixture="mix", has_prompt=[True, False])
-    said = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "LLaVA-style"})
+    sentence = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "LLaVA-style"})
     if previous:
-        assert "is short in LLaVA-style 0%, and 0% of these turns state a format." in said
+        assert "is short in LLaVA-style 0%, and 0% of these turns state a format." in sentence
     else:
-        assert said.startswith("No conversation goes on after a short answer")
+        assert sentence.startswith("No conversation goes on after a short answer")
 
 
 def test_a_mixture_in_which_nothing_follows_a_short_answer_is_named_beside_the_others():
     rounds = pd.DataFrame({"mixture": ["mine", "mix"], "words": [9, 1], "previous_words": [0, 1],
                            "has_prompt": False})  # fmt: skip
-    said = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "a", "mine": "b"})
-    assert "in a 100%" in said and "; in b no answer follows a short one." in said
+    sentence = merge.sequence_sentence(merge.after_short_table(rounds), {"mix": "a", "mine": "b"})
+    assert "in a 100%" in sentence and "; in b no answer follows a short one." in sentence
 
 
 def test_a_judge_that_always_says_the_same_has_no_rank_correlation():

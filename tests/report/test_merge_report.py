@@ -14,7 +14,7 @@ from cocoift.sources.reading import Reading
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "expected"),
     [
         (1, "1 round"),
         (2, "2 rounds"),
@@ -23,15 +23,15 @@ from cocoift.sources.reading import Reading
         (118287, "118,287 rounds"),
     ],
 )
-def test_one_of_a_thing_is_in_the_singular(number, said):
-    assert counted(number, "round") == said
+def test_one_of_a_thing_is_in_the_singular(number, expected):
+    assert counted(number, "round") == expected
 
 
 def record(number, sources):
     turns = [(Message("human", "What?" if n else "<image>\nWhat?"), Message("gpt", "red"))
              for n in range(len(sources))]  # fmt: skip
     image = f"train2017/{number:012d}.jpg"
-    return Record(f"{number:012d}", image, [one for turn in turns for one in turn], sources)
+    return Record(f"{number:012d}", image, [message for turn in turns for message in turn], sources)
 
 
 def test_examples_have_a_picture_where_any_record_has_one(tmp_path):
@@ -39,12 +39,12 @@ def test_examples_have_a_picture_where_any_record_has_one(tmp_path):
     write_mixture(made, tmp_path, name="merged")
     (tmp_path / "train2017").mkdir()
     path = tmp_path / "merged.parquet"
-    ids = [one.id for one in report.example_records(path, count=3, image_root=tmp_path)]
+    ids = [example.id for example in report.example_records(path, count=3, image_root=tmp_path)]
     assert ids == [made[n].id for n in (0, 1, 3)]
     for n in (4, 7):
         Image.new("RGB", (8, 8)).save(tmp_path / made[n].image)
     found = report.example_records(path, count=3, image_root=tmp_path)
-    assert [one.id for one in found] == [made[4].id, made[7].id]
+    assert [example.id for example in found] == [made[4].id, made[7].id]
     page = record_card(record(5, ["a"]), image_root=tmp_path, names={})
     assert "1 round, 1 source<" in page and "no picture" not in page
 

@@ -24,8 +24,8 @@ def test_a_query_chooses_the_effects_that_are_told():
     rows = [("collapse", "without counting", seed, -8.0, -12.0, -4.0, 9, "sources")
             for seed in ("0", "1", "all")]  # fmt: skip
     tables = {"ablation_effects": pd.DataFrame(rows, columns=EFFECT)}
-    said = answer(tables, "ablation_effects", SOURCES).data
-    assert "lower collapse (-8.0 points [-12.0, -4.0], same sign on 2 of 2 seeds" in said
+    text = answer(tables, "ablation_effects", SOURCES).data
+    assert "lower collapse (-8.0 points [-12.0, -4.0], same sign on 2 of 2 seeds" in text
 
 
 def test_an_answer_hides_no_fault_of_its_own():

@@ -14,7 +14,7 @@ def run(model, dialogs):
         Rollout(name, [image], [Round(q, reply) for q, reply in zip("abq", replies, strict=True)])
         for name, image, replies in dialogs
     ]
-    questions = [Question(id=one.question_id, images=("i",), text="q") for one in rollouts]
+    questions = [Question(id=dialog.question_id, images=("i",), text="q") for dialog in rollouts]
     return Run(Benchmark("b", "mm_vet", questions, None, ""), model, 0, "figure_1", rollouts)
 
 

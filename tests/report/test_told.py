@@ -45,13 +45,13 @@ def test_contrasts_keep_their_order_and_unclear_ones_are_named_together_in_brief
 
 def test_what_has_no_number_or_no_row_is_not_measured():
     none = effect("change of mix", float("nan"), 1, "total")
-    said = told(pd.concat([none, effect("change of mix", 9, 1)]))
-    assert said.endswith("not measured: score.") and "nan" not in said
+    text = told(pd.concat([none, effect("change of mix", 9, 1)]))
+    assert text.endswith("not measured: score.") and "nan" not in text
     assert told(none.head(0)) == NOT_MEASURED
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("merged - base, multi_round", "merged minus base model, after one short-answer round"),
         ("change of mix, figure_1", "change of LLaVA-style, after the paper's dialog"),
@@ -59,8 +59,8 @@ def test_what_has_no_number_or_no_row_is_not_measured():
         ("without mixed chats", "without mixed chats"),
     ],
 )
-def test_keys_are_shown_in_words_and_names_stay(name, said):
-    assert in_words(name) == said
+def test_keys_are_shown_in_words_and_names_stay(name, expected):
+    assert in_words(name) == expected
 
 
 def test_scores_without_rows_are_no_finding():

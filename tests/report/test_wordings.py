@@ -22,12 +22,12 @@ def verdicts(wording_of):
 
 
 def test_a_loss_on_one_wording_is_told_apart_from_the_others():
-    own = verdicts(lambda number: "known" if number < 4 else "never tuned on")
-    effects = evaluation.wording_effects(own, TOTAL, resamples=50)
-    said = {wording: told(rows) for wording, rows in effects.groupby("wording")}
-    assert "merged minus base model, after one short-answer round" in said["known"]
-    assert "no clear difference in score (+0.0" in said["known"]
-    assert "lower score (-50.0" in said["never tuned on"]
+    asked = verdicts(lambda number: "known" if number < 4 else "never tuned on")
+    effects = evaluation.wording_effects(asked, TOTAL, resamples=50)
+    texts = {wording: told(rows) for wording, rows in effects.groupby("wording")}
+    assert "merged minus base model, after one short-answer round" in texts["known"]
+    assert "no clear difference in score (+0.0" in texts["known"]
+    assert "lower score (-50.0" in texts["never tuned on"]
 
 
 def test_nothing_is_said_of_questions_without_wordings():

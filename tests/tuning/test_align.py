@@ -43,7 +43,7 @@ def stage_one(mixture, checkpoint, tmp_path):
 
 def test_the_projector_alone_trains_and_the_base_holds_it_bit_for_bit(stage_one, tmp_path):
     base = align(stage_one, tmp_path / "base")
-    before, after = (load_model(one, four_bit=False) for one in (stage_one.checkpoint, base))
+    before, after = (load_model(path, four_bit=False) for path in (stage_one.checkpoint, base))
     changed = {
         name
         for name, tensor in after.state_dict().items()
@@ -68,8 +68,8 @@ def test_answers_become_likelier_through_a_trained_projector(stage_one, tmp_path
     processor = load_processor(base)
     data = training_set(stage_one, processor)
     before, after = (
-        mean_loss(load_model(one, four_bit=False), processor, data, training=stage_one)
-        for one in (stage_one.checkpoint, base)
+        mean_loss(load_model(path, four_bit=False), processor, data, training=stage_one)
+        for path in (stage_one.checkpoint, base)
     )
     assert after < before
 
@@ -77,7 +77,7 @@ def test_answers_become_likelier_through_a_trained_projector(stage_one, tmp_path
 def test_an_aligned_base_is_kept_until_its_training_changes(stage_one, tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(
-        training_module, "train", lambda one: trained.append(one.steps) or train(one)
+        training_module, "train", lambda training: trained.append(training.steps) or train(training)
     )
     short = replace(stage_one, steps=2)
     for training in (short, short, replace(stage_one, steps=3)):

@@ -86,9 +86,9 @@ def test_a_pickled_projector_is_never_loaded_and_the_error_converts_it(parts, tm
     harmful.write_bytes(pickle.dumps(_Harm()))
     torch.save(load_file(parts / "mm_projector.safetensors"), harmless)
     for path in (harmful, harmless):
-        with pytest.raises(DataError, match="safetensors only") as told:
+        with pytest.raises(DataError, match="safetensors only") as refused:
             read_projector(path)
-    command = str(told.value).partition("convert it once: python ")[2]
+    command = str(refused.value).partition("convert it once: python ")[2]
     subprocess.run([sys.executable, *shlex.split(command)], cwd=tmp_path, check=True)
     assert set(read_projector(tmp_path / "mm_projector.safetensors")) == {
         f"linear_{n}.{kind}" for n in "12" for kind in ("weight", "bias")

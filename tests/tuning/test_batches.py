@@ -33,8 +33,8 @@ def test_the_largest_batch_comes_first_so_that_memory_fails_at_once(sizes, seed)
 
 @given(lengths)
 def test_a_plan_depends_on_its_seed_only(sizes):
-    one, two = (plan_batches(sizes, steps=5, batch_tokens=2_000, seed=3) for _ in range(2))
-    assert one == two
+    first, second = (plan_batches(sizes, steps=5, batch_tokens=2_000, seed=3) for _ in range(2))
+    assert first == second
 
 
 def test_mixtures_of_different_record_counts_get_the_same_steps_and_little_padding():

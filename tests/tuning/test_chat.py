@@ -137,7 +137,7 @@ def test_an_answer_in_several_parts_ends_once():
 
 def plain_messages(messages, system):
     roles = {"human": "user", "gpt": "assistant"}
-    turns = [{"role": roles[one.speaker], "content": one.value} for one in messages]
+    turns = [{"role": roles[message.speaker], "content": message.value} for message in messages]
     return [{"role": "system", "content": system}, *turns]
 
 
@@ -177,8 +177,8 @@ nasty = st.one_of(
 def test_the_supervised_tokens_are_the_answers_whatever_they_say(tokenizer, chat, pairs):
     sample = made(record(*pairs), tokenizer, chat=chat)
     marks = chat.markers
-    told = [f"{marks.blank}{answer}{marks.end}" for _, answer in pairs]
-    assert answers(sample, tokenizer) == told
+    expected = [f"{marks.blank}{answer}{marks.end}" for _, answer in pairs]
+    assert answers(sample, tokenizer) == expected
     end, image = tokenizer.convert_tokens_to_ids([marks.end, "<image>"])
     assert list(sample.input_ids).count(image) == 4
     # ChatML ends the system prompt and the questions with it too.
@@ -214,11 +214,11 @@ def test_a_long_record_is_split_between_rounds_with_the_image_in_every_part(roun
     for sample in kept:
         assert len(sample.input_ids) <= context
         assert list(sample.input_ids).count(image) == 4
-    told = [text for sample in kept for text in answers(sample)]
+    texts = [text for sample in kept for text in answers(sample)]
     dropped = sum(report.rounds_dropped for report in reports)
-    assert len(told) + dropped == rounds
+    assert len(texts) + dropped == rounds
     if not dropped:
-        assert told == [f" {answer}</s>" for _, answer in pairs]
+        assert texts == [f" {answer}</s>" for _, answer in pairs]
 
 
 def rounds_per_part(pairs, tokenizer, chat, context):

@@ -48,14 +48,14 @@ def test_an_exported_processor_prepares_what_training_did(checkpoint, tmp_path, 
     found = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(images=picture)
     # One grey level of 255, where the padding's colour is rounded.
     assert np.abs(np.asarray(found["pixel_values"]) - expected).max() < 0.02
-    said = [Message("human", "What is it?"), Message("gpt", "A cup."), Message("human", "Why?"),
+    messages = [Message("human", "What is it?"), Message("gpt", "A cup."), Message("human", "Why?"),
             Message("gpt", "So.")]  # fmt: skip
     roles = {"human": "user", "gpt": "assistant"}
     chat = [
-        {"role": roles[m.speaker], "content": [{"type": "text", "text": m.value}]} for m in said
+        {"role": roles[m.speaker], "content": [{"type": "text", "text": m.value}]} for m in messages
     ]
     text = served.apply_chat_template(chat)
-    assert text == "".join(piece.text for piece in pieces(said, chat=ChatFormat()))
+    assert text == "".join(piece.text for piece in pieces(messages, chat=ChatFormat()))
     assert "A cup.</s>USER: Why?" in text
 
 
@@ -103,9 +103,9 @@ def test_an_export_replaces_an_earlier_one_but_no_folder_with_other_files(checkp
     with pytest.raises(DataError, match=r"out holds notes\.txt, which no earlier export wrote"):
         refuse_foreign(out)
     (tmp_path / "file").write_text("mine")
-    for place, told in (("out", r"holds notes\.txt"), ("file", "is a file; name a folder")):
+    for place, reason in (("out", r"holds notes\.txt"), ("file", "is a file; name a folder")):
         folder = str(tmp_path / place)
         for words in (["export", "mini", folder], ["assemble", folder, "nope", "nope"]):
-            with pytest.raises(SystemExit, match=told):
+            with pytest.raises(SystemExit, match=reason):
                 main(words)
     assert (out / "notes.txt").read_text() == "mine"

@@ -82,8 +82,9 @@ def weights(adapter):
     return load_file(adapter / "adapter_model.safetensors")
 
 
-def same(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+def same(first, second):
+    names = first.keys()
+    return names == second.keys() and all(torch.equal(first[n], second[n]) for n in names)
 
 
 def collated(training, count=4):
@@ -292,25 +293,25 @@ def test_two_processes_train_the_same_adapter_as_one(make, tmp_path, root, shard
     if sharding == "FSDP":
         (tmp_path / "two" / "sharded.py").write_text(SHARDED)
         launcher += [f"--config_file={root / 'notebooks/launch/fsdp.yaml'}"]
-        two = command(tmp_path / "two", *launcher, program=["sharded.py"])
+        paired = command(tmp_path / "two", *launcher, program=["sharded.py"])
     else:
         # `--multi_gpu` is how accelerate starts one process a device; here the device is the CPU.
         launcher += ["--multi_gpu", "--num_machines=1", "--dynamo_backend=no"]
-        two = command(tmp_path / "two", *launcher)
-    for running in (two, command(tmp_path / "one")):
+        paired = command(tmp_path / "two", *launcher)
+    for running in (paired, command(tmp_path / "one")):
         _, errors = running.communicate()
         assert running.returncode == 0, errors
     adapters = [tmp_path / name / "work/adapters/merged-0" for name in ("two", "one")]
     notes = [training_log(adapter) for adapter in adapters]
-    told = [(note["sharding"], note["processes"], note["accumulation"]) for note in notes]
-    assert told == [(sharding, 2, 1), ("NO", 1, 2)]
+    found = [(note["sharding"], note["processes"], note["accumulation"]) for note in notes]
+    assert found == [(sharding, 2, 1), ("NO", 1, 2)]
     logs = [note["log"] for note in notes]
     assert logs[0][-2]["tokens"] == logs[1][-2]["tokens"]
     losses = [[row["loss"] for row in log if "loss" in row] for log in logs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    two, one = map(weights, adapters)
-    assert two.keys() == one.keys()
-    assert all(torch.allclose(two[name], one[name], atol=1e-4) for name in one)
+    paired, single = map(weights, adapters)
+    assert paired.keys() == single.keys()
+    assert all(torch.allclose(paired[name], single[name], atol=1e-4) for name in single)
 
 
 def test_the_launch_file_says_what_accelerate_understands(root, monkeypatch, checkpoint):
@@ -373,8 +374,8 @@ def test_an_absent_mixture_is_told(mixture):
     study = Study(
         mixture, Preset(name="p", checkpoint="", catalogue="x", work_dir="absent", device="cpu")
     )
-    told = r"absent/merged/merged\.parquet: no such file; run notebook 02_merge"
-    with pytest.raises(DataError, match=told):
+    reason = r"absent/merged/merged\.parquet: no such file; run notebook 02_merge"
+    with pytest.raises(DataError, match=reason):
         study.training("merged", 0)
 
 
@@ -468,5 +469,5 @@ def test_the_validation_loss_is_that_of_transformers_own_loss(make):
     found = mean_loss(model, processor, data, training=training)
     assert tokens == data.supervised_tokens
     assert found == pytest.approx(total / tokens, rel=1e-4)
-    own = sample_losses(model, processor, data, training=training).groupby("image").loss.sum()
-    assert own.to_dict() == pytest.approx(by_image, rel=1e-3)
+    alone = sample_losses(model, processor, data, training=training).groupby("image").loss.sum()
+    assert alone.to_dict() == pytest.approx(by_image, rel=1e-3)

@@ -32,9 +32,11 @@ def test_two_at_once_give_the_same_adapters_as_one_after_another(trainings, tmp_
     for seed, training in trainings.items():
         alone = dataclasses.replace(training, adapter=tmp_path / f"alone-{seed}")
         (folder,) = train_all({0: alone}).values()
-        one, other = (load_file(f / "adapter_model.safetensors") for f in (found[seed], folder))
-        assert one.keys() == other.keys()
-        assert all((one[name] - other[name]).abs().max() < 1e-4 for name in one)
+        together, apart = (
+            load_file(f / "adapter_model.safetensors") for f in (found[seed], folder)
+        )
+        assert together.keys() == apart.keys()
+        assert all((together[name] - apart[name]).abs().max() < 1e-4 for name in together)
 
 
 def test_a_training_that_cannot_run_stops_them_all_with_its_own_error(trainings):

@@ -90,7 +90,7 @@ def test_with_loss_on_the_last_answer_every_record_trains_its_last_answer_alone(
     whole = read_training_set(mixture / "merged.json", images, encoding)
     for record, sample in zip(records, map(only_last, whole.samples), strict=True):
         (span,) = sample.spans
-        told = processor.tokenizer.decode(sample.input_ids[slice(*span)])
-        assert told.strip() == f"{record['conversations'][-1]['value']}</s>"
+        text = processor.tokenizer.decode(sample.input_ids[slice(*span)])
+        assert text.strip() == f"{record['conversations'][-1]['value']}</s>"
         assert sample.sources == record["sources"][-1:]
         assert sum(label != IGNORED for label in sample.labels) == span[1] - span[0]

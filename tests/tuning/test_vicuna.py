@@ -84,12 +84,12 @@ CONVERSATIONS = [
 @pytest.mark.parametrize("system", [VICUNA_SYSTEM, ""], ids=["system", "none"])
 def test_ids_and_supervised_tokens_are_those_of_llavas_own_code(model, rounds, system):
     sp = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    said = [
+    messages = [
         Message(s, text) for pair in rounds for s, text in zip(("human", "gpt"), pair, strict=True)
     ]
-    said[0] = Message("human", f"<image>\n{said[0].value}")
-    record = Record("r", "x.jpg", said, ["s"] * len(rounds))
-    text = "".join(piece.text for piece in pieces(said, chat=ChatFormat(system=system)))
+    messages[0] = Message("human", f"<image>\n{messages[0].value}")
+    record = Record("r", "x.jpg", messages, ["s"] * len(rounds))
+    text = "".join(piece.text for piece in pieces(messages, chat=ChatFormat(system=system)))
     ids, labels = preprocess_v1(sp, text)
     tokenizer = vicuna_tokenizer(model)
     ours = encode(record, Encoding(tokenizer, ChatFormat(system=system), 1))
