@@ -81,10 +81,13 @@ def kinds():
 
 def host_memory():
     """Return what the encoded samples of each mixture take in the host's memory, in a sentence."""
-    sizes = " and ".join(
+    sizes = ", ".join(
         f"{count * BYTES_PER_SAMPLE / 1e9:.1f} GB for `{name}`" for name, count in RECORDS.items()
     )
-    return f"On the host, every process holds the encoded samples of its mixture: {sizes}."
+    return (
+        f"On the host, every process encodes its whole mixture ({sizes}) and from the first step "
+        "on holds the samples of its own batches: an eighth of that on eight GPUs."
+    )
 
 
 if __name__ == "__main__":
