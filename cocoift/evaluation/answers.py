@@ -1,7 +1,8 @@
 """Answers of any origin in one table: rollouts, LLaVA-format datasets, answer files.
 
 Columns: model, seed, protocol, round (from 1), last (the question that was evaluated), question_id,
-image, question, answer, words, free (the question states no answer format).
+image, question, answer, words, free (the question states no answer format; of a benchmark's
+questions, see `without_closed`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,15 @@ def answer_table(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
     free = {text: bool(text) and not has_format_prompt(text) for text in set(table.question)}
     table = table.assign(words=table.answer.str.split().str.len(), free=table.question.map(free))
     return table.astype({"last": bool, "words": int, "free": bool})  # also without any row
+
+
+def without_closed(answers: pd.DataFrame, questions: Iterable[Question]) -> pd.DataFrame:
+    """Return answers to a benchmark of which those to closed questions are not free.
+
+    A short answer to them is a right one (`Question.is_closed`).
+    """
+    closed = answers.question_id.isin([q.id for q in questions if q.is_closed])
+    return answers.assign(free=answers.free & ~(answers["last"] & closed))
 
 
 def rollout_answers(files: Iterable[Path]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import msgspec
 
 from cocoift.core.files import DataError, sha256
 from cocoift.core.schema import Settings
+from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.sources.base import is_blank
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -39,6 +40,29 @@ class Question:
     complexity: str = ""
     steps: tuple[str, ...] = ()
     wording: str = ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a short answer is a right one: the shortest reference has `SHORT_WORDS` words.
+
+        All `<AND>` parts together count.  A question whose reasoning is scored is open, and so is
+        one without a reference answer: nothing says that a short answer would do.
+        """
+        if not self.answer.strip() or self.steps:
+            return False
+        parts = [[len(form.split()) for form in forms] for forms in wanted_parts(self.answer)]
+        return sum(min(part, default=0) for part in parts) <= SHORT_WORDS
+
+
+def wanted_parts(answer: str) -> list[list[str]]:
+    """Return the parts of an answer in MM-Vet's syntax, each with its alternatives.
+
+    `"-1<AND>-5"` wants two parts, `"12<OR>=12"` one part in either form.
+    """
+    return [
+        [option.strip() for option in part.split("<OR>") if option.strip()]
+        for part in answer.split("<AND>")
+    ]
 
 
 class BenchmarkFiles(Settings, frozen=True):

@@ -84,9 +84,9 @@ class OfflineJudge(Judge):
 def verdict_table(runs: Sequence["Run"], judge: Judge) -> pd.DataFrame:
     """Judge every answer; return one row per answer and judge repeat.
 
-    Columns: benchmark, model, seed, protocol, question_id, image, wording, question,
-    opening_reply, answer, words, score, reason, repeat.  Dialogs that failed have no score and
-    say why.
+    Columns: benchmark, model, seed, protocol, question_id, image, wording, closed
+    (`Question.is_closed`), question, opening_reply, answer, words, score, reason, repeat.  Dialogs
+    that failed have no score and say why.
     """
     rows = []
     for run in runs:
@@ -105,6 +105,7 @@ def verdict_table(runs: Sequence["Run"], judge: Judge) -> pd.DataFrame:
                     "question_id": rollout.question_id,
                     "image": question.images[0],
                     "wording": question.wording,
+                    "closed": question.is_closed,
                     "question": question.text,
                     "opening_reply": rollout.rounds[-2].answer if opened else "",
                     "answer": answer,

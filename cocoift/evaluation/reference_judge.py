@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cocoift.core.schema import Settings
-from cocoift.evaluation.benchmarks import Question
+from cocoift.evaluation.benchmarks import Question, wanted_parts
 
 # A number with its sign and its thousands, else a word; hyphens part words.
 _WORD = re.compile(
@@ -86,17 +86,6 @@ class Claims:
 
     right: int
     wrong: int
-
-
-def wanted_parts(answer: str) -> list[list[str]]:
-    """Return the parts of an answer in MM-Vet's syntax, each with its alternatives.
-
-    `"-1<AND>-5"` wants two parts, `"12<OR>=12"` one part in either form.
-    """
-    return [
-        [option.strip() for option in part.split("<OR>") if option.strip()]
-        for part in answer.split("<AND>")
-    ]
 
 
 def states(text: str, part: str) -> float:

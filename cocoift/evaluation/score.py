@@ -15,7 +15,10 @@ from cocoift.core.resampling import ratio_table
 from cocoift.evaluation.benchmarks import CAPABILITIES, CATEGORIES, Question
 from cocoift.evaluation.lengths import SHORT_WORDS
 
-COLLAPSE = "collapse"
+# A benchmark's whole score, the score over its open questions, and the collapse of open and of
+# closed ones.
+TOTALS = ("total", "overall")
+OPEN_SCORE, COLLAPSE, CLOSED_COLLAPSE = "open", "collapse", "closed_collapse"
 SCORE_COLUMNS = ["model", "seed", "protocol", "metric", "value", "low", "high", "n", "unscored"]
 
 
@@ -65,14 +68,31 @@ def infimm_metrics(questions: Sequence[Question]) -> list[Metric]:
 
 
 def metrics_of(kind: str, questions: Sequence[Question]) -> list[Metric]:
-    """Return a benchmark's own metrics and the collapse rate over all its questions."""
+    """Return a benchmark's own metrics, and what its open and its closed questions say.
+
+    Its own end in its whole score, one of `TOTALS`.  Then come the score over open questions
+    (weighted as in the whole score), their collapse, and the share of closed ones answered as
+    briefly (`Question.is_closed`).
+    """
     of_kind: dict[str, Callable[[], list[Metric]]] = {
         "mm_vet": lambda: mm_vet_metrics(questions),
         "infimm_eval": lambda: infimm_metrics(questions),
         "llava_bench": lambda: _by_category(questions),
     }
-    everything = {question.id: 1.0 for question in questions}
-    return [*of_kind[kind](), Metric(COLLAPSE, everything, of="collapsed")]
+    found = of_kind[kind]()
+    is_closed = {question.id: question.is_closed for question in questions}
+    weights = found[-1].weights
+    return [
+        *found,
+        Metric(OPEN_SCORE, {name: weights[name] for name in weights if not is_closed[name]}),
+        Metric(COLLAPSE, {name: 1.0 for name in is_closed if not is_closed[name]}, of="collapsed"),
+        Metric(CLOSED_COLLAPSE, {n: 1.0 for n in is_closed if is_closed[n]}, of="collapsed"),
+    ]
+
+
+def whole_score(metrics: Sequence[Metric]) -> Metric:
+    """Return a benchmark's whole score among its metrics."""
+    return next(metric for metric in metrics if metric.name in TOTALS)
 
 
 def _by_category(questions: Sequence[Question]) -> list[Metric]:

@@ -12,6 +12,7 @@ from cocoift.evaluation.answers import (
     dataset_answers,
     file_answers,
     rollout_answers,
+    without_closed,
 )
 from cocoift.evaluation.benchmarks import Benchmark, Question, read_benchmark
 from cocoift.evaluation.effects import change, effect_table
@@ -40,7 +41,8 @@ def gather(
     parts, notes = [], []
     for benchmark in benchmarks:
         found = sorted(path for path in rollouts if path.parent.name == benchmark.name)
-        parts.append(rollout_answers(found).assign(origin=benchmark.name))
+        read = without_closed(rollout_answers(found), benchmark.questions)
+        parts.append(read.assign(origin=benchmark.name))
     taken = {name for part in parts for name in part.model}
     for name, path in datasets.items():
         if path.is_file():
@@ -52,6 +54,7 @@ def gather(
     for entry in files:
         asked = _questions(entry, raw)
         read, note = file_answers(raw / entry.file, model=entry.model, questions=asked)
+        read = without_closed(read, asked)
         names = {name: f"{name} ({entry.file})" if name in taken else name for name in read.model}
         parts.append(read.assign(model=read.model.map(names), origin=entry.file))
         taken |= {*names.values()}

@@ -15,7 +15,14 @@ from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.reference_judge import BY_DESIGN
 from cocoift.evaluation.rollout import Rollout, Run
-from cocoift.evaluation.score import COLLAPSE, SCORE_COLUMNS, Metric, collapsed, score_table
+from cocoift.evaluation.score import (
+    CLOSED_COLLAPSE,
+    COLLAPSE,
+    SCORE_COLUMNS,
+    Metric,
+    collapsed,
+    score_table,
+)
 from cocoift.report.merge import mixtures_rounds
 from cocoift.report.tables import LABELS
 
@@ -136,7 +143,7 @@ def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """
     named = {change(name).name: name for name in models}
     rows = effects[effects.contrast.isin(named) & (effects.seed == "all")]
-    rows = rows[rows.metric != COLLAPSE]
+    rows = rows[~rows.metric.isin([COLLAPSE, CLOSED_COLLAPSE])]
     models_of = rows.contrast.map(named)
     return rows.assign(model=models_of, setting=rows.metric, value=rows.difference, metric="change")
 
@@ -196,11 +203,18 @@ def rounds_table(runs: Sequence[Run], protocol: str) -> pd.DataFrame:
 
 
 def wording_table(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return score and collapse by model, wording and protocol, a row per model and wording."""
+    """Return score and collapse by model, wording and protocol, a row per model and wording.
+
+    Collapse is that of open questions, beside it the share of closed ones answered as briefly.
+    """
     worded = verdicts[verdicts.wording != ""]
-    worded = worded.assign(collapse=collapsed(worded.words))
-    means = worded.groupby(["model", "wording", "protocol"], sort=False)[["score", "collapse"]]
-    table = means.mean().unstack("protocol")
+    short = collapsed(worded.words)
+    worded = worded.assign(
+        **{COLLAPSE: short.mask(worded.closed), CLOSED_COLLAPSE: short.where(worded.closed)}
+    )
+    means = worded.groupby(["model", "wording", "protocol"], sort=False)
+    table = means[["score", COLLAPSE, CLOSED_COLLAPSE]].mean().unstack("protocol")
+    table = table.dropna(axis="columns", how="all")
     table.columns = [f"{metric}, {protocol}" for metric, protocol in table.columns]
     return table.reset_index()
 

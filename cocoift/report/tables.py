@@ -35,7 +35,14 @@ PROTOCOLS = {
     "other_picture": "single-round, another image",
     "blank_picture": "single-round, blank image",
 }
-METRICS = {"total": "score", "overall": "score", "obedience": "short-answer compliance"}
+METRICS = {
+    "total": "score",
+    "overall": "score",
+    "open": "score on open questions",
+    "collapse": "collapse",
+    "closed_collapse": "short answers to closed questions",
+    "obedience": "short-answer compliance",
+}
 _SHORT = {name: label.removesuffix(" mixture") for name, label in LABELS.items()}
 # Columns whose cells are keys, and what is shown for them.
 _CELLS = {

@@ -19,7 +19,7 @@ from cocoift.evaluation.effects import (
 )
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE
-from cocoift.evaluation.score import COLLAPSE
+from cocoift.evaluation.score import COLLAPSE, TOTALS
 from cocoift.report.tables import in_words, read_saved
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def finding(
         return None
     first = scores.benchmark.iloc[0]
     whole = scores[(scores.benchmark == first) & (scores.seed.astype(str) == "all")]
-    metric = next((name for name in whole.metric.unique()[::-1] if name != COLLAPSE), "")
+    metric = next((name for name in whole.metric.unique() if name in TOTALS), "")
     held = scores[(scores.metric == ADHERENCE) & (scores.seed.astype(str) == "all")]
     value = pd.concat([whole, held]).set_index(["model", "metric", "protocol"]).value
     effects = effects[effects.benchmark == first]

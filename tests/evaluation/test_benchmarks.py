@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cocoift.core.files import DataError
-from cocoift.evaluation.benchmarks import read_benchmark, read_mm_vet_grades
+from cocoift.evaluation.benchmarks import Question, read_benchmark, read_mm_vet_grades
 from minicoco.benchmark import benchmark_scenes, files
 
 ROW = {"imagename": "v1_0.png", "question": "What is x?", "answer": "-1<AND>-5",
@@ -32,6 +32,38 @@ def test_infimm_eval_is_read_with_and_without_answers(tmp_path):
     assert withheld.images == ("a.png", "b.png") and withheld.answer == ""
     assert (withheld.category, withheld.complexity) == ("deductive", "moderate")
     assert released.steps == ("one", "two") and released.complexity == "high"
+
+
+@pytest.mark.parametrize(
+    ("answer", "steps", "closed"),
+    [
+        ("red", (), True),
+        ("at top left", (), True),
+        ("red<AND>top left", (), True),  # three words in all
+        ("black umbrella<AND>top right", (), False),  # four
+        ("It is about seventeen metres<OR>17", (), True),  # one short form will do
+        ("a b c d<OR>a b c<AND>e", (), False),
+        ("The suitcases are black.", (), False),
+        ("red", ("so",), False),  # its reasoning is scored
+        ("", (), False),  # withheld: nothing says that a short answer would do
+    ],
+)
+def test_a_question_is_closed_where_a_right_answer_has_three_words_or_fewer(answer, steps, closed):
+    question = Question(id="q", images=("a.png",), text="?", answer=answer, steps=steps)
+    assert question.is_closed == closed
+
+
+def test_published_benchmarks_split_into_open_and_closed_questions(real):
+    """By plain code over MM-Vet's file; InfiMM-Eval's answers are withheld, so all are open."""
+    raw = json.loads((real / "mm_vet/mm-vet.json").read_text())
+    by_hand = {
+        name: sum(min(len(form.split()) for form in part.split("<OR>"))
+                  for part in row["answer"].split("<AND>")) <= 3
+        for name, row in raw.items()
+    }  # fmt: skip
+    questions = read_benchmark(real / "mm_vet/mm-vet.json", "mm_vet")
+    assert {question.id: question.is_closed for question in questions} == by_hand
+    assert 0 < sum(by_hand.values()) < len(by_hand)
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,11 @@ def test_a_dialog_goes_on_with_the_models_own_short_answer(out):
                                ("user", "What is it's colour?")]  # fmt: skip
     assert heard[1][0]["content"][0]["url"].getpixel((0, 0)) == (255, 0, 0)
     assert logged["collapse"]["words"] == 1 and len(logged["collapse"]["rounds"]) == 2
-    assert lmms_eval_task.share_collapsed([logged["collapse"]]) == 1
-    empty = {"words": 0}  # no reply, so no short one either
-    assert lmms_eval_task.share_collapsed([{"words": 9}, empty]) == 0
+    terse = logged["collapse"] | {"closed": False}
+    assert lmms_eval_task.share_collapsed([terse]) == 1
+    empty = {"words": 0, "closed": False}  # no reply, so no short one either
+    closed = {"words": 1, "closed": True}  # a short answer is a right one
+    assert lmms_eval_task.share_collapsed([{"words": 9, "closed": False}, empty, closed]) == 0
     assert lmms_eval_task.mean_words([{"words": 9}, empty]) == 9
 
 

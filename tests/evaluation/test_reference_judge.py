@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cocoift.evaluation.benchmarks import Question, read_mm_vet
+from cocoift.evaluation.benchmarks import Question, read_mm_vet, wanted_parts
 from cocoift.evaluation.reference_judge import (
     SENTENCES,
     Claims,
     reference_verdict,
     states,
-    wanted_parts,
 )
 from cocoift.evaluation.score import agreement
 from minicoco.benchmark import benchmark_scenes

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from cocoift.core.resampling import ratio
 from cocoift.evaluation.benchmarks import Question, read_benchmark, read_mm_vet_grades
 from cocoift.evaluation.score import (
+    CLOSED_COLLAPSE,
     COLLAPSE,
+    OPEN_SCORE,
     Metric,
     agreement,
     collapsed,
@@ -21,6 +24,7 @@ from cocoift.evaluation.score import (
     score_table,
     value,
     weighted,
+    whole_score,
 )
 
 
@@ -96,8 +100,31 @@ def test_the_collapse_rate_is_the_share_of_answers_of_three_words_or_fewer():
     assert collapsed(pd.Series([0, 1, 3, 4, None])).tolist()[:4] == [1, 1, 1, 0]
     assert np.isnan(collapsed(pd.Series([None], dtype=float)).iloc[0])
     verdicts = pd.concat([table({"a": 1.0}, words=3), table({"b": 1.0}, words=4)])
-    (rate,) = [m for m in metrics_of("mm_vet", MM_VET) if m.name == COLLAPSE]
+    asked = [replace(q, answer="a long red car") for q in MM_VET]
+    (rate,) = [m for m in metrics_of("mm_vet", asked) if m.name == COLLAPSE]
     assert value(per_answer(verdicts), rate) == 50.0
+
+
+def test_a_collapsed_answer_is_one_to_an_open_question_and_closed_ones_count_apart():
+    closed, open_ = replace(MM_VET[0], answer="red"), replace(MM_VET[1], answer="a long red car")
+    verdicts = pd.concat([table({"a": 1.0}, words=1), table({"b": 0.5}, words=9)])
+    answers = per_answer(verdicts)
+    values = {m.name: value(answers, m) for m in metrics_of("mm_vet", [closed, open_])}
+    assert values[COLLAPSE] == 0.0 and values[CLOSED_COLLAPSE] == 100.0
+    assert values[OPEN_SCORE] == 50.0 and values["total"] == 75.0
+    metrics = metrics_of("mm_vet", [closed, open_])
+    assert whole_score(metrics).name == "total"
+    assert [m.name for m in metrics[-4:]] == ["total", OPEN_SCORE, COLLAPSE, CLOSED_COLLAPSE]
+
+
+def test_the_score_over_open_questions_keeps_the_weights_of_the_whole_score():
+    # The high one counts twice: (1 * 0.4 + 2 * 1.0) / 3.
+    questions = [question("a", category="deductive", complexity="moderate", steps=("so",)),
+                 question("b", category="deductive", complexity="high", steps=("so",)),
+                 question("c", category="deductive", complexity="high")]  # fmt: skip
+    answers = per_answer(table({"a": 0.4, "b": 1.0, "c": 0.0}))
+    values = {m.name: value(answers, m) for m in metrics_of("infimm_eval", questions)}
+    assert values[OPEN_SCORE] == pytest.approx(80.0) and values["overall"] == pytest.approx(48.0)
 
 
 scores = st.lists(st.floats(0, 1), min_size=4, max_size=30)

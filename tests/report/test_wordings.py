@@ -16,6 +16,7 @@ def verdicts(wording_of):
             rows.append(
                 {"model": model, "seed": 0, "protocol": "multi_round", "image": f"i{number}",
                  "question_id": str(number), "wording": wording_of(number), "repeat": 0,
+                 "closed": wording_of(number) == "short sources",
                  "score": 0.25 if lost else 0.75, "words": 2 if lost else 9}
             )  # fmt: skip
     return pd.DataFrame(rows)
@@ -41,3 +42,11 @@ def test_the_table_has_score_and_collapse_of_every_wording():
     assert cells.loc[("merged", "new"), "score, multi_round"] == 0.25
     assert cells.loc[("merged", "new"), "collapse, multi_round"] == 1
     assert cells.loc[("base", "new"), "collapse, multi_round"] == 0
+
+
+def test_short_answers_to_closed_questions_are_no_collapse_in_the_table():
+    table = evaluation.wording_table(verdicts(lambda n: "new" if n < 4 else "short sources"))
+    cells = table.set_index(["model", "wording"])
+    assert cells.loc[("merged", "short sources"), "closed_collapse, multi_round"] == 1
+    assert pd.isna(cells.loc[("merged", "short sources"), "collapse, multi_round"])
+    assert cells.loc[("merged", "new"), "collapse, multi_round"] == 0

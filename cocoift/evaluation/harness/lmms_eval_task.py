@@ -2,7 +2,8 @@
 
 `tasks.write_tasks` copies this file beside its tasks as `utils.py`; it needs nothing of cocoift.
 A row holds images, the opening questions, their replies where a reference gives them, and the
-question.  Interfaces: lmms-eval 0.7, `api/task.py`, and `generate_until_multi_round` of its models.
+question, and whether a short answer is a right one to it (`closed`).  Interfaces: lmms-eval 0.7,
+`api/task.py`, and `generate_until_multi_round` of its models.
 """
 
 import json
@@ -55,7 +56,8 @@ def process_results(doc, results):
         {"question": question, "answer": answer}
         for question, answer in zip(_questions(doc), texts, strict=True)
     ]
-    result = {"question_id": doc["question_id"], "rounds": rounds, "words": len(texts[-1].split())}
+    result = {"question_id": doc["question_id"], "rounds": rounds, "words": len(texts[-1].split()),
+              "closed": doc["closed"]}  # fmt: skip
     return {"words": result, "collapse": result}
 
 
@@ -66,8 +68,8 @@ def mean_words(rows):
 
 
 def share_collapsed(rows):
-    """Return the share of last answers that are short; empty replies are none."""
-    counts = [row["words"] for row in rows if row["words"]]
+    """Return the share of last answers to open questions that are short; empty ones are none."""
+    counts = [row["words"] for row in rows if row["words"] and not row["closed"]]
     return sum(words <= SHORT_WORDS for words in counts) / max(1, len(counts))
 
 

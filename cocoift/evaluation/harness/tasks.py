@@ -28,6 +28,7 @@ _SCHEMA = for_datasets(
             ("replies", pa.list_(pa.string())),
             ("question", pa.string()),
             ("answer", pa.string()),
+            ("closed", pa.bool_()),
         ]
     )
 )
@@ -120,6 +121,7 @@ def _row(tasks: Tasks, protocol: Protocol, question: Question) -> dict[str, Any]
         "replies": list(protocol.given(question.images[0])),
         "question": protocol.asks(question.text),
         "answer": question.answer,
+        "closed": question.is_closed,
     }
 
 
