@@ -21,6 +21,7 @@ from cocoift.evaluation.score import (
     SCORE_COLUMNS,
     Metric,
     collapsed,
+    per_answer,
     score_table,
 )
 from cocoift.report.merge import mixtures_rounds
@@ -217,6 +218,28 @@ def wording_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     table = table.dropna(axis="columns", how="all")
     table.columns = [f"{metric}, {protocol}" for metric, protocol in table.columns]
     return table.reset_index()
+
+
+def wording_levels(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return how each training answers each wording: a row per wording, model, seed and protocol.
+
+    Columns: wording, model, seed, protocol, short (answers of three words or fewer, percent),
+    score (percent), closed (questions to which a short answer is right, percent), n (answers).
+    No rows where questions have no wordings.
+    """
+    questions = verdicts.drop_duplicates("question_id").set_index("question_id")
+    answers = per_answer(verdicts)
+    answers = answers.join(questions[["wording", "closed"]], on="question_id")
+    by = ["wording", "model", "seed", "protocol"]
+    groups = answers[answers.wording != ""].groupby(by, sort=False)
+    table = groups.agg(
+        short=("collapsed", "mean"),
+        score=("score", "mean"),
+        closed=("closed", "mean"),
+        n=("image", "size"),
+    )
+    shares = ["short", "score", "closed"]
+    return table.assign(**{name: 100 * table[name] for name in shares}).reset_index()
 
 
 def wording_effects(

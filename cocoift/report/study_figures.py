@@ -16,7 +16,9 @@ from matplotlib.patches import Rectangle
 
 from cocoift.core.images import open_image, place_labels
 from cocoift.evaluation.lengths import SHORT_WORDS
+from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.report.figures import (
+    MARKS,
     PANELS,
     colour_of,
     facets,
@@ -235,3 +237,65 @@ def loss_curves(losses: pd.DataFrame, *, names: Mapping[str, str], smooth: int) 
         figure.axes[0].plot(mean.index, mean, color=colour_of(str(name), 0), linewidth=2)
     figure.axes[0].set_ylim(0, None)
     return figure
+
+
+ARMS = {
+    "mix": "prompt in the first turn, sources apart (LLaVA-style)",
+    "first-mixed": "prompt in the first turn, sources mixed",
+    "every-apart": "prompt in every turn, sources apart",
+    "merged": "prompt in every turn, sources mixed (merged)",
+}
+WORDINGS = {
+    "short sources": "worded as in the short-answer sources",
+    "conversations": "worded as in the conversational sources",
+    "never tuned on": "worded as in no source",
+}
+
+
+@styled
+def headline(levels: pd.DataFrame, models: Mapping[str, str]) -> Figure:
+    """Show short answers alone and after the short round: a panel a wording, a line a training.
+
+    `levels` is `evaluation.wording_levels`; `models` are the labels of those to show.
+    """
+    known = [name for name in WORDINGS if name in set(levels.wording)]
+    panels = known + [name for name in dict.fromkeys(levels.wording) if name not in known]
+    shown = {name: label for name, label in models.items() if name in set(levels.model)}
+    title = "Answers of three words or fewer, before and after one short-answer round"
+    figure, axes = new_axes(2 + 3.4 * len(panels), 5.2, title=title, columns=len(panels))
+    colours = {name: colour_of(name, number + 1) for number, name in enumerate(shown)}
+    for ax, panel in zip(axes, panels, strict=True):
+        ends = {}
+        for place, name in enumerate(shown):
+            rows = levels[(levels.wording == panel) & (levels.model == name)]
+            wide = rows.pivot_table(index="seed", columns="protocol", values="short")
+            wide = wide.reindex(columns=[ALONE, AFTER])
+            aside = 0.035 * (place - (len(shown) - 1) / 2)
+            look: Any = {"color": colours[name], "marker": MARKS[place % 7], "markersize": 5}
+            ax.plot([aside, 1 + aside], wide.to_numpy().T, alpha=0.6, linewidth=1.3, **look)
+            ax.plot([], [], label=shown[name], **look)
+            ends[name] = wide[AFTER].mean()
+        for name, height in _apart(ends, 6).items():
+            ax.text(1.12, height, f"{ends[name]:.0f}", color=colours[name], va="center")
+        closed = levels[levels.wording == panel].closed.mean()
+        ax.set(xlim=(-0.15, 1.3), ylim=(-3, 103))
+        ax.set_title(f"{WORDINGS.get(panel, panel)}\n({closed:.0f} % closed questions)")
+        ax.set_xticks([0, 1], ["alone", "after one short-\nanswer round"])
+        ax.tick_params(axis="y", labelleft=ax is axes[0])
+        ax.grid(axis="x", visible=False)
+    axes[0].set_ylabel("answers of three words or fewer (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    meaning = "a line: one training; a number: the mean over trainings"
+    below: Any = {"loc": "outside lower left", "ncols": 2, "title": meaning}
+    figure.legend(handles, labels, alignment="left", **below)
+    return figure
+
+
+def _apart(heights: Mapping[str, float], least: float) -> dict[str, float]:
+    """Return heights that are at least so far apart, in their order, moved up where they must."""
+    found: dict[str, float] = {}
+    last = -np.inf
+    for name, height in sorted(heights.items(), key=lambda item: item[1]):
+        if not np.isnan(height):
+            last = found[name] = max(height, last + least)
+    return found
