@@ -28,6 +28,7 @@ _LLAVA = {
     "records_per_step": "128",
     "batch_tokens": "16 records a GPU, of up to 2,048",
     "loss_on": "all",
+    "attend": "record",
     "four_bit": "no (bf16)",
     "gradient_checkpointing": "yes",
 }
@@ -44,6 +45,7 @@ _MEANING = {
     "records_per_step": "records per optimiser step",
     "batch_tokens": "tokens a device holds at once",
     "loss_on": "answers of a record that carry loss",
+    "attend": "what a turn sees before it",
     "four_bit": "base in four bits (NF4, double quantisation)",
     "gradient_checkpointing": "gradient checkpointing",
 }

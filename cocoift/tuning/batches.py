@@ -158,7 +158,9 @@ class Collator:
     """Tensors of one planned batch: right-padded ids, labels, answer formats, and images.
 
     `input_ids`, `attention_mask`, `labels` and `forms` have shape (samples, longest), `forms`
-    holds the number of each token's answer format; `pixel_values` (samples, 3, side, side).
+    holds the number of each token's answer format; `pixel_values` (samples, 3, side, side).  Where
+    turns do not see each other, `turns` numbers each token's turn from 1, 0 before the first, and
+    `position_ids` count from the image in every turn anew; both have the shape of `input_ids`.
     """
 
     def __init__(self, processor: LlavaProcessor, image_root: Path, forms: Mapping[str, str]):
@@ -182,4 +184,17 @@ class Collator:
         pictures = [open_image(inside(self.root, sample.image)) for sample in samples]
         pixels = torch.from_numpy(pixel_values(pictures, self.processor))
         tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels, "forms": forms}
-        return tensors | {"pixel_values": pixels}
+        tensors |= {"pixel_values": pixels}
+        return tensors | (_branched(samples, longest) if samples[0].branches else {})
+
+
+def _branched(samples: Sequence[Sample], longest: int) -> dict[str, torch.Tensor]:
+    """Return the turn of each token, and its position as if its turn were the only one."""
+    place = np.arange(longest)
+    turns = [np.searchsorted(sample.branches, place, side="right") for sample in samples]
+    positions = [
+        place - np.array([0, *sample.branches])[turn] + np.where(turn, sample.branches[0], 0)
+        for sample, turn in zip(samples, turns, strict=True)
+    ]
+    tensors = {"turns": turns, "position_ids": positions}
+    return {name: torch.from_numpy(np.stack(rows)) for name, rows in tensors.items()}

@@ -42,6 +42,8 @@ class Markers:
 
 
 FormatName = Literal["vicuna_v1", "chatml"]
+# What a turn of a record sees in training: the turns before it, or the picture and itself alone.
+Attend = Literal["record", "turn"]
 MARKERS: dict[FormatName, Markers] = {
     # `conv_vicuna_v1` in LLaVA's `conversation.py`, as LLaVA-1.5 trains and asks.
     "vicuna_v1": Markers(
@@ -142,13 +144,15 @@ class Piece:
 class Encoding:
     """How records become token ids: by which tokenizer, in which chat.
 
-    An image takes `image_tokens` tokens, a sample at most `context_tokens`.
+    An image takes `image_tokens` tokens, a sample at most `context_tokens`.  With `attend` set to
+    `turn` every turn follows the image directly, unseen by the other turns.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
     chat: ChatFormat
     image_tokens: int
     context_tokens: int = 2_048
+    attend: Attend = "record"
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,8 @@ class Sample:
 
     `ids` holds the image's token once, at `image_at`, and stands for `image_tokens` of them: at
     665,000 records that is a ninth of the memory.  `spans` are positions in `input_ids`, where it
-    is repeated.
+    is repeated.  `branches` are the positions at which turns begin that do not see each other; none
+    where turns see those before them.
     """
 
     record_id: str
@@ -167,6 +172,7 @@ class Sample:
     sources: list[str]
     image_at: int = 0
     image_tokens: int = 1
+    branches: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Tokens, those of the image included."""
@@ -210,10 +216,47 @@ def pieces(messages: Sequence[Message], *, chat: ChatFormat) -> Iterator[Piece]:
 def encode(record: Record, encoding: Encoding) -> Sample:
     """Return a record as token ids with the spans that carry loss.
 
+    With `encoding.attend` set to `turn` they are those of its rounds one by one, the shared
+    beginning, up to the image, once: Molmo2's message trees (`olmo/models/molmo` in
+    allenai/molmo2).  Raises `DataError` for a tokenizer to which the image marker is no token.
+    """
+    if encoding.attend == "record":
+        return _encode_dialog(record, encoding)
+    parts = [
+        _encode_dialog(part_of(record, number, number + 1), encoding)
+        for number in range(len(record.sources))
+    ]
+    shared = parts[0]
+    ids, spans, branches = [shared.ids[: shared.image_at + 1]], [], []
+    end = first = shared.image_at + shared.image_tokens
+    for part in parts:
+        branches.append(end)
+        spans += [(start - first + end, stop - first + end) for start, stop in part.spans]
+        ids.append(part.ids[part.image_at + 1 :])
+        end += len(ids[-1])
+    return replace(
+        shared,
+        ids=np.concatenate(ids),
+        spans=spans,
+        sources=list(record.sources),
+        branches=tuple(branches),
+    )
+
+
+def part_of(record: Record, start: int, stop: int) -> Record:
+    """Return consecutive rounds of a record as one of its own, the image before its first one."""
+    marker = f"{IMAGE_MARKER}\n"
+    first, *rest = record.conversations[2 * start : 2 * stop]
+    opening = Message(first.speaker, marker + first.value.removeprefix(marker))
+    return Record(record.id, record.image, [opening, *rest], record.sources[start:stop])
+
+
+def _encode_dialog(record: Record, encoding: Encoding) -> Sample:
+    """Return a record as token ids, every turn after the one before it.
+
     Ids equal those of the whole rendered text, in which the image marker stands once for each of
     the image's tokens; only where a text spells out a special token (`</s>`, `<image>`) are the
-    pieces encoded one by one, so that text from annotations cannot end a turn.  Raises `DataError`
-    for a tokenizer to which the marker is no token.
+    pieces encoded one by one, so that text from annotations cannot end a turn.
     """
     tokenizer = encoding.tokenizer
     first, *rest = record.conversations

@@ -13,9 +13,9 @@ from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError
 from cocoift.core.images import bad_images
 from cocoift.core.parallel import ordered
-from cocoift.core.schema import IMAGE_MARKER, Message, Record, read_records
+from cocoift.core.schema import Record, read_records
 from cocoift.core.tables import read_table, reading
-from cocoift.tuning.chat import IGNORED, Encoding, Sample, encode
+from cocoift.tuning.chat import IGNORED, Encoding, Sample, encode, part_of
 
 # Records that one task encodes; a mixture of no more is encoded here, in a second.
 _CHUNK = 5_000
@@ -141,24 +141,17 @@ def _split(record: Record, whole: Sample, encoding: Encoding) -> Iterator[Sample
     """
     context, ends, start = encoding.context_tokens, [end for _, end in whole.spans], 0
     while start < len(ends):
-        room = context - len(encode(_part(record, start, start + 1), encoding))
+        room = context - len(encode(part_of(record, start, start + 1), encoding))
         if room < 0:
             start += 1
             continue
         # Further rounds cost what they cost in the whole record, except for texts that spell
         # out a special token.
         stop = bisect_right(ends, ends[start] + room)
-        while len(part := encode(_part(record, start, stop), encoding)) > context:
+        while len(part := encode(part_of(record, start, stop), encoding)) > context:
             stop -= 1
         yield part
         start = stop
-
-
-def _part(record: Record, start: int, stop: int) -> Record:
-    marker = f"{IMAGE_MARKER}\n"
-    first, *rest = record.conversations[2 * start : 2 * stop]
-    opening = Message(first.speaker, marker + first.value.removeprefix(marker))
-    return Record(record.id, record.image, [opening, *rest], record.sources[start:stop])
 
 
 def only_last(sample: Sample) -> Sample:
@@ -199,7 +192,7 @@ def batch_samples(
 def later_rounds(record: Record) -> Iterator[Record]:
     """Yield every round of a record but the first as a conversation of its own."""
     for number in range(1, len(record.sources)):
-        yield _part(record, number, number + 1)
+        yield part_of(record, number, number + 1)
 
 
 def check_pictures(names: Iterable[str], image_root: Path, *, shown: int = 5) -> int:

@@ -29,6 +29,25 @@ def last_whole(run: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
+def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return what the model receives of a batch without labels and forms.
+
+    Where a batch numbers its turns, the attention mask becomes one of shape (samples, 1, longest,
+    longest) that is added to the scores: a token sees what is before its first turn, and its own.
+    """
+    inputs = dict(batch)
+    turns = inputs.pop("turns", None)
+    if turns is None:
+        return inputs
+    seen = (turns[:, None] == 0) | (turns[:, None] == turns[:, :, None])
+    # A padding token sees at least itself: a row without any would be no number.
+    own = torch.eye(turns.shape[1], dtype=torch.bool, device=turns.device)
+    seen = seen.tril() & (inputs["attention_mask"][:, None] > 0) | own
+    added = torch.zeros(seen.shape, dtype=inputs["pixel_values"].dtype, device=turns.device)
+    inputs["attention_mask"] = added.masked_fill(~seen, torch.finfo(added.dtype).min)[:, None]
+    return inputs
+
+
 def token_losses(
     model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor
 ) -> tuple[torch.Tensor, Any]:
@@ -37,7 +56,7 @@ def token_losses(
     The output layer works on supervised positions only; `labels` has shape (samples, longest).
     """
     supervised = functional.pad(labels[:, 1:] != IGNORED, (0, 1))
-    outputs = model(**inputs, logits_to_keep=supervised, use_cache=False)
+    outputs = model(**model_inputs(inputs), logits_to_keep=supervised, use_cache=False)
     targets = labels[:, 1:][supervised[:, :-1]]
     return functional.cross_entropy(outputs.logits.float(), targets, reduction="none"), outputs
 

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from cocoift.core.files import digest, sha256
 from cocoift.core.schema import Count, Settings
-from cocoift.tuning.chat import ChatFormat, Encoding
+from cocoift.tuning.chat import Attend, ChatFormat, Encoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +25,9 @@ class TuningRecipe(Settings, frozen=True):
     Source: `scripts/v1_5/finetune_lora.sh` in haotian-liu/LLaVA.  `records_per_step` is the
     global batch, counted in records of the merged mixture; `batch_tokens` is what one device
     holds at once, padding included: gradients are accumulated over as many batches as that takes.
-    `loss_on` trains on every answer of a record or on its last one alone.  `save_steps` is the
-    number of steps between checkpoints.
+    `loss_on` trains on every answer of a record or on its last one alone; `attend` is what a turn
+    sees: the record up to it, or the image and itself alone.  `save_steps` is the number of steps
+    between checkpoints.
     """
 
     rank: int = 128
@@ -41,6 +42,7 @@ class TuningRecipe(Settings, frozen=True):
     records_per_step: Count = 128
     batch_tokens: Count = 8192
     loss_on: Literal["all", "last"] = "all"
+    attend: Attend = "record"
     four_bit: bool = True
     gradient_checkpointing: bool = True
     save_steps: Count = 50
@@ -120,7 +122,9 @@ class Training:
 
     def encoding(self, tokenizer: "PreTrainedTokenizerBase") -> Encoding:
         """Return how this training's records become token ids."""
-        return Encoding(tokenizer, self.chat, self.image_tokens, self.context_tokens)
+        return Encoding(
+            tokenizer, self.chat, self.image_tokens, self.context_tokens, self.recipe.attend
+        )
 
     def key(self) -> str:
         """Return a digest of everything that determines the adapter: file contents and settings."""
