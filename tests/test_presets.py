@@ -251,7 +251,7 @@ def test_a_benchmark_without_answers_is_asked_and_its_lengths_are_told(
         run_cells(setup, preset=preset, changes=changes)
     changes["notebooks"] = [path.stem[:2] for path in (setup, *others) if path.stem[:2] != "07"]
     outputs = run(root, preset, changes, tmp_path)
-    assert "- **change of merged**: no clear difference in collapse (" in outputs["05"].text
+    assert "- **change of merged**: no difference shown in collapse (" in outputs["05"].text
 
 
 def test_without_a_model_to_ask_all_notebooks_but_those_that_ask_run(root, tmp_path, least_raw):

@@ -217,7 +217,7 @@ def measured(play, tmp_path, **more):
     ("play", "expected"),
     [
         (collapsing, "One short round makes it terse: collapsed answers +100.0 points"),
-        (failing_now_and_then, "One short round does not clearly make it terse"),
+        (failing_now_and_then, "One short round is not shown to make it terse"),
     ],
 )
 def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, expected, tmp_path):
@@ -249,7 +249,7 @@ def test_a_model_that_sees_is_not_told_that_it_does_not(tmp_path):
         seen[image_address(picture, "png")] = paragraph(scene)
     study, _ = measured(seeing, tmp_path)
     (sentence,) = served_report.verdict(study, study.benchmarks()[0])
-    assert sentence.startswith("One short round does not clearly make it terse")
+    assert sentence.startswith("One short round is not shown to make it terse")
 
 
 @SLOW

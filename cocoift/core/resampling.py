@@ -1,9 +1,31 @@
-"""The bootstrap over images: answers about one image are correlated, so images are resampled."""
+"""Means over trainings and images, with intervals over both.
 
+Answers about one image are correlated, so images are resampled (bootstrap).  Trainings are few, so
+they enter by their variance and a t quantile: the error of a mean over S trainings is
+se² = s²(trainings) / S + b², where b is the bootstrap error over images of the trainings' mean.
+`tests/bench/coverage.py` says how often the interval holds the truth.
+"""
+
+import math
 from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
+
+LEVEL = 0.05  # of a test; intervals hold the rest, 95 %
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its 95 % interval, the two-sided p of its being 0, and how many trainings."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    trainings: int
 
 
 def image_draws(
@@ -22,44 +44,124 @@ def image_draws(
     return names, draws.astype(float)
 
 
-def ratio(
-    images: pd.Series, top: pd.Series, bottom: pd.Series, *, resamples: int
-) -> tuple[float, float, float]:
-    """Return sum(top) / sum(bottom) and its 95 % interval over resampled images.
+def over_trainings(values: np.ndarray, drawn: np.ndarray) -> Mean:
+    """Return the mean of `values` over trainings, and over openings where there are several.
 
-    The series have one entry per answer.  Resamples whose `bottom` is 0 do not count; without any
-    that counts there is no number.
+    `values` has the shape (trainings, openings), `drawn` (resamples, trainings, openings): the
+    same numbers on resampled images; NaN where a number is missing.  Trainings and openings are
+    crossed random factors: se² = s²(trainings' means) / S + s²(openings' means) / O + b², with the
+    t quantile of the smaller number of levels less one.  One training and one opening: the
+    percentile interval over images, and p from the same resamples.
     """
-    return _ratio(images, top, bottom, *image_draws(images, resamples=resamples))
+    cells = np.isfinite(values)
+    values, drawn = np.where(cells, values, np.nan), np.where(cells, drawn, np.nan)
+    trainings, openings = int(cells.any(1).sum()), int(cells.any(0).sum())
+    if not trainings:
+        return Mean(*(float("nan"),) * 4, 0)
+    value = float(np.nanmean(values))
+    usable = drawn[~np.isnan(drawn[:, cells]).any(1)]
+    means = usable[:, cells].mean(1)
+    if trainings == openings == 1 or len(means) < 2:
+        return Mean(value, *interval(means), _p_of_draws(means), trainings)
+    levels = [
+        np.nanmean(values[cells.any(1)], axis=1),
+        np.nanmean(values[:, cells.any(0)], axis=0),
+    ]
+    varied = [level for level in levels if len(level) > 1]
+    error = math.sqrt(sum(level.var(ddof=1) / len(level) for level in varied) + means.var(ddof=1))
+    degrees = min(map(len, varied)) - 1
+    half = t_quantile(degrees) * error
+    p = t_p(value / error, degrees) if error else float(not value)
+    return Mean(value, value - half, value + half, p, trainings)
+
+
+def _p_of_draws(means: np.ndarray) -> float:
+    """Return the two-sided p of 0 from resampled values, never less than what they can tell."""
+    if not len(means):
+        return float("nan")
+    beyond = 1 + min((means <= 0).sum(), (means >= 0).sum())
+    return min(1.0, 2 * float(beyond) / (1 + len(means)))
+
+
+def t_p(t: float, degrees: int) -> float:
+    """Return the two-sided p of a t statistic (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    angle = math.atan(abs(t) / math.sqrt(degrees))
+    odd = degrees % 2
+    # The sum over powers of the cosine, each term from the one before.
+    term, total = (math.cos(angle) if odd else 1.0), 0.0
+    for power in range(odd, degrees - 1, 2):
+        total += term
+        term *= (power + 1) / (power + 2) * math.cos(angle) ** 2
+    inside = math.sin(angle) * total
+    return max(0.0, 1 - (2 / math.pi * (angle + inside) if odd else inside))
+
+
+@cache
+def t_quantile(degrees: int) -> float:
+    """Return the t beyond which 5 % of the distribution lie, on both sides together."""
+    low, high = 1.0, 20.0  # 12.7 with one degree of freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_p(middle, degrees) > LEVEL else (low, middle)
+    return high
+
+
+def ratio(
+    images: pd.Series,
+    top: pd.Series,
+    bottom: pd.Series,
+    *,
+    resamples: int,
+    trainings: pd.Series | None = None,
+) -> tuple[float, float, float]:
+    """Return sum(top) / sum(bottom) and its 95 % interval, a mean `over_trainings`.
+
+    The series have one entry per answer; without `trainings` all answers are of one.  Resamples
+    whose `bottom` is 0 do not count; without any that counts there is no number.
+    """
+    answers = pd.DataFrame({"image": images, "top": top, "bottom": bottom})
+    if trainings is not None:
+        answers["training"] = trainings
+    found = _ratio(answers, *image_draws(images, resamples=resamples))
+    return found.value, found.low, found.high
 
 
 def ratio_table(
     answers: pd.DataFrame, by: list[str], *, resamples: int, among: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """Return `ratio` per group, in the order in which groups appear: `by`, value, low, high.
+    """Return sum(top) / sum(bottom) per group, a mean `over_trainings`, as groups appear.
 
-    `answers` has the columns of `by`, image, top and bottom.  Images are drawn from those of the
-    group, or from those `among` which the answers of all groups are.
+    `answers` has the columns of `by`, image, top and bottom, and may have `training` and
+    `opening`, the random factors of the group's answers.  Images are drawn from those of the
+    group, or from those `among` which the answers of all groups are.  Columns: `by`, then the
+    fields of `Mean`.
     """
     every, known, rows = frozenset(among), {}, []
     for key, group in answers.groupby(by, sort=False):
         images = every or frozenset(group.image)
         if images not in known:
             known[images] = image_draws(images, resamples=resamples)
-        rows.append((*key, *_ratio(group.image, group.top, group.bottom, *known[images])))
-    return pd.DataFrame(rows, columns=[*by, "value", "low", "high"])
+        rows.append((*key, *astuple(_ratio(group, *known[images]))))
+    return pd.DataFrame(rows, columns=[*by, *Mean.__dataclass_fields__])
 
 
-def _ratio(
-    images: pd.Series, top: pd.Series, bottom: pd.Series, names: list[str], draws: np.ndarray
-) -> tuple[float, float, float]:
-    places = pd.Index(names).get_indexer(images)
-    tops, bottoms = (
-        np.bincount(places, part.to_numpy(float), minlength=len(names)) for part in (top, bottom)
-    )
+def _ratio(answers: pd.DataFrame, names: list[str], draws: np.ndarray) -> Mean:
+    """Return sum(top) / sum(bottom) as a mean over the answers' trainings and openings."""
+    factors = [_codes(answers, name) for name in ("training", "opening")]
+    shape = (len(names), *(int(codes.max(initial=0)) + 1 for codes in factors))
+    places = (pd.Index(names).get_indexer(answers.image), *factors)
+    tops, bottoms = np.zeros(shape), np.zeros(shape)
+    np.add.at(tops, places, answers.top.to_numpy(float))
+    np.add.at(bottoms, places, answers.bottom.to_numpy(float))
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = (draws @ tops) / (draws @ bottoms)
-        return float(tops.sum() / bottoms.sum()), *interval(drawn)
+        drawn = np.tensordot(draws, tops, 1) / np.tensordot(draws, bottoms, 1)
+        return over_trainings(tops.sum(0) / bottoms.sum(0), drawn)
+
+
+def _codes(answers: pd.DataFrame, name: str) -> np.ndarray:
+    if name not in answers:
+        return np.zeros(len(answers), int)
+    return pd.factorize(answers[name], use_na_sentinel=False)[0]
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -67,5 +169,5 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     usable = values[~np.isnan(values)]
     if not len(usable):
         return float("nan"), float("nan")
-    low, high = np.quantile(usable, (0.025, 0.975))
+    low, high = np.quantile(usable, (LEVEL / 2, 1 - LEVEL / 2))
     return float(low), float(high)

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cocoift.core.files import DataError
+from cocoift.core.frames import trainings
 from cocoift.core.resampling import ratio
 from cocoift.core.schema import coco_id
 from cocoift.sources.base import Dialog
@@ -177,12 +179,15 @@ def faithfulness_table(
     """Return, per group, the share of mentions of what is not in the image (CHAIRi).
 
     Columns: those of `by`, answers, mentions (per answer), absent_share (percent), low, high,
-    answers_with_absent (percent, CHAIRs).  Intervals resample images.
+    answers_with_absent (percent, CHAIRs).  The share is a mean over trainings, its interval over
+    trainings and images.
     """
-    rows = []
+    rows, mentions = [], mentions.assign(training=trainings(mentions))
     for key, group in mentions.groupby(by, sort=False):
-        share = ratio(group.image, 100.0 * group.absent, group.mentioned, resamples=resamples)
+        share, *ends = ratio(group.image, 100.0 * group.absent, group.mentioned,
+                             resamples=resamples, trainings=group.training)  # fmt: skip
         some = 100 * (group.absent > 0).mean()
-        rows.append((*key, len(group), group.mentioned.mean(), *share, some))
+        numbers = len(group), group.mentioned.mean(), share, *np.clip(ends, 0, 100), some
+        rows.append((*key, *numbers))
     columns = [*by, "answers", "mentions", "absent_share", "low", "high", "answers_with_absent"]
     return pd.DataFrame(rows, columns=columns)

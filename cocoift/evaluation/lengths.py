@@ -1,6 +1,6 @@
 """Answers and how long they are: counts, shares, and distances between distributions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cocoift.core.files import DataError
-from cocoift.core.resampling import image_draws, interval, ratio
+from cocoift.core.frames import trainings
+from cocoift.core.resampling import image_draws, over_trainings, ratio
 from cocoift.core.tables import RUN_MERGE, read_table
 from cocoift.core.text import PROMPT_PATTERN
 from cocoift.merge.formats import RECORD_SCHEMA
@@ -99,19 +100,20 @@ def record_rounds(path: Path) -> pd.DataFrame:
 def collapse_intervals(
     answers: pd.DataFrame, by: list[str], *, resamples: int = 2_000
 ) -> pd.DataFrame:
-    """Return how long answers are per group, with the interval of the collapse rate over images.
+    """Return how long answers are per group, with the interval of the collapse rate.
 
     Columns: those of `by`, n, median_words, collapse_rate, low, high (percent of the answers to
     questions that state no format; missing where there are none), one_word (share), distinct_1,
-    distinct_2.  `answers` is a table of `cocoift.evaluation.answers`.
+    distinct_2.  `answers` is a table of `cocoift.evaluation.answers`, with `frames.trainings` as
+    `training`: the rate is a mean over trainings, its interval over trainings and images.
     """
     rows = []
     for key, group in answers.groupby(by, sort=False):
         free = group[group.free]
         short, every = 100.0 * (free.words <= SHORT_WORDS), free.words.notna()
-        rate, low, high = ratio(free.image, short, every, resamples=resamples)
+        rate, *ends = ratio(free.image, short, every, resamples=resamples, trainings=free.training)
         spread = [distinct_n(group.answer, n) for n in (1, 2)]
-        rows.append((*key, len(group), group.words.median(), rate, low, high,
+        rows.append((*key, len(group), group.words.median(), rate, *np.clip(ends, 0, 100),
                      (group.words == 1).mean(), *spread))  # fmt: skip
     columns = [*by, "n", "median_words", "collapse_rate", "low", "high", "one_word"]
     return pd.DataFrame(rows, columns=[*columns, "distinct_1", "distinct_2"])
@@ -160,30 +162,40 @@ def _shares(histogram: np.ndarray) -> np.ndarray:
 def distance_table(
     answers: pd.DataFrame, *, before: str, after: str, resamples: int = 2_000
 ) -> pd.DataFrame:
-    """Return how far answer lengths under two protocols are apart, per model, seeds together.
+    """Return how far answer lengths under two protocols are apart, per model, over all seeds.
 
     Columns: model, distance (`wasserstein` in words, `jensen_shannon` in bits), value, low, high.
-    Only answers to questions without a stated format count; intervals resample images, the same
-    for both protocols.  Distances are never negative, so an interval above 0 alone says nothing.
+    Only answers to questions without a stated format count.  The value is the mean over trainings,
+    the interval over trainings and images, the same for both protocols.  Distances are never
+    negative, so an interval above 0 alone says nothing.
     """
     rows = []
-    free = answers[answers.free]
+    free = answers.assign(training=trainings(answers))[answers.free]
     for model, group in free.groupby("model", sort=False):
         parts = [group[group.protocol == name] for name in (before, after)]
         if not all(map(len, parts)):
             continue
         names, draws = image_draws(group.image, resamples=resamples)
-        counts = [_histograms(part, names, size=int(group.words.max()) + 1) for part in parts]
+        shape = (group.training.unique(), names, int(group.words.max()) + 1)
+        counts = [_histograms(part, *shape) for part in parts]
         for name, distance in (("wasserstein", wasserstein), ("jensen_shannon", jensen_shannon)):
-            value = float(distance(*(count.sum(0) for count in counts)))
-            drawn = distance(*(draws @ count for count in counts))
-            rows.append((model, name, value, *interval(drawn)))
+            values = distance(*(count.sum(1) for count in counts))
+            drawn = np.stack([distance(*(draws @ count for count in pair))
+                              for pair in zip(*counts, strict=True)], 1)  # fmt: skip
+            mean = over_trainings(values[:, None], drawn[:, :, None])
+            rows.append((model, name, mean.value, max(mean.low, 0.0), mean.high))
     return pd.DataFrame(rows, columns=["model", "distance", "value", "low", "high"])
 
 
-def _histograms(answers: pd.DataFrame, images: list[str], *, size: int) -> np.ndarray:
-    """Return how many answers have how many words: shape (images, size)."""
-    counts = np.zeros((len(images), size))
-    place = answers.image.map({name: number for number, name in enumerate(images)})
-    np.add.at(counts, (place.to_numpy(), answers.words.to_numpy(int)), 1)
+def _histograms(
+    answers: pd.DataFrame, trained: Sequence[str], images: Sequence[str], size: int
+) -> np.ndarray:
+    """Return how many answers have how many words: shape (trainings, images, size)."""
+    counts = np.zeros((len(trained), len(images), size))
+    places = (
+        pd.Index(trained).get_indexer(answers.training),
+        pd.Index(images).get_indexer(answers.image),
+        answers.words.to_numpy(int),
+    )
+    np.add.at(counts, places, 1)
     return counts

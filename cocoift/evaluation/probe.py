@@ -12,6 +12,7 @@ import msgspec
 import pandas as pd
 
 from cocoift.core.files import DataError, inside
+from cocoift.core.frames import trainings
 from cocoift.core.resampling import ratio
 from cocoift.core.spread import spread
 from cocoift.evaluation.benchmarks import Question
@@ -91,21 +92,22 @@ def probe(
 def margin_table(
     margins: pd.DataFrame, *, before: str, after: str, resamples: int = 2_000
 ) -> pd.DataFrame:
-    """Return mean margins per model in nats, all seeds together, and their shift.
+    """Return mean margins per model in nats over all seeds, and their shift.
 
     Columns: model, measure (`before`, `after`, `shift`: their paired difference), value, low, high,
-    n.  Intervals resample images.
+    n.  Intervals are over trainings and images.
     """
-    rows = []
+    rows, margins = [], margins.assign(training=trainings(margins))
     for model, group in margins.groupby("model", sort=False):
         paired = group.pivot_table(
-            index=["seed", "question_id", "image"], columns="protocol", values="margin"
+            index=["seed", "training", "question_id", "image"], columns="protocol", values="margin"
         )
         paired = paired.reindex(columns=[before, after]).dropna()
         paired["shift"] = paired[after] - paired[before]
         paired = paired.reset_index()
         for measure in (before, after, "shift"):
             margin = paired[measure]
-            mean = ratio(paired.image, margin, margin.notna(), resamples=resamples)
+            mean = ratio(paired.image, margin, margin.notna(), resamples=resamples,
+                         trainings=paired.training)  # fmt: skip
             rows.append((model, measure, *mean, len(paired)))
     return pd.DataFrame(rows, columns=["model", "measure", "value", "low", "high", "n"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cocoift.core.frames import stacked
+from cocoift.core.frames import stacked, trainings
 from cocoift.core.resampling import ratio_table
 from cocoift.evaluation.benchmarks import CAPABILITIES, CATEGORIES, Question
 from cocoift.evaluation.lengths import SHORT_WORDS
@@ -107,10 +107,16 @@ def collapsed(words: pd.Series) -> pd.Series:
 
 
 def per_answer(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per answer: its score averaged over repeats, and whether it collapsed."""
+    """Return one row per answer: its score averaged over repeats, and whether it collapsed.
+
+    A further column `training` says which training of its model the answer is of.  A column
+    `opening` of the verdicts, if any, is kept: it tells answers apart that have the same protocol.
+    """
     keys = ["model", "seed", "protocol", "question_id", "image"]
-    means = verdicts.groupby(keys, as_index=False, sort=False).agg(
-        score=("score", "mean"), words=("words", "first")
+    keys += [name for name in ("opening",) if name in verdicts]
+    every = verdicts.assign(training=trainings(verdicts))
+    means = every.groupby(keys, as_index=False, sort=False).agg(
+        score=("score", "mean"), words=("words", "first"), training=("training", "first")
     )
     return means.assign(collapsed=collapsed(means.words))
 
@@ -136,10 +142,11 @@ def value(answers: pd.DataFrame, metric: Metric) -> float:
 def score_table(
     verdicts: pd.DataFrame, metrics: Sequence[Metric], *, resamples: int = 2_000
 ) -> pd.DataFrame:
-    """Return every metric per model, seed and protocol, and over all seeds together (`all`).
+    """Return every metric per model, seed and protocol, and its mean over all seeds (`all`).
 
     Columns: model, seed, protocol, metric, value (0 to 100), low, high, n (answers that count),
-    unscored.  Intervals resample images.  Where no answer counts there is no row: a benchmark that
+    unscored.  Intervals of a seed are over images, those of `all` over trainings and images
+    (`resampling.over_trainings`).  Where no answer counts there is no row: a benchmark that
     withholds its answers has a collapse rate and no score.
     """
     answers = per_answer(verdicts)
@@ -158,6 +165,7 @@ def score_table(
     # By model, protocol and seed as they come, and then by metric.
     places = every[whose].drop_duplicates().reset_index(drop=True).reset_index(names="place")
     found = found[found.n > 0].merge(places).sort_values("place", kind="stable")
+    found[["low", "high"]] = found[["low", "high"]].clip(0, 100)  # a t interval may go beyond
     return found.reset_index(drop=True)[SCORE_COLUMNS]
 
 

@@ -10,7 +10,14 @@ from cocoift.core.resampling import ratio
 from cocoift.evaluation.ablations import BASELINE, DROPPED, AskedVariant
 from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.effects import COLUMNS as EFFECTS
-from cocoift.evaluation.effects import Contrast, change, effect_table, versus
+from cocoift.evaluation.effects import (
+    INTERACTION,
+    Contrast,
+    change,
+    corrected,
+    effect_table,
+    versus,
+)
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.rollout import Run
@@ -152,7 +159,7 @@ def compared(
         effect_table(answers, metrics, contrasts, resamples=resamples).assign(ablation=name)
         for name, contrasts in wanted.items()
     ]
-    return stacked(parts, EFFECT_COLUMNS)
+    return corrected(stacked(parts, EFFECT_COLUMNS), INTERACTION)
 
 
 def _versus(name: str, model: str, other: str, protocol: str = AFTER) -> Contrast:
@@ -244,8 +251,8 @@ def cost_table(
     `trained_tokens` are those of answers that carry loss and `tokens` all that one training reads,
     in percent of `mix`, over all seeds; `history` is by how many nats per token later answers of
     held-out conversations are predicted worse without it (`history.history_worth`), with its 95 %
-    interval over images.  It is missing where the history is kept, and where nothing measures it;
-    the interval, where one image does.
+    interval over trainings and images.  It is missing where the history is kept, and where nothing
+    measures it; the interval, where one image does.
     """
 
     def totals(asked: AskedVariant) -> tuple[float, float]:
@@ -269,7 +276,7 @@ def _history_lost(worth: pd.DataFrame, resamples: int) -> tuple[float, float, fl
     if worth.empty:
         return (float("nan"),) * 3
     lost = (worth.without - worth.with_history).astype(float)
-    mean, *ends = ratio(worth.image, lost, worth.tokens, resamples=resamples)
+    mean, *ends = ratio(worth.image, lost, worth.tokens, resamples=resamples, trainings=worth.seed)
     low, high = ends if worth.image.nunique() > 1 else (float("nan"), float("nan"))
     return mean, low, high
 

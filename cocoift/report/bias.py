@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cocoift.core.frames import stacked
+from cocoift.core.frames import stacked, trainings
 from cocoift.evaluation.answers import (
     AnswerFile,
     answer_table,
@@ -84,7 +84,8 @@ def with_tokens(answers: pd.DataFrame, count: Callable[[str], int]) -> pd.DataFr
 
 
 def over_seeds(answers: pd.DataFrame, by: Sequence[str], *, resamples: int) -> pd.DataFrame:
-    """Return `collapse_intervals` per seed and over all seeds together (`all`)."""
+    """Return `collapse_intervals` per seed and over all seeds (`all`)."""
+    answers = answers.assign(training=trainings(answers))
     every = answers.assign(seed="all")
     alone = answers[answers.seed != ""]
     both = pd.concat([alone, every], ignore_index=True)
@@ -100,6 +101,7 @@ def by_kind(answers: pd.DataFrame, benchmark: Benchmark, *, resamples: int) -> p
     """
     asked = {question.id: question for question in benchmark.questions}
     answered = answers[(answers.origin == benchmark.name) & answers.question_id.isin(asked)]
+    answered = answered.assign(training=trainings(answered))
     parts = []
     for kind, values in (
         ("capability", {name: asked[name].capabilities for name in asked}),
@@ -108,7 +110,7 @@ def by_kind(answers: pd.DataFrame, benchmark: Benchmark, *, resamples: int) -> p
     ):
         spread = answered.assign(kind=kind, value=answered.question_id.map(values)).explode("value")
         parts.append(spread.dropna(subset="value"))
-    table = stacked(parts, [*answers, "kind", "value"])
+    table = stacked(parts, [*answered, "kind", "value"])
     by = ["kind", "value", "model", "protocol"]
     return collapse_intervals(table, by, resamples=resamples)
 

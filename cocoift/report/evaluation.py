@@ -9,7 +9,15 @@ import yaml
 from cocoift.core.files import DataError
 from cocoift.core.frames import stacked
 from cocoift.evaluation.adherence import NAME, adherence_metrics
-from cocoift.evaluation.effects import COLUMNS, Contrast, change, effect_table, versus
+from cocoift.evaluation.effects import (
+    COLUMNS,
+    Contrast,
+    change,
+    corrected,
+    effect_table,
+    headline_family,
+    versus,
+)
 from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
@@ -128,11 +136,15 @@ def all_effects(
     *,
     resamples: int,
 ) -> pd.DataFrame:
-    """Return `effects.effect_table` of every benchmark in one table."""
-    parts = []
+    """Return `effects.effect_table` of every benchmark in one table.
+
+    The headline contrasts are those of the first one.
+    """
+    parts: list[pd.DataFrame] = []
     for name, of_benchmark in metrics.items():
         judged = verdicts[verdicts.benchmark == name]
         table = effect_table(judged, of_benchmark, contrasts, resamples=resamples)
+        table = table if parts else corrected(table, headline_family())
         parts.append(table.assign(benchmark=name))
     return stacked(parts, ["benchmark", *COLUMNS])
 

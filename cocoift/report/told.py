@@ -9,13 +9,16 @@ import pandas as pd
 from cocoift.evaluation.adherence import ADHERENCE
 from cocoift.evaluation.effects import (
     ASKED_ALONE,
+    HEADLINE,
     INSTRUCTED_AFTER,
     INSTRUCTED_ALONE,
     LAYOUT,
     change,
     describe,
+    overall,
     rows_of,
     sign,
+    trainings_of,
 )
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE
@@ -27,22 +30,22 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 NOT_MEASURED = "*This run did not measure it.*"
-_VERDICTS = {-1: "lower", 1: "higher", 0: "no clear difference in", None: "not measured:"}
-_BETTER = {1: "better than", -1: "worse than", 0: "not clearly different from"}
+_VERDICTS = {-1: "lower", 1: "higher", 0: "no difference shown in", None: "not measured:"}
+_BETTER = {1: "better than", -1: "worse than", 0: "not shown to differ from"}
 
 
 def told(effects: pd.DataFrame, *, brief: bool = False) -> str:
     """Return paired differences as a list in Markdown: a line per contrast, with every metric.
 
-    `effects` has the columns of `effects.effect_table`.  A metric is higher or lower where the
-    interval over all seeds excludes 0 and every seed has that sign; `brief` only names what does
-    not clearly differ.  Without rows, `NOT_MEASURED`.
+    `effects` has the columns of `effects.effect_table`.  A metric is higher or lower where that is
+    shown (`effects.sign`); `brief` only names what is not shown to differ.  A last line says what
+    the intervals are over (`basis`).  Without rows, `NOT_MEASURED`.
     """
     lines, unclear = [], []
     for contrast, rows in effects.groupby("contrast", sort=False):
         found: dict[int | None, list[str]] = {}
         for metric, part in rows.groupby("metric", sort=False):
-            measured = part.difference.notna().all()
+            measured = overall(part) is not None
             effect = f" ({describe(part)})" if measured else ""
             verdict = sign(part) if measured else None
             found.setdefault(verdict, []).append(f"{in_words(str(metric))}{effect}")
@@ -52,8 +55,28 @@ def told(effects: pd.DataFrame, *, brief: bool = False) -> str:
         else:
             lines.append(f"- **{in_words(str(contrast))}**: {'; '.join(parts)}.")
     if unclear:
-        lines.append(f"- No clear difference: {', '.join(unclear)}.")
-    return "\n".join(lines) or NOT_MEASURED
+        lines.append(f"- No difference shown: {', '.join(unclear)}.")
+    if not lines:
+        return NOT_MEASURED
+    return "\n".join([*lines, "", f"*{basis(effects)}*"])
+
+
+def basis(effects: pd.DataFrame) -> str:
+    """Say what effects rest on: named before the run or exploratory, and over how many trainings.
+
+    Tables of earlier versions know no families: all their effects are exploratory.
+    """
+    named = effects.family.eq(HEADLINE) if "family" in effects else pd.Series([False])
+    which = "Headline contrasts, corrected for each other (Holm)"
+    if not named.all():
+        which = "With a Holm p: headline contrasts; the others: exploratory"
+    if not named.any():
+        which = "Exploratory"
+    few, many = trainings_of(effects)
+    if many == 1:
+        return f"{which}; one training, 95 % intervals over images."
+    number = str(many) if few == many else f"{few} to {many}"
+    return f"{which}; means over {number} trainings, 95 % intervals over trainings and images."
 
 
 def conclusion(effects: pd.DataFrame, metric: str) -> str:
@@ -62,7 +85,7 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
     `effects` is `effect_table` of one benchmark, `metric` its headline.  Empty where one of the
     two models is missing.
     """
-    layout, alone = (rows_of(effects, of.name, metric) for of in (LAYOUT, ASKED_ALONE))
+    layout, other = (rows_of(effects, of.name, metric) for of in (LAYOUT, ASKED_ALONE))
     if layout.empty:
         both = len(rows_of(effects, LAYOUT.name, COLLAPSE))
         none = (
@@ -72,27 +95,27 @@ def conclusion(effects: pd.DataFrame, metric: str) -> str:
     effect = describe(layout)
     text = {
         -1: "One short-answer round costs the model tuned on the LLaVA-style mixture more than the "
-        "one tuned on the same annotations in merged conversations (difference of the changes "
-        f"{effect}): layout decides.",
+        f"one tuned on the same annotations in merged conversations: {effect} is the difference of "
+        "the changes.",
         1: "One short-answer round costs the model tuned on the merged mixture more, the opposite "
-        f"of the paper (difference of the changes {effect}).",
-        0: "No clear difference between the changes of the two tuned models "
-        f"({effect}): whether layout decides stays open.",
+        f"of the paper: {effect} is the difference of the changes.",
+        0: "That one short-answer round costs either of the two tuned models more is not shown: "
+        f"{effect} is the difference of the changes.",
     }[sign(layout)]
     text = (
-        f"{text} In single round, the merged mixture is {_BETTER[sign(alone)]} the LLaVA-style one "
-        f"({describe(alone)})."
+        f"{text} In single round, the merged mixture is {_BETTER[sign(other)]} the LLaVA-style one "
+        f"({describe(other)})."
     )
     alone, after = (
         rows_of(effects, of.name, metric) for of in (INSTRUCTED_ALONE, INSTRUCTED_AFTER)
     )
-    if alone.empty or after.empty:
-        return text
-    return (
-        f"{text} The instructed mixture is, in single round, {_BETTER[sign(alone)]} the "
-        f"LLaVA-style one ({describe(alone)}) and, after the short-answer round, "
-        f"{_BETTER[sign(after)]} the merged one ({describe(after)})."
-    )
+    if not (alone.empty or after.empty):
+        text = (
+            f"{text} The instructed mixture is, in single round, {_BETTER[sign(alone)]} the "
+            f"LLaVA-style one ({describe(alone)}) and, after the short-answer round, "
+            f"{_BETTER[sign(after)]} the merged one ({describe(after)})."
+        )
+    return f"{text} {basis(pd.concat([layout, other, alone, after]))}"
 
 
 def finding(
@@ -132,11 +155,13 @@ def finding(
         rows.append({"tuned on": labels[name], **cells, changed: effect})
     if not rows:
         return None
+    paired = effects[effects.contrast.isin([change(name).name for name in labels])]
+    paired = paired[paired.metric == (metric or COLLAPSE)]
     sentence = (
         f"Single-round and after one short-answer round: {int(whole.n.max()):,} answers per model "
-        f"and protocol on {first} (judge: {', '.join(sorted(set(whole.judge)))}); change with 95 % "
-        f"interval over images. Collapsed: {SHORT_WORDS} words or fewer to an open question. "
-        "Compliance: as short when a held-out question asks for that."
+        f"and protocol on {first} (judge: {', '.join(sorted(set(whole.judge)))}). {basis(paired)} "
+        f"Collapsed: {SHORT_WORDS} words or fewer to an open question. Compliance: as short when a "
+        "held-out question asks for that."
     )
     return {"conclusion": conclusion(effects, metric), "sentence": sentence, "table": rows}
 
@@ -167,7 +192,7 @@ def bias_answer(
     if len(changes):
         rises = [label for name, label in labels.items()
                  if sign(rows_of(changes, change(name).name, COLLAPSE)) > 0]  # fmt: skip
-        found = f"collapse clearly rises with: {', '.join(rises)}" if rises else "no clear rise"
+        found = f"collapse rises with: {', '.join(rises)}" if rises else "no rise is shown"
         lines.append(f"**Is there a length bias?** By the paired change, {found}.")
     if len(taught):
         after = taught[taught.context == "after a short answer"].set_index("mixture")

@@ -73,7 +73,7 @@ def verdict(study: Study, benchmark: Benchmark) -> list[str]:
     (model,) = study.models
     of_benchmark = effects[effects.benchmark == benchmark.name]
     rows = rows_of(of_benchmark, change(model).name, COLLAPSE)
-    found = {1: "makes it terse", -1: "makes it less terse", 0: "does not clearly make it terse"}
+    found = {1: "makes it terse", -1: "makes it less terse", 0: "is not shown to make it terse"}
     terse = f"One short round {found[sign(rows)]}: collapsed answers {describe(rows)}."
     verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
     seen = sight_sentence(verdicts[verdicts.benchmark == benchmark.name], benchmark, model)

@@ -1,4 +1,4 @@
-"""Effects: paired, of changes and of differences of changes, with a sign on every seed."""
+"""Effects: paired, of changes and of differences of changes, over trainings and images."""
 
 import numpy as np
 import pandas as pd
@@ -75,7 +75,7 @@ def test_two_significances_side_by_side_decide_nothing():
     found["score"] += rng.normal(0, 0.1, len(found))
     table = effect_table(found, [TOTAL], headline(["mix", "merged"]))
     assert sign(rows_of(table, LAYOUT.name, "total")) == 0
-    assert "whether layout decides stays open" in conclusion(table, "total")
+    assert "costs either of the two tuned models more is not shown" in conclusion(table, "total")
 
 
 def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
@@ -94,21 +94,21 @@ def effects(layout, alone=(1.0, -2.0, 4.0), seeds=()):
 @pytest.mark.parametrize(
     ("layout", "seeds", "expected"),
     [
-        ((-20, -26, -14), (-20,), "layout decides."),
-        ((-20, -26, -14), (-30, -10), "layout decides."),
-        ((-20, -26, -14), (-41, 1), "whether layout decides stays open"),
-        ((-3, -7, 1), (-3,), "whether layout decides stays open"),
+        ((-20, -26, -14), (-20,), "costs the model tuned on the LLaVA-style mixture more"),
+        ((-20, -26, -14), (-30, -10), "costs the model tuned on the LLaVA-style mixture more"),
+        ((-20, -44, 4), (-41, 1), "costs either of the two tuned models more is not shown"),
+        ((-3, -7, 1), (-3,), "costs either of the two tuned models more is not shown"),
         ((20, 14, 26), (20,), "the opposite of the paper"),
     ],
 )
-def test_the_conclusion_needs_the_interval_and_every_seed(layout, seeds, expected):
+def test_the_conclusion_needs_the_interval_over_trainings(layout, seeds, expected):
     assert expected in conclusion(effects(layout, seeds=seeds), "total")
 
 
 @pytest.mark.parametrize(
     ("alone", "expected"),
     [((5, 2, 8), "is better than"), ((-5, -8, -2), "is worse than"),
-     ((1, -2, 4), "is not clearly different from")],
+     ((1, -2, 4), "is not shown to differ from")],
 )  # fmt: skip
 def test_the_conclusion_tells_what_the_models_do_asked_alone(alone, expected):
     assert f"In single round, the merged mixture {expected}" in conclusion(
@@ -120,8 +120,8 @@ def test_the_conclusion_tells_what_prompting_terse_turns_adds():
     rows = [("total", contrast.name, seed, *values, 40)
             for contrast, values in ((INSTRUCTED_ALONE, (1, -2, 4)), (INSTRUCTED_AFTER, (6, 3, 9)))
             for seed in ("0", "all")]  # fmt: skip
-    table = pd.concat([effects((-20, -26, -14)), pd.DataFrame(rows, columns=list(COLUMNS))])
-    assert "The instructed mixture is, in single round, not clearly different from" in (
+    table = pd.concat([effects((-20, -26, -14)), pd.DataFrame(rows, columns=list(COLUMNS[:7]))])
+    assert "The instructed mixture is, in single round, not shown to differ from" in (
         text := conclusion(table, "total")
     )
     assert (

@@ -114,7 +114,7 @@ def test_a_benchmark_without_any_score_is_called_unmeasured(tmp_path):
     assert report.changes_of(found, models).empty
     changes = effects.change("mix").name
     texts = told(found[found.contrast == changes]), conclusion(found, "total")
-    assert "score" not in texts[0] and "no clear difference in collapse" in texts[0]
+    assert "score" not in texts[0] and "no difference shown in collapse" in texts[0]
     assert texts[1].startswith("No question has a score")
     assert not any("nan" in text for text in texts)
 
@@ -367,6 +367,10 @@ def test_the_finding_holds_each_models_numbers_and_the_change_with_its_interval(
     found = finding(pd.DataFrame([*rows, *brief], columns=columns), effects, labels=labels)
     assert list(found["table"][0].values()) == [
         "LLaVA-style", "48", "25", "14 %", "77 %", "96 %", "-23.0 [-26.0, -19.0]"]  # fmt: skip
-    assert "layout decides. In single round, the merged mixture is worse" in found["conclusion"]
+    assert (
+        "the difference of the changes. In single round, the merged mixture is worse"
+        in found["conclusion"]
+    )
+    assert "one training" in found["sentence"]
     assert "240 answers" in found["sentence"] and "reference" in found["sentence"]
     assert finding(pd.DataFrame(rows, columns=columns), effects.head(0), labels=labels) is None

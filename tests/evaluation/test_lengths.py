@@ -75,14 +75,16 @@ def test_collapse_median_and_one_word_share_are_those_counted_by_hand():
     table = answers([("m", "p", f"i{n}", text) for n, text in enumerate(
         ["red", "a red cup", "there is a red cup", "blue"])])  # fmt: skip
     table.loc[3, "free"] = False  # asked for a word: no collapse, but a length
-    (row,) = collapse_intervals(table, ["model", "protocol"], resamples=200).to_dict("records")
+    (row,) = collapse_intervals(
+        table.assign(training="0"), ["model", "protocol"], resamples=200
+    ).to_dict("records")
     assert row["n"] == 4 and row["median_words"] == 2 and row["one_word"] == 0.5
     assert row["collapse_rate"] == pytest.approx(100 * 2 / 3)
     assert row["low"] <= row["collapse_rate"] <= row["high"]
 
 
 def test_answers_that_were_all_asked_for_a_form_have_no_collapse_rate():
-    table = answers([("m", "p", "i", "red")]).assign(free=False)
+    table = answers([("m", "p", "i", "red")]).assign(free=False, training="0")
     (row,) = collapse_intervals(table, ["model"], resamples=50).to_dict("records")
     assert math.isnan(row["collapse_rate"]) and math.isnan(row["low"])
 

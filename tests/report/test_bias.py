@@ -135,9 +135,9 @@ def changes(after):
     [
         (
             {"mix": (10, 80), "merged": (10, 12)},
-            "collapse clearly rises with: LLaVA-style mixture.",
+            "collapse rises with: LLaVA-style mixture.",
         ),
-        ({"mix": (10, 12), "merged": (10, 12)}, "no clear rise."),
+        ({"mix": (10, 12), "merged": (10, 12)}, "no rise is shown."),
         ({"mix": (10, 80), "merged": (10, 50)}, "with: LLaVA-style mixture, merged mixture."),
     ],
 )

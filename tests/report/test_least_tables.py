@@ -35,9 +35,8 @@ def test_answers_without_a_score_have_a_collapse_rate_and_no_other_row():
     assert set(table.metric) == {score.COLLAPSE} and table.notna().all(axis=None)
     found = effects.effect_table(verdicts(), METRICS, [effects.change("mix")], resamples=10)
     assert set(found.metric) == {score.COLLAPSE} and set(found.difference) == {100.0}
-    assert (
-        told(found)
-        == "- **change of LLaVA-style**: higher collapse (+100.0 points [+100.0, +100.0])."
+    assert told(found).startswith(
+        "- **change of LLaVA-style**: higher collapse (+100.0 points [+100.0, +100.0]).\n"
     )
     labelled = table.assign(benchmark="b", judge="j"), found.assign(benchmark="b")
     row = finding(*labelled, labels={"mix": "LLaVA-style"})["table"][0]

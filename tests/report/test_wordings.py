@@ -28,7 +28,7 @@ def test_a_loss_on_one_wording_is_told_apart_from_the_others():
     effects = evaluation.wording_effects(asked, TOTAL, resamples=50)
     texts = {wording: told(rows) for wording, rows in effects.groupby("wording")}
     assert "merged minus base model, after one short-answer round" in texts["known"]
-    assert "no clear difference in score (+0.0" in texts["known"]
+    assert "no difference shown in score (+0.0" in texts["known"]
     assert "lower score (-50.0" in texts["never tuned on"]
 
 
