@@ -101,7 +101,8 @@ def _rollout_rows(file: Path) -> Iterator[tuple[Any, ...]]:
         total = len(rollout.rounds)
         for number, round_ in enumerate(rollout.rounds, start=1):
             last = number == total and not rollout.failure
-            opening = (*rollout.images, number)
+            asked = (turn.question for turn in rollout.rounds[:number])
+            opening = (*rollout.images, *asked)
             if round_.by != "model" or (not last and opening in opened):
                 continue
             if not last:

@@ -28,7 +28,8 @@ class Question:
     `answer` is in MM-Vet's syntax: all parts between `<AND>` are wanted, one of those between
     `<OR>` each; empty where upstream withholds it.  `capabilities` is MM-Vet's, `category`,
     `complexity` and `steps` InfiMM-Eval's; `wording` tells in mini's questions whether the
-    training sources ask so.
+    training sources ask so, `before` are questions that come before it in the same dialog and
+    that it refers to.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Question:
     complexity: str = ""
     steps: tuple[str, ...] = ()
     wording: str = ""
+    before: tuple[str, ...] = ()
 
     @property
     def is_closed(self) -> bool:
@@ -93,6 +95,11 @@ class Benchmark:
     images: Path
     digest: str
 
+    @property
+    def of_dialogs(self) -> bool:
+        """Whether its questions need rounds before them (`Question.before`)."""
+        return any(question.before for question in self.questions)
+
 
 class _MmVet(msgspec.Struct):
     imagename: str
@@ -100,6 +107,7 @@ class _MmVet(msgspec.Struct):
     answer: str
     capability: list[str]
     wording: str = ""
+    before: list[str] = []
 
 
 class _InfiMm(msgspec.Struct, rename={"images": "Image path", "text": "Question",
@@ -140,6 +148,7 @@ def read_mm_vet(path: Path) -> list[Question]:
             answer=row.answer,
             capabilities=_known(path, name, row.capability, CAPABILITIES),
             wording=row.wording,
+            before=tuple(row.before),
         )
         for name, row in rows.items()
     ]

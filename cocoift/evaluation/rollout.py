@@ -65,6 +65,8 @@ class Run:
 _OPENING = ""
 
 Images = tuple[str, ...]
+# What a round before a question follows from: the images, and the questions up to its own.
+History = tuple[Images, tuple[str, ...]]
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -115,7 +117,7 @@ def roll_out(
     return [done[question.id] for question in questions]
 
 
-def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[Images, list[Round]]]:
+def _resume(file: Path, head: Head) -> tuple[dict[str, Rollout], dict[History, list[Round]]]:
     """Return a file's dialogs and opening rounds; start it over if its head differs."""
     if not _begins_with(file, head):
         first = msgspec.json.encode(head)
@@ -135,7 +137,7 @@ def kept_answers(file: Path, head: Head) -> tuple[list[Rollout], int]:
     if not _begins_with(file, head):
         return [], 0
     _, dialogs, opened = _read(file)
-    played = sum(turn.by == "model" for rounds in opened.values() for turn in rounds)
+    played = sum(rounds[-1].by == "model" for rounds in opened.values())
     return [dialog for dialog in dialogs.values() if not dialog.failure], played
 
 
@@ -154,8 +156,8 @@ def read_log(file: Path) -> tuple[Head, list[Rollout]]:
     return head, list(dialogs.values())
 
 
-def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[Images, list[Round]]]:
-    """Return a file's head, its dialogs by question, and its opening rounds by images."""
+def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[History, list[Round]]]:
+    """Return a file's head, its dialogs by question, and the rounds played before questions."""
     try:
         first, *lines = whole_lines(file)
         head = msgspec.json.decode(first, type=Head)
@@ -163,7 +165,11 @@ def _read(file: Path) -> tuple[Head, dict[str, Rollout], dict[Images, list[Round
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise DataError(f"{file}: {error}; delete it and run again") from error
     dialogs = {row.question_id: row for row in found if row.question_id != _OPENING}
-    opened = {tuple(row.images): list(row.rounds) for row in found if row.question_id == _OPENING}
+    opened = {
+        (tuple(row.images), tuple(turn.question for turn in row.rounds)): list(row.rounds)
+        for row in found
+        if row.question_id == _OPENING
+    }
     return head, dialogs, opened
 
 
@@ -175,13 +181,11 @@ def opened_prompts(
     `None` stands where an opening round failed.  Raises `DataError` as `roll_out` does.
     """
     shown = _pictures(questions, questions, protocol, image_root)
-    rounds, failures = _open(protocol, answer, shown, {}, lambda opening: None)
+    rounds, failures = _open(questions, protocol, answer, shown, {}, lambda opening: None)
     return [
         None
-        if q.images in failures
-        else as_prompt(
-            q.images, shown[q.images], [*rounds[q.images], Round(protocol.asks(q.text), "")]
-        )
+        if q.id in failures
+        else as_prompt(q.images, shown[q.images], [*rounds[q.id], Round(protocol.asks(q), "")])
         for q in questions
     ]
 
@@ -207,67 +211,78 @@ def _dialogs(
     protocol: Protocol,
     answer: Answerer,
     shown: dict[Images, tuple[Image.Image, ...]],
-    opened: dict[Images, list[Round]],
+    opened: dict[History, list[Round]],
     save: Callable[[Rollout], None],
 ) -> Iterator[Rollout]:
     """Yield the dialog of every question, those that fail in their opening rounds first."""
-    rounds, failures = _open(protocol, answer, shown, opened, save)
-    for question in part:
-        if question.images not in failures:
-            continue
-        before = rounds[question.images]
-        reason = f"opening round {len(before) + 1}: {failures[question.images]}"
+    rounds, failures = _open(part, protocol, answer, shown, opened, save)
+    for question in (question for question in part if question.id in failures):
+        before = rounds[question.id]
+        reason = f"opening round {len(before) + 1}: {failures[question.id]}"
         yield Rollout(question.id, list(question.images), before, reason)
-    ready = [question for question in part if question.images not in failures]
+    ready = [question for question in part if question.id not in failures]
     asked = [
-        as_prompt(q.images, shown[q.images], [*rounds[q.images], Round(protocol.asks(q.text), "")])
+        as_prompt(q.images, shown[q.images], [*rounds[q.id], Round(protocol.asks(q), "")])
         for q in ready
     ]
     for number, reply in answer(asked):
         question = ready[number]
-        before = rounds[question.images]
+        before = rounds[question.id]
         if isinstance(reply, Failure):
             yield Rollout(question.id, list(question.images), before, reply.reason)
         else:
-            dialog = [*before, Round(protocol.asks(question.text), reply)]
+            dialog = [*before, Round(protocol.asks(question), reply)]
             yield Rollout(question.id, list(question.images), dialog, "")
 
 
 def _open(
+    part: Sequence[Question],
     protocol: Protocol,
     answer: Answerer,
     shown: dict[Images, tuple[Image.Image, ...]],
-    opened: dict[Images, list[Round]],
+    opened: dict[History, list[Round]],
     save: Callable[[Rollout], None],
-) -> tuple[dict[Images, list[Round]], dict[Images, str]]:
-    """Play the opening rounds, once per set of images; return them, and where they failed.
+) -> tuple[dict[str, list[Round]], dict[str, str]]:
+    """Play the rounds before questions, each history once; return them, and where they failed.
 
-    `opened` holds rounds that were played before and gains those played now: one image has one
-    history, also at an endpoint that samples.
+    Both are by question.  `opened` holds rounds that were played before and gains those played
+    now: one image has one history, also at an endpoint that samples.
     """
-    failures: dict[Images, str] = {}
-    for position, text in enumerate(protocol.opening):
-        going = [
-            images
-            for images in shown
-            if images not in failures and len(opened.setdefault(images, [])) == position
+    wanted = {question.id: (question.images, protocol.before(question)) for question in part}
+    failed: dict[History, str] = {}
+    for place in range(max((len(texts) for _, texts in wanted.values()), default=0)):
+        histories = {
+            (images, texts[: place + 1]) for images, texts in wanted.values() if len(texts) > place
+        }
+        asked = []
+        for images, texts in sorted(histories - opened.keys()):
+            so_far = opened.get((images, texts[:-1]), None if place else [])
+            given = protocol.given(place, images[0])
+            if so_far is not None and given is None:
+                asked.append((images, texts))
+            elif so_far is not None and given is not None:
+                opened[images, texts] = [*so_far, Round(texts[-1], given, "reference")]
+        prompts = [
+            as_prompt(images, shown[images], [*opened.get((images, t[:-1]), []), Round(t[-1], "")])
+            for images, t in asked
         ]
-        if protocol.replies:
-            for images in going:
-                given = protocol.given(images[0])[position]
-                opened[images].append(Round(text, given, "reference"))
-            continue
-        asked = [
-            as_prompt(images, shown[images], [*opened[images], Round(text, "")]) for images in going
-        ]
-        for number, reply in answer(asked):
-            images = going[number]
+        for number, reply in answer(prompts) if prompts else ():
+            images, texts = asked[number]
             if isinstance(reply, Failure):
-                failures[images] = reply.reason
-            else:
-                opened[images].append(Round(text, reply))
-                save(Rollout(_OPENING, list(images), list(opened[images])))
-    return {images: opened.get(images, []) for images in shown}, failures
+                failed[images, texts] = reply.reason
+                continue
+            before = opened.get((images, texts[:-1]), [])
+            opened[images, texts] = [*before, Round(texts[-1], reply)]
+            save(Rollout(_OPENING, list(images), list(opened[images, texts])))
+    rounds: dict[str, list[Round]] = {}
+    failures: dict[str, str] = {}
+    for name, (images, texts) in wanted.items():
+        heads = [(images, texts[:size]) for size in range(1, len(texts) + 1)]
+        played = [opened[head] for head in heads if head in opened]
+        rounds[name] = played[-1] if played else []
+        for head in failed.keys() & heads:
+            failures[name] = failed[head]
+    return rounds, failures
 
 
 def as_prompt(images: Images, pictures: tuple[Image.Image, ...], rounds: Sequence[Round]) -> Prompt:

@@ -47,7 +47,9 @@ def protocol_table(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
     """Return one row per protocol: its opening rounds, whose replies are kept, which image."""
     rows = []
     for protocol in protocols.values():
-        kept = "a given one" if protocol.replies else "the model's own"
+        kept = "the model's own" if None in (protocol.replies or (None,)) else "given ones"
+        if protocol.joined:
+            kept = "none, it is in the question's own turn"
         asked = " / ".join(protocol.opening)
         rows.append((protocol.name, asked or "none", kept if asked else "", protocol.picture))
     return pd.DataFrame(rows, columns=["protocol", "opening round", "reply kept", "image"])

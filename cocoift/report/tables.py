@@ -29,6 +29,8 @@ PROTOCOLS = {
     "multi_round": "after one short-answer round",
     "reference_history": "after a short-answer round, right reply given",
     "wrong_reply": "after a short-answer round, wrong reply given",
+    "concat": "opening and question in one turn",
+    "history_dropped": "history dropped",
     "after_long": "after one long round",
     "five_rounds": "in the fifth round",
     "figure_1": "after the paper's dialog",

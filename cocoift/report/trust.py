@@ -94,7 +94,7 @@ def grades_table(
     without MM-Vet.
     """
     rows = []
-    mm_vet = [b for b in benchmarks if b.kind == "mm_vet"]
+    mm_vet = [b for b in benchmarks if b.kind == "mm_vet" and not b.of_dialogs]
     for files, asked in product(graded, mm_vet[:1]):
         replies = decode(raw / files.answers, dict[str, str])
         grades = read_mm_vet_grades(raw / files.grades)

@@ -68,7 +68,7 @@ def ablation_benchmark(study: Study) -> Benchmark:
     """
     found, judge = study.benchmarks_to_ask(), study.judge()
     for benchmark in found:
-        if any(map(judge.can_score, benchmark.questions)):
+        if not benchmark.of_dialogs and any(map(judge.can_score, benchmark.questions)):
             return benchmark
     names = ", ".join(benchmark.name for benchmark in found)
     raise DataError(
@@ -129,7 +129,7 @@ def _of_notebook_05(study: Study, benchmarks: Sequence[Benchmark]) -> Iterator[T
             times = logged.count((benchmark.name, protocol.name))
             times += models if protocol.fits(benchmark) else 0
             yield ToJudge(benchmark.kind, benchmark.questions, protocol.name, times)
-    mm_vet = [benchmark for benchmark in benchmarks if benchmark.kind == "mm_vet"]
+    mm_vet = [asked for asked in benchmarks if asked.kind == "mm_vet" and not asked.of_dialogs]
     by_hand = graded_by_hand(study.root / "data/judge_trust.json")[1]
     yield ToJudge((mm_vet or benchmarks)[0].kind, by_hand, ALONE, 1)
     for benchmark in mm_vet[:1]:

@@ -17,7 +17,7 @@ from cocoift.evaluation.answers import AnswerFile, LoggedAnswers
 from cocoift.evaluation.benchmarks import BenchmarkFiles, GradedAnswers
 from cocoift.evaluation.endpoint import NamedEndpoint
 from cocoift.evaluation.endpoint_judge import OpenAiJudge
-from cocoift.evaluation.protocols import AFTER, ALONE, ProtocolSettings
+from cocoift.evaluation.protocols import AFTER, ALONE, Factorial, ProtocolSettings
 from cocoift.evaluation.reference_judge import ReferenceJudge
 from cocoift.merge.layouts import MIXTURES, Mixture
 from cocoift.merge.rules import Rules
@@ -33,7 +33,9 @@ class Evaluation(Settings, frozen=True):
 
     `models` are the local ones, `logged` those that another harness has asked.  `new_tokens` is
     the longest answer, `answer_batch` how many questions a local model answers at once (none: as
-    many as the free memory holds, up to 64).  A larger
+    many as the free memory holds, up to 64).  `openings` and `factorial` are further protocols for
+    the first benchmark: one short round each, and rounds that cross what a history can differ in.
+    A larger
     share of answers without a score than `most_unscored` stops notebook 05.  `graded` are answers
     that the judge is compared on.  `resamples` are those of the bootstrap over images.
     """
@@ -43,6 +45,8 @@ class Evaluation(Settings, frozen=True):
     logged: list[LoggedAnswers] = []
     benchmarks: dict[str, BenchmarkFiles] = {}
     protocols: dict[str, ProtocolSettings] = {}
+    openings: list[str] = []
+    factorial: Factorial | None = None
     judge: ReferenceJudge | OpenAiJudge = ReferenceJudge()
     graded: list[GradedAnswers] = []
     new_tokens: Count = 512

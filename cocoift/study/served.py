@@ -73,10 +73,14 @@ class Part:
 
     @property
     def requests(self) -> int:
-        """How many requests it takes: each question, and each opening round once per image."""
-        images = {question.images for question in self.benchmark.questions}
-        rounds = 0 if self.protocol.replies else len(self.protocol.opening)
-        return len(self.benchmark.questions) + len(images) * rounds
+        """How many requests it takes: each question, and each history before one once."""
+        histories = {
+            (question.images, self.protocol.before(question)[: place + 1])
+            for question in self.benchmark.questions
+            for place in range(len(self.protocol.before(question)))
+            if self.protocol.given(place, question.images[0]) is None
+        }
+        return len(self.benchmark.questions) + len(histories)
 
     @property
     def kept(self) -> int:

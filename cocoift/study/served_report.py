@@ -43,7 +43,11 @@ def results(study: Study) -> str:
 
 
 def _asked(study: Study) -> list[Benchmark]:
-    return [benchmark for benchmark in study.benchmarks() if benchmark.kind == "mm_vet"]
+    return [
+        benchmark
+        for benchmark in study.benchmarks()
+        if benchmark.kind == "mm_vet" and not benchmark.of_dialogs
+    ]
 
 
 def title(benchmark: Benchmark) -> str:

@@ -12,7 +12,12 @@ import pandas as pd
 
 from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import Benchmark, benchmarks_for, read_benchmarks
-from cocoift.evaluation.protocols import Protocol, read_protocols
+from cocoift.evaluation.protocols import (
+    Protocol,
+    factorial_protocols,
+    read_protocols,
+    single_openings,
+)
 from cocoift.evaluation.reference_judge import ReferenceJudge
 from cocoift.merge.layouts import MIXTURES
 from cocoift.report.tables import LABELS, save_table, settings_table
@@ -170,8 +175,14 @@ class Study:
         return benchmarks_for(self.models, self.preset.evaluation.benchmarks, self.raw)
 
     def protocols(self) -> dict[str, Protocol]:
-        """Return the protocols by name."""
-        return read_protocols(self.preset.evaluation.protocols, self.raw)
+        """Return the protocols by name; openings and factorial are for the first benchmark."""
+        asked = self.preset.evaluation
+        first = next(iter(asked.benchmarks), "")
+        found = read_protocols(asked.protocols, self.raw)
+        found |= single_openings(asked.openings, only=first)
+        if asked.factorial:
+            found |= factorial_protocols(asked.factorial, self.raw, only=first)
+        return found
 
     def base(self, seed: int) -> str:
         """Return the base checkpoint of a seed: a folder, or a name on the model hub."""

@@ -16,6 +16,7 @@ from cocoift.evaluation.ablations import (
     opening_protocols,
     position_protocols,
 )
+from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.effects import effect_table
 from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.score import COLLAPSE, Metric
@@ -233,7 +234,8 @@ def test_a_full_sentence_is_asked_for_with_and_without_the_short_round():
              for n, o in (("single_round", ()), ("multi_round", ("Where?",)))}  # fmt: skip
     alone, after = mitigation_protocols(plain)
     assert (alone.opening, after.opening) == ((), ("Where?",))
-    assert alone.asks("What is it?") == "What is it? Answer in a full sentence."
+    asked = Question(id="q", images=("a.png",), text="What is it?")
+    assert alone.asks(asked) == "What is it? Answer in a full sentence."
     assert {alone.name, after.name}.isdisjoint(plain)
 
 

@@ -1,6 +1,7 @@
 """Protocols and rollouts: what is asked, what is kept, and what a killed run repeats (nothing)."""
 
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -13,10 +14,12 @@ from cocoift.evaluation.candidates import Candidate
 from cocoift.evaluation.evaluate import evaluate
 from cocoift.evaluation.generation import generate
 from cocoift.evaluation.protocols import (
+    Factorial,
     Failure,
     Prompt,
     Protocol,
     ProtocolSettings,
+    factorial_protocols,
     read_protocols,
 )
 from cocoift.evaluation.rollout import Head, read_log, roll_out
@@ -113,7 +116,85 @@ def test_several_opening_rounds_are_played_in_order(pictures, tmp_path):
     protocol = Protocol(name="three", opening=("One?", "Two?"))
     (dialog, *_) = rolled(pictures, tmp_path, Parrot(), protocol)
     assert [r.question for r in dialog.rounds] == ["One?", "Two?", "What is 0?"]
-    assert protocol.rounds == 3
+
+
+def test_replies_may_be_given_for_some_rounds_and_left_to_the_model_in_others(pictures, tmp_path):
+    protocol = Protocol(name="p", opening=("One?", "Two?"), replies=("red", None))
+    parrot = Parrot()
+    dialogs = rolled(pictures, tmp_path, parrot, protocol)
+    assert [(r.answer, r.by) for r in dialogs[0].rounds[:2]] == [
+        ("red", "reference"), ("255 0 0 to Two?", "model")]  # fmt: skip
+    assert len(parrot.asked) == 3 + len(QUESTIONS)
+    again = Parrot(stop_after=0)
+    assert rolled(pictures, tmp_path, again, protocol) == dialogs and not again.asked
+
+
+def test_concat_puts_the_opening_and_the_question_into_one_turn(pictures, tmp_path):
+    parrot = Parrot()
+    dialogs = rolled(
+        pictures, tmp_path, parrot, Protocol(name="concat", opening=(OPENING,), joined=True)
+    )
+    assert parrot.asked[0].messages[0].value == f"<image>\n{OPENING} What is 0?"
+    assert len(dialogs[0].rounds) == 1 and len(parrot.asked) == len(QUESTIONS)
+
+
+NEEDING = [replace(q, before=("Which one?" if q.id < "q4" else "Who?",)) for q in QUESTIONS]
+
+
+def test_rounds_of_a_question_come_after_the_opening_once_per_history(pictures, tmp_path):
+    options = {"file": tmp_path / "x.jsonl", "image_root": pictures, "head": Head("k", "m", "p")}
+    first = Sampler(stop_after=8)
+    with pytest.raises(KeyboardInterrupt):
+        roll_out(NEEDING, MULTI, first, chunk=2, **options)
+    rest = Sampler()
+    dialogs = roll_out(NEEDING, MULTI, rest, chunk=2, **options)
+    assert [r.question for r in dialogs[0].rounds] == [OPENING, "Which one?", "What is 0?"]
+    assert {r.by for r in dialogs[0].rounds} == {"model"}
+    # An opening an image, `Which one?` and `Who?` about each of three: 3 + 6 rounds, 7 questions.
+    assert len(first.asked) + len(rest.asked) == 16
+    openings = {d.images[0]: set() for d in dialogs}
+    for dialog in dialogs:
+        openings[dialog.images[0]].add(dialog.rounds[0].answer)
+    assert {len(replies) for replies in openings.values()} == {1}
+
+
+def test_a_question_is_put_without_its_rounds_when_they_are_dropped(pictures, tmp_path):
+    parrot = Parrot()
+    options = {"file": tmp_path / "x.jsonl", "image_root": pictures, "head": Head("k", "m", "p")}
+    roll_out(NEEDING, Protocol(name="d", dropped=True), parrot, **options)
+    assert len(parrot.asked) == 7 and {len(p.messages) for p in parrot.asked} == {1}
+
+
+def test_dialogs_are_asked_alone_after_the_short_round_and_without_their_rounds(pictures):
+    dropped = Protocol(name="history_dropped", dropped=True)
+    long, only = Protocol(name="long", opening=("One?",)), Protocol(name="o", only="mm_vet")
+    protocols = (SINGLE, MULTI, dropped, long, only)
+    asked = {
+        name: [p.name for p in protocols if p.fits(Benchmark(name, "mm_vet", some, pictures, "d"))]
+        for name, some in (("dialogs", NEEDING), ("mm_vet", QUESTIONS), ("other", QUESTIONS))
+    }
+    assert asked == {
+        "dialogs": ["single_round", "multi_round", "history_dropped"],
+        "mm_vet": ["single_round", "multi_round", "long", "o"],
+        "other": ["single_round", "multi_round", "long"],
+    }
+
+
+def test_the_factorial_varies_prompt_reply_and_place_and_nothing_else(tmp_path):
+    rounds = {"question": "A cup?", "prompt": "Be brief.", "short": "yes", "long": "Yes, a cup.",
+              "others": ["One?", "Two?"], "description": "d.json"}  # fmt: skip
+    (tmp_path / "d.json").write_text(json.dumps({"0.png": "A red car."}))
+    found = factorial_protocols(msgspec.convert(rounds, Factorial), tmp_path, only="mm_vet")
+    assert len(found) == 8 and {p.only for p in found.values()} == {"mm_vet"}
+    cell = found["factor_prompt_short_last"]
+    assert cell.opening == ("One?", "Two?", "A cup? Be brief.")
+    assert [cell.given(place, "0.png") for place in range(3)] == ["A red car."] * 2 + ["yes"]
+    cell = found["factor_bare_long_first"]
+    assert cell.opening == ("A cup?", "One?", "Two?")
+    assert [cell.given(place, "0.png") for place in range(3)] == ["Yes, a cup."] + [
+        "A red car."
+    ] * 2
+    assert len({(p.opening, str(p.replies)) for p in found.values()}) == 8
 
 
 @pytest.mark.parametrize(("picture", "seen"), [("other", "0 128 0"), ("blank", "122 116 104")])
@@ -216,6 +297,7 @@ def test_protocols_are_read_from_a_preset_and_checked(tmp_path):
         ({"opnening": []}, "unknown field `opnening`"),
         ({"picture": "mine"}, "Invalid enum value 'mine'"),
         ({"opening": ["x"], "replies": ["a", "b"]}, "2 replies for 1 opening rounds"),
+        ({"opening": ["x"], "replies": ["a"], "joined": True}, "joined rounds have no replies"),
     ):
         with pytest.raises(msgspec.ValidationError, match=message):
             as_settings({"a": wrong})

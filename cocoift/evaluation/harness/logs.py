@@ -55,7 +55,7 @@ def logged_run(
     for name in answered.keys() - known.keys():
         raise DataError(f"{path}: question {name!r} is not in benchmark {benchmark.name}")
     for name, question in known.items():
-        texts = [*protocol.opening, protocol.asks(question.text)]
+        texts = [*protocol.before(question), protocol.asks(question)]
         answers = answered.get(name)
         if answers is None:
             rollouts.append(Rollout(name, list(question.images), [], "not in the log"))
@@ -65,7 +65,11 @@ def logged_run(
                 f"{path}: question {name!r} was not asked as protocol {protocol.name} does; "
                 "write the tasks again (`cocoift tasks`) and repeat the run"
             )
-        by = ["reference" if protocol.replies else "model"] * len(protocol.opening)
+        image = question.images[0]
+        by = [
+            "model" if protocol.given(place, image) is None else "reference"
+            for place in range(len(texts) - 1)
+        ]
         rounds = [
             Round(text, answer, who)
             for (text, answer), who in zip(answers, [*by, "model"], strict=True)

@@ -50,13 +50,19 @@ class Tasks:
 def write_tasks(tasks: Tasks, out: Path) -> Path:
     """Write `out/lmms_eval` and `out/vlmevalkit`; return `out`.
 
-    Raises `DataError` for a protocol that shows another image, for an image that cannot be
+    Raises `DataError` for a protocol that shows another image or gives the replies of some rounds
+    only, for an image that cannot be
     opened, and for a folder that holds something already; nothing is written then.
     """
     refuse_filled(out)
     for protocol in tasks.protocols:
         if protocol.picture != "own":
             raise DataError(f"protocol {protocol.name} shows another image; leave it out")
+        if None in protocol.replies or (protocol.replies and tasks.benchmark.of_dialogs):
+            raise DataError(
+                f"protocol {protocol.name} gives the replies of some rounds only, which no harness "
+                "can ask; leave it out"
+            )
     names = [name for question in tasks.benchmark.questions for name in question.images]
     for bad in bad_images(names, tasks.benchmark.images):
         raise DataError(f"benchmark {tasks.benchmark.name}: {bad.reason}")
@@ -88,7 +94,9 @@ def _write_lmms_eval(tasks: Tasks, folder: Path, *, data: Path) -> None:
 
 
 def _task_yaml(tasks: Tasks, protocol: Protocol, data: Path) -> str:
-    own_replies = protocol.opening and not protocol.replies
+    own_replies = not protocol.replies and any(
+        protocol.before(question) for question in tasks.benchmark.questions
+    )
     task = {
         "task": tasks.name(protocol),
         "dataset_path": "parquet",
@@ -117,9 +125,9 @@ def _row(tasks: Tasks, protocol: Protocol, question: Question) -> dict[str, Any]
             {"bytes": inside(tasks.benchmark.images, name).read_bytes(), "path": name}
             for name in question.images
         ],
-        "opening": list(protocol.opening),
-        "replies": list(protocol.given(question.images[0])),
-        "question": protocol.asks(question.text),
+        "opening": list(protocol.before(question)),
+        "replies": [protocol.given(n, question.images[0]) for n in range(len(protocol.replies))],
+        "question": protocol.asks(question),
         "answer": question.answer,
         "closed": question.is_closed,
     }
@@ -144,11 +152,11 @@ def _tsv_rows(tasks: Tasks, protocol: Protocol) -> Iterator[dict[str, str]]:
         opened = [open_image(inside(tasks.benchmark.images, name)) for name in question.images]
         buffer = io.BytesIO()
         side_by_side(opened).save(buffer, "png")
-        asked, answers = protocol.asks(question.text), question.answer
-        if protocol.opening:
-            texts = [*protocol.opening, asked]
+        asked, answers = protocol.asks(question), question.answer
+        if before := protocol.before(question):
+            texts = [*before, asked]
             asked = repr([f"<ImageHere>{texts[0]}", *texts[1:]])
-            answers = repr([*("" for _ in protocol.opening), question.answer])
+            answers = repr([*("" for _ in before), question.answer])
         yield {
             "index": question.id,
             "image": base64.b64encode(buffer.getvalue()).decode(),
