@@ -23,8 +23,10 @@ def trainings(answers: pd.DataFrame) -> pd.Series:
     """Return which training of its model each answer is of: its seed, as text.
 
     A model that answers every question alike on every seed is one that seeds share, such as an
-    untuned base: it counts once, as `SHARED`.
+    untuned base: it counts once, as `SHARED`.  Without a column `seed`, all are of one.
     """
+    if "seed" not in answers:
+        return pd.Series(SHARED, index=answers.index)
     names = ["protocol", "question_id", "answer", "words", "score", "margin", "opening"]
     hashes = hash_pandas_object(answers[[name for name in names if name in answers]], index=False)
     by_seed = hashes.groupby([answers.model, answers.seed]).sum()  # whatever the rows' order

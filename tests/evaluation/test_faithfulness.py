@@ -97,7 +97,7 @@ def test_a_picture_has_one_key_in_every_spelling():
 
 def test_the_share_counts_mentions_and_unknown_pictures_are_left_out(lexicon):
     rows = [("9", "A cat and a dog, a big dog."), ("9", "A cat."), ("x.png", "A boat.")]
-    table = pd.DataFrame(rows, columns=["image", "answer"]).assign(model="m", seed="0")
+    table = pd.DataFrame(rows, columns=["image", "answer"]).assign(model="m")
     named = mention_table(table, lexicon, {"9": {"cat"}})
     assert list(named.mentioned) == [3, 1] and list(named.absent) == [2, 0]
     (row,) = faithfulness_table(named, ["model"], resamples=100).to_dict("records")
@@ -183,7 +183,7 @@ def test_what_captions_mention_is_in_the_picture_and_both_chair_figures_are_a_ha
     shown = shown_categories(*files, published)
     assert shown == {"1": {"dog", "person"}, "2": {"person"}}
     rows = [("1", "A man, a dog and a bus."), ("2", "A man, a dog, a dog."), ("2", "A player.")]
-    table = pd.DataFrame(rows, columns=["image", "answer"]).assign(model="m", seed="0")
+    table = pd.DataFrame(rows, columns=["image", "answer"]).assign(model="m")
     named = mention_table(table, published, shown)
     (row,) = faithfulness_table(named, ["model"], resamples=100).to_dict("records")
     # 3 + 3 + 1 mentions, of which the bus and two dogs are absent, in two of three answers.
@@ -199,7 +199,7 @@ def test_real_captions_mention_little_that_real_instances_lack(lexicon, real):
     folder = real / "coco_mini"
     captions = json.loads((folder / "captions_train2017.json").read_text())["annotations"]
     rows = [(str(caption["image_id"]), caption["caption"]) for caption in captions]
-    table = pd.DataFrame(rows, columns=["image", "answer"]).assign(model="m", seed="0")
+    table = pd.DataFrame(rows, columns=["image", "answer"]).assign(model="m")
     boxes, texts = [folder / "instances_train2017.json"], [folder / "captions_train2017.json"]
     named = mention_table(table, lexicon, instance_categories(boxes))
     assert named.mentioned.sum() > 500 and named.absent.sum() / named.mentioned.sum() < 0.05
