@@ -1,6 +1,7 @@
 """The bases that notebook 00 makes: the tiny LLaVA, or parts assembled and aligned."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import pandas as pd
 from msgspec import structs
 
 from cocoift.core.files import DataError, digest, holds, write_text
+from cocoift.core.parallel import ordered
 from cocoift.study.study import Study
 from cocoift.tuning.recipe import Assembly, Training
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
     from cocoift.tuning.assembly import Parts
+    from minicoco import Recipe
 
 _STAGE_ONE = "stage_one"
 
@@ -28,16 +31,23 @@ def build_tiny_llavas(study: Study) -> dict[int, dict[str, float]]:
     recipe = study.preset.tiny_llava
     if recipe is None:
         return {}
+    recipes = [structs.replace(recipe, seed=seed) for seed in study.preset.seeds]
+    folders = [Path(study.base(seed)) for seed in study.preset.seeds]
+    processes = study.preset.processes
+    alone = min(processes, len(recipes)) == 1
+    build = partial(_build, shipped=study.root / "data/mini_llava", alone=alone)
+    losses = ordered(build, list(zip(folders, recipes, strict=True)), processes=processes)
+    return dict(zip(study.preset.seeds, losses, strict=True))
+
+
+def _build(task: "tuple[Path, Recipe]", *, shipped: Path, alone: bool) -> dict[str, float]:
+    from cocoift.tuning.model import use_threads
     from minicoco.llava import build_tiny_llava
 
-    return {
-        seed: build_tiny_llava(
-            Path(study.base(seed)),
-            structs.replace(recipe, seed=seed),
-            shipped=study.root / "data/mini_llava",
-        )
-        for seed in study.preset.seeds
-    }
+    if not alone:
+        use_threads(1)
+    folder, recipe = task
+    return build_tiny_llava(folder, recipe, shipped=shipped)
 
 
 def align_base(study: Study) -> Training | None:
