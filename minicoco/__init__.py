@@ -3,7 +3,7 @@
 This module holds what a preset can set.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,7 +17,7 @@ CHAT = ChatFormat("vicuna_v1", system="")
 # differently, or when the chat, the format prompts or the training change.  Checkpoints of an
 # earlier version are then rebuilt; `python -m minicoco.llava data/mini_llava` rebuilds the shipped
 # one.
-VERSION = 1
+VERSION = 2
 
 
 class MiniCoco(Settings, frozen=True):
@@ -34,13 +34,18 @@ class MiniCoco(Settings, frozen=True):
 
 
 class Recipe(Settings, frozen=True):
-    """Everything that determines the tiny LLaVA; the same recipe builds the same kind of model."""
+    """Everything that determines the tiny LLaVA; the same recipe builds the same kind of model.
+
+    `rounds` is what pretraining's conversations are: `single` ones, as in LLaVA's stage one, or
+    `several`, which answer open questions in full after short answers.
+    """
 
     seed: int = 0
+    rounds: Literal["single", "several"] = "single"
     pixels: int = 64
     scenes: Count = 8_000
     tower_steps: Count = 250
-    language_steps: Count = 1_200
+    language_steps: Count = 1_800
     batch_tokens: Count = 1_300
     width: Count = 128
     layers: Count = 4

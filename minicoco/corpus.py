@@ -1,13 +1,16 @@
 """What the tiny base model is pretrained to say: descriptions of scenes, questions about them.
 
-The counterpart of LLaVA's first stage and of a language model's pretraining.  Most conversations
-describe, the others ask.  For each turn, independent coins decide whether the answer is short or
-full and whether the question has a format prompt, so that the base model learns the words of the
-study but no cue for the length of an answer.  It also learns wordings that no source of the
+The counterpart of LLaVA's first stage and of a language model's pretraining.  As in that stage,
+conversations are single rounds: most describe, the others ask.  So that the base model can read a
+history at all, some are rounds of closed questions.  For each answer to a closed question an
+independent coin decides whether it is short or full, and for each question whether it has a format
+prompt: the base model learns the words of the study but no cue for the length of an answer, and
+never sees an open question after a short answer.  It also learns wordings that no source of the
 mixtures uses, always answered in full: a language model knows more words than it is tuned on.
 """
 
 import random
+from typing import Literal
 
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.core.text import FORMAT_PROMPTS
@@ -15,17 +18,19 @@ from minicoco.dialog_sets import DESCRIBE
 from minicoco.scenes import (
     CATEGORIES,
     COLOURS,
+    SETTING_WORDINGS,
     SUPERCATEGORIES,
+    USE_WORDINGS,
     Scene,
-    Thing,
     article,
-    at_ground,
     caption,
-    listed,
+    dialog_facts,
     paragraph,
     reasoning,
     relations,
     sample_facts,
+    setting_reasoning,
+    use_reasoning,
 )
 
 # Open questions that only the base model reads: no source of the mixtures asks them.
@@ -34,15 +39,34 @@ ACCOUNTS = (
     "Say what is in this picture and where.",
 )
 ABOUT = ("Tell me about the {category}.", "What can you say about the {category}?")
-SETTING = "What kind of place could this be, and what can be seen there?"
+USES_UNTUNED = (
+    "Which thing here has to do with {use}, and how do you know?",
+    "For {use}, what would you take from this picture, and why?",
+    "Explain which object here goes with {use}.",
+)
+SETTINGS_UNTUNED = (
+    "What kind of place could this be, and what can be seen there?",
+    "Guess where this is and say what is there.",
+    "What would a visitor find at this place?",
+)
 
-DESCRIPTION_SHARE = 0.65
+DESCRIPTION_SHARE = 0.5
 PROMPT_SHARE = 0.1
+# How many of the conversations are single rounds; the others are rounds of closed questions.
+SINGLE_SHARE = 0.6
 
 
-def conversation(scene: Scene, rng: random.Random) -> list[Message]:
-    """Return a pretraining conversation about a scene."""
-    pairs = (_descriptions if rng.random() < DESCRIPTION_SHARE else _questions)(scene, rng)
+def conversation(
+    scene: Scene, rng: random.Random, *, rounds: Literal["single", "several"] = "single"
+) -> list[Message]:
+    """Return a pretraining conversation about a scene; `rounds` is that of the recipe."""
+    describes = rng.random() < DESCRIPTION_SHARE
+    if rounds == "several":
+        pairs = (_descriptions if describes else _questions)(scene, rng)
+    elif rng.random() >= SINGLE_SHARE:
+        pairs = _closed(scene, rng)
+    else:
+        pairs = [_descriptions(scene, rng)[0] if describes else _question(scene, rng)]
     messages = []
     for position, (question, answer) in enumerate(pairs):
         if rng.random() < PROMPT_SHARE:
@@ -64,25 +88,43 @@ def _questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
     """Draw six questions, two of them on places, which are hardest to learn, and two open ones."""
     asked = sample_facts(scene, rng, 4) + sample_facts(scene, rng, 2, kinds=("place", "category"))
     pairs = [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
-    pairs.append(_about(rng.choice(scene.unique() or scene.things), rng))
-    pairs.append(rng.choice((reasoning(scene, rng), _setting(scene))))
+    pairs.append(_about(scene, rng))
+    pairs.append(rng.choice((_use, _setting))(scene, rng))
     rng.shuffle(pairs)
     return pairs
 
 
-def _about(thing: Thing, rng: random.Random) -> tuple[str, str]:
+def _question(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """Draw a question for a single round, of each kind as often."""
+    if rng.random() < 1 / 4:
+        return _closed(scene, rng)[0]
+    return rng.choice((_about, _use, _setting))(scene, rng)
+
+
+def _closed(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """Draw six closed questions, letters among them where there are some: they are rare."""
+    asked = [*sample_facts(scene, rng, 1, kinds=("letter",)), *dialog_facts(scene, rng, 6)][:6]
+    return [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
+
+
+def _about(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    thing = rng.choice(scene.unique() or scene.things)
     question = rng.choice(ABOUT).format(category=thing.category)
     return question, f"There is {article(f'{thing.size} {thing.name}')} at the {thing.place}."
 
 
-def _setting(scene: Scene) -> tuple[str, str]:
-    seen = listed([article(thing.name) for thing in scene.by_quarter()])
-    return SETTING, f"It could be {at_ground(scene.background)}. There is {seen}."
+def _use(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    return use_reasoning(rng.choice(scene.things), rng.choice((*USE_WORDINGS, *USES_UNTUNED)))
+
+
+def _setting(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    return setting_reasoning(scene, rng.choice((*SETTING_WORDINGS, *SETTINGS_UNTUNED)))
 
 
 def vocabulary_texts(scenes: list[Scene], rng: random.Random) -> list[str]:
     """Return texts that contain every word of the study, to train the tokenizer on."""
-    texts = [message.value for scene in scenes for message in conversation(scene, rng)]
+    texts = [message.value for scene in scenes
+             for message in conversation(scene, rng, rounds="several")]  # fmt: skip
     texts += [text for scene in scenes for text in reasoning(scene, rng)]
     texts += [statement for scene in scenes for statement, _ in relations(scene)]
     names = (*CATEGORIES.values(), *COLOURS, *SUPERCATEGORIES.values())

@@ -11,6 +11,7 @@ from minicoco.scenes import (
     Scene,
     World,
     caption,
+    dialog_facts,
     name_2014,
     name_2017,
     paragraph,
@@ -127,7 +128,7 @@ def _lrv(world: World) -> Iterator[dict[str, Any]]:
 
 
 def _visdial(world: World) -> dict[str, Any]:
-    """Return ten-round dialogs over string tables: no question marks, terse answers.
+    """Return ten-round dialogs over string tables: no question marks, terse answers, `it`.
 
     A quarter of the scenes have a dialog, so that about a quarter of all turns without a format
     prompt are terse, as in the published counts of the conversational sets on COCO images.
@@ -138,7 +139,7 @@ def _visdial(world: World) -> dict[str, Any]:
     dialogs = []
     for scene in world.some(0.25, rng):
         rows = []
-        for fact in sample_facts(scene, rng, 10):
+        for fact in dialog_facts(scene, rng, 10):
             question = fact.question.lower().removesuffix("?")
             answer = _terse(fact, rng)
             rows.append({"question": questions.setdefault(question, len(questions)),

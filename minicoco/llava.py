@@ -59,7 +59,7 @@ def pretrained(
     encoding = Encoding(tokenizer, CHAT, GRID * GRID)
 
     def make(number: int, draw_words: random.Random) -> Sample:
-        messages = conversation(scenes[number], draw_words)
+        messages = conversation(scenes[number], draw_words, rounds=recipe.rounds)
         record = Record("", "", messages, [""] * (len(messages) // 2))
         return encode(record, encoding)
 

@@ -146,13 +146,15 @@ def _things(rng: random.Random, cells: list[tuple[int, int]]) -> tuple[Thing, ..
 class Fact:
     """A question with its answer as a word or phrase and as a sentence.
 
-    Kinds: `colour place count presence category size background use letter`.
+    Kinds: `colour place count presence category size background use letter`.  `thing` is what the
+    question is about, where that is one thing.
     """
 
     kind: str
     question: str
     short: str
     sentence: str
+    thing: Thing | None = None
 
 
 def plural(category: str) -> str:
@@ -184,7 +186,7 @@ def facts(scene: Scene) -> list[Fact]:
     """Return every question that the sources ask about a scene, in a fixed order."""
     found = [fact for thing in scene.unique() for fact in _thing_facts(thing)]
     found += [_count(scene, category) for category in scene.counts()]
-    found += [_presence(scene, category) for category in CATEGORIES.values()]
+    found += [presence(scene, category) for category in CATEGORIES.values()]
     found += _quarters(scene)
     ground = f"The picture was taken {at_ground(scene.background)}."
     return [*found, Fact("background", "Where was this picture taken?", scene.background, ground)]
@@ -194,11 +196,12 @@ def _thing_facts(thing: Thing) -> list[Fact]:
     category, name, place, use = thing.category, thing.name, thing.place, USES[thing.category]
     found = [
         Fact("colour", f"What color is the {category}?", thing.colour,
-             f"The {category} is {thing.colour}."),
-        Fact("place", f"Where is the {category}?", place, f"The {name} is at the {place}."),
-        Fact("size", f"How big is the {category}?", thing.size, f"The {name} is {thing.size}."),
+             f"The {category} is {thing.colour}.", thing),
+        Fact("place", f"Where is the {category}?", place, f"The {name} is at the {place}.", thing),
+        Fact("size", f"How big is the {category}?", thing.size,
+             f"The {name} is {thing.size}.", thing),
         Fact("use", f"Which object is for {use}?", category,
-             f"The {name} at the {place} is for {use}."),
+             f"The {name} at the {place} is for {use}.", thing),
     ]  # fmt: skip
     if thing.letter:
         sentence = f"The letter on the sign is {thing.letter}."
@@ -213,7 +216,8 @@ def _count(scene: Scene, category: str) -> Fact:
     return Fact("count", question, str(number), f"There {some} in the picture.")
 
 
-def _presence(scene: Scene, category: str) -> Fact:
+def presence(scene: Scene, category: str) -> Fact:
+    """Ask whether a scene shows a category."""
     seen = [thing for thing in scene.things if thing.category == category]
     question = f"Is there {article(category)} in the picture?"
     if not seen:
@@ -229,7 +233,7 @@ def _quarters(scene: Scene) -> list[Fact]:
         places.setdefault(thing.place, []).append(thing)
     return [
         Fact("category", f"What is at the {place}?", things[0].category,
-             f"{capital(article(things[0].name))} is at the {place}.")
+             f"{capital(article(things[0].name))} is at the {place}.", things[0])
         for place, things in places.items() if len(things) == 1
     ]  # fmt: skip
 
@@ -271,21 +275,41 @@ def paragraph(scene: Scene) -> str:
     return " ".join(sentences)
 
 
-def reasoning(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """Return a question that needs a step of reasoning, and its answer, which gives the step."""
-    thing = rng.choice(scene.things)
+# Open questions that need a step of reasoning, as the conversational sources word them: from a use
+# to a thing, and from what is seen to the place.
+USE_WORDINGS = (
+    "What could someone in this picture use for {use}, and how can you tell?",
+    "Suppose you think of {use}. Which object would you look for here?",
+    "Somebody needs something for {use}. What would help them here, and why?",
+)
+SETTING_WORDINGS = (
+    "What kind of place could this be, and what makes you think so?",
+    "Where might this picture have been taken, and what can be seen there?",
+    "Suppose you stood in this picture. Where would you be, and what would be around you?",
+)
+
+
+def use_reasoning(thing: Thing, wording: str) -> tuple[str, str]:
+    """Return a question from a use to a thing, and its answer, which gives the step."""
     use = USES[thing.category]
-    question = rng.choice(
-        (
-            f"What could someone in this picture use for {use}, and how can you tell?",
-            f"Suppose you think of {use}. Which object would you look for here?",
-        )
-    )
     answer = (
         f"{capital(article(thing.category))} is for {use}. There is {article(thing.name)} at the "
         f"{thing.place}, so it could serve for {use}."
     )
-    return question, answer
+    return wording.format(use=use), answer
+
+
+def setting_reasoning(scene: Scene, wording: str) -> tuple[str, str]:
+    """Return a question on what kind of place a scene shows, and its answer with what is seen."""
+    seen = listed([article(thing.name) for thing in scene.by_quarter()])
+    return wording, f"It could be {at_ground(scene.background)}. There is {seen}."
+
+
+def reasoning(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """Return a question that needs a step of reasoning, and its answer."""
+    if rng.random() < 0.5:
+        return setting_reasoning(scene, rng.choice(SETTING_WORDINGS))
+    return use_reasoning(rng.choice(scene.things), rng.choice(USE_WORDINGS))
 
 
 @dataclass(frozen=True)
@@ -368,6 +392,28 @@ def sample_facts(
         drawn.append(pool.pop(index))
         weights.pop(index)
     return drawn
+
+
+def follow_up(thing: Thing, asked: str, rng: random.Random) -> Fact:
+    """Return a question on `it`, of another kind than the one `asked` before about the thing."""
+    wordings = {
+        "colour": ("What color is it?", thing.colour, f"It is {thing.colour}."),
+        "size": ("How big is it?", thing.size, f"It is {thing.size}."),
+        "place": ("Where is it?", thing.place, f"It is at the {thing.place}."),
+    }
+    known = "place" if asked == "category" else asked  # the question gave the place away
+    kind = rng.choice([kind for kind in wordings if kind != known])
+    return Fact(kind, *wordings[kind], thing)
+
+
+def dialog_facts(scene: Scene, rng: random.Random, count: int) -> list[Fact]:
+    """Draw up to `count` closed questions in turn; every second one on a thing has a follow-up."""
+    found: list[Fact] = []
+    for fact in sample_facts(scene, rng, count):
+        found.append(fact)
+        if fact.thing and rng.random() < 0.5:
+            found.append(follow_up(fact.thing, fact.kind, rng))
+    return found[:count]
 
 
 def wrong_answer(fact: Fact, rng: random.Random) -> str:

@@ -4,7 +4,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from PIL import Image
@@ -12,6 +12,7 @@ from PIL import Image
 from cocoift.core.images import mean_colour
 from cocoift.core.resampling import ratio
 from cocoift.core.schema import IMAGE_MARKER, Message
+from cocoift.core.text import without_format_prompt
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
@@ -19,7 +20,7 @@ from cocoift.evaluation.reference_judge import Claims, reference_verdict
 from cocoift.evaluation.sanity import COLUMNS, check
 from cocoift.tuning.chat import ChatFormat
 from minicoco import CHAT
-from minicoco.benchmark import CONVERSATIONS, UNTUNED, mm_vet
+from minicoco.benchmark import CONVERSATIONS, UNTUNED, dialogs, infimm, mm_vet
 from minicoco.draw import draw
 from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, PLACES, Scene, Thing, sample_scenes
 
@@ -176,8 +177,10 @@ def summary(table: pd.DataFrame) -> str:
 
 
 # A base model answers open questions in full, and wordings that nothing is tuned on nearly as well
-# as those of the conversational sources; it does not follow format prompts yet.
-FULL, NEAR, SHORT_AT_MOST = 0.9, 0.8, 0.5
+# as those of the conversational sources; a format prompt does not shorten its answers yet, which
+# are short by a coin.  Its own image, and the round that a question refers to, are worth points to
+# it.
+FULL, NEAR, SHORTENED_AT_MOST, SEEN, RECALLED = 0.9, 0.8, 0.2, 0.3, 0.1
 
 
 def base_checks(
@@ -185,38 +188,119 @@ def base_checks(
 ) -> pd.DataFrame:
     """Return the sanity checks of a base model: gate, value, bound, n, passed.
 
-    The model is asked the benchmark's questions about `count` scenes drawn for this purpose alone,
+    The model is asked the benchmarks' questions about `count` scenes drawn for this purpose alone,
     and the `closed` questions, which ask for a short answer.
     """
     scenes = sample_scenes(count, seed=7_000_003 + seed, pixels=pixels)
+    images = [draw(scene) for scene in scenes]
     rng = random.Random(f"language/{seed}")
-    rows = [(scene, row) for scene in scenes for row in mm_vet("", scene, rng)]
-    asked = []
-    for number, (scene, row) in enumerate(rows):
-        question = Message("human", f"{IMAGE_MARKER}\n{row['question']}")
-        asked.append(Prompt(str(number), (draw(scene),), [question]))
+    rows = [(at, row) for at, scene in enumerate(scenes) for row in mm_vet("", scene, rng)]
     full: dict[str, list[bool]] = defaultdict(list)
     scores: dict[str, list[float]] = defaultdict(list)
-    for number, reply in answer(asked):
-        scene, row = rows[number]
-        if isinstance(reply, Failure):
-            continue
+    texts = [[row["question"]] for _, row in rows]
+    for (at, row), reply in zip(rows, _replies(answer, images, rows, texts), strict=True):
         full[row["wording"]].append(len(reply.split()) > SHORT_WORDS)
-        reference = Question(id="", images=("",), text="", answer=row["answer"])
-        found = reference_verdict(reference, reply, claims=claims(scene, reply)).score
-        if found is not None:
-            scores[row["wording"]].append(found)
+        scores[row["wording"]].append(_score(scenes[at], row["answer"], reply))
     known, unknown = scores[CONVERSATIONS], scores[UNTUNED]
     mean = sum(known) / len(known)
-    short = [len(reply.split()) <= SHORT_WORDS
-             for _, reply in answer(closed) if not isinstance(reply, Failure)]  # fmt: skip
+    shortened = [
+        with_prompt - without
+        for with_prompt, without in zip(
+            _are_short(answer, closed),
+            _are_short(answer, map(_without_prompt, closed)),
+            strict=True,
+        )
+    ]
     return pd.DataFrame(
         [
             check("full answers to conversations' wordings", full[CONVERSATIONS], FULL),
             check("full answers to wordings never tuned on", full[UNTUNED], FULL),
             check("score on wordings never tuned on, relative to conversations'",
                  [score / mean for score in unknown] if mean else [], NEAR),
-            check("no short answers on request yet", short, SHORT_AT_MOST, at_most=True),
+            check("short answers that a format prompt adds", shortened, SHORTENED_AT_MOST,
+                  at_most=True),
+            check("InfiMM-Eval: what its own image adds to the score, against another",
+                  _worth_of_image(answer, scenes, images, rng), SEEN),
+            check("dialogs: what the round before adds to the score",
+                  _worth_of_round(answer, scenes, images, rng), RECALLED),
         ],
         columns=COLUMNS,
     )  # fmt: skip
+
+
+def _without_prompt(prompt: Prompt) -> Prompt:
+    *before, last = prompt.messages
+    bare = Message(last.speaker, without_format_prompt(last.value).strip())
+    return Prompt(prompt.key, prompt.pictures, [*before, bare])
+
+
+def _are_short(answer: Answerer, asked: Iterable[Prompt]) -> list[bool]:
+    """Return for each question whether its answer is short; one that fails is none."""
+    replies = sorted(answer(list(asked)), key=lambda numbered: numbered[0])
+    return [not isinstance(reply, Failure) and len(reply.split()) <= SHORT_WORDS
+            for _, reply in replies]  # fmt: skip
+
+
+def _worth_of_image(
+    answer: Answerer, scenes: Sequence[Scene], images: Sequence[Image.Image], rng: random.Random
+) -> list[float]:
+    """Return for each question in InfiMM-Eval's format what is scored less with the next image."""
+    rows = [(at, row) for at, scene in enumerate(scenes) for row in infimm("", scene, rng)]
+    texts = [[row["Question"]] for _, row in rows]
+    shown = [
+        _replies(answer, pictures, rows, texts) for pictures in (images, [*images[1:], images[0]])
+    ]
+    return [
+        _score(scenes[at], row["Answer"], right, row["Steps"])
+        - _score(scenes[at], row["Answer"], wrong, row["Steps"])
+        for (at, row), right, wrong in zip(rows, *shown, strict=True)
+    ]
+
+
+def _worth_of_round(
+    answer: Answerer, scenes: Sequence[Scene], images: Sequence[Image.Image], rng: random.Random
+) -> list[float]:
+    """Return for each question on `it` what is scored less without the round before."""
+    rows = [(at, row) for at, scene in enumerate(scenes) for row in dialogs("", scene, rng)]
+    before = [row["before"] for _, row in rows]
+    named = _replies(answer, images, rows, before)
+    texts = [[*asked, reply, row["question"]]
+             for asked, reply, (_, row) in zip(before, named, rows, strict=True)]  # fmt: skip
+    kept = _replies(answer, images, rows, texts)
+    dropped = _replies(answer, images, rows, [[text[-1]] for text in texts])
+    return [
+        _score(scenes[at], row["answer"], with_it) - _score(scenes[at], row["answer"], without)
+        for (at, row), with_it, without in zip(rows, kept, dropped, strict=True)
+    ]
+
+
+def _replies(
+    answer: Answerer,
+    images: Sequence[Image.Image],
+    rows: Sequence[tuple[int, dict[str, Any]]],
+    texts: Sequence[Sequence[str]],
+) -> list[str]:
+    """Return the replies to dialogs, the texts of their messages in turn; empty where one failed.
+
+    `rows` begin with the place of their image.
+    """
+    speakers = ("human", "gpt")
+    asked = [
+        Prompt(
+            str(at),
+            (images[at],),
+            [
+                Message(speakers[place % 2], text if place else f"{IMAGE_MARKER}\n{text}")
+                for place, text in enumerate(dialog)
+            ],
+        )
+        for (at, _), dialog in zip(rows, texts, strict=True)
+    ]
+    replies = dict(answer(asked))
+    texts_or_failures = (replies[number] for number in range(len(asked)))
+    return ["" if isinstance(reply, Failure) else reply for reply in texts_or_failures]
+
+
+def _score(scene: Scene, answer: str, reply: str, steps: Sequence[str] = ()) -> float:
+    reference = Question(id="", images=("",), text="", answer=answer, steps=tuple(steps))
+    return reference_verdict(reference, reply, claims=claims(scene, reply)).score or 0.0

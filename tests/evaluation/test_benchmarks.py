@@ -102,6 +102,7 @@ def test_mini_never_says_how_long_an_answer_should_be():
     content = dict(files(benchmark_scenes(0, pixels=64, count=40), 0))
     texts = [row["question"] for row in content["mm_vet/mm-vet.json"].values()]
     texts += [row["Question"] for row in content["infimm_eval/core-mm.json"].values()]
+    texts += [row["question"] for row in content["mm_vet/dialogs.json"].values()]
     assert not any(map(has_format_prompt, texts))
 
 
