@@ -1,6 +1,6 @@
 """What notebook 06 shows: answers gathered from everywhere, and what their lengths say."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -75,12 +75,6 @@ def _questions(entry: AnswerFile, raw: Path) -> list[Question]:
     if not (entry.questions and entry.format):
         return []
     return read_benchmark(raw / entry.questions, entry.format)
-
-
-def with_tokens(answers: pd.DataFrame, count: Callable[[str], int]) -> pd.DataFrame:
-    """Return the answers with their tokens; every distinct answer is counted once."""
-    tokens = {text: count(text) for text in set(answers.answer)}
-    return answers.assign(tokens=answers.answer.map(tokens))
 
 
 def over_seeds(answers: pd.DataFrame, by: Sequence[str], *, resamples: int) -> pd.DataFrame:

@@ -152,12 +152,12 @@ def all_effects(
 
 
 def changes_of(effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    """Return what the short round changes in each model's scores, for `intervals.interval_plot`.
+    """Return what the short round changes in each model's scores, for `figures.interval_plot`.
 
     Without rows where no question has a score.
     """
     named = {change(name).name: name for name in models}
-    rows = effects[effects.contrast.isin(named) & (effects.seed == "all")]
+    rows = effects[effects.contrast.isin(named)]
     rows = rows[~rows.metric.isin([COLLAPSE, CLOSED_COLLAPSE])]
     models_of = rows.contrast.map(named)
     return rows.assign(model=models_of, setting=rows.metric, value=rows.difference, metric="change")

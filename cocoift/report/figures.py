@@ -189,26 +189,14 @@ def histogram(
 
 
 @styled
-def bars(
-    table: pd.DataFrame, *, x: str, y: str, hue: str | None = None, title: str, xlabel: str,
-    pattern: str = "{:,.0f}",
-) -> Figure:  # fmt: skip
-    """Show horizontal bars of column `x` by `y`, and by `hue` side by side, their values beside."""
-    shown = table[y].nunique() * (table[hue].nunique() if hue else 1)
-    figure, (ax,) = new_axes(9, 1.2 + 0.36 * shown, title=title)
-    look: dict[str, Any] = {"color": PLAIN}
-    if hue:  # models, by their labels
-        look = {"palette": {LABELS[name]: colour for name, colour in MODEL_COLOURS.items()}}
-        look |= {"hue": hue, "hue_order": [n for n in LABELS.values() if n in set(table[hue])]}
-    sns.barplot(table, x=x, y=y, ax=ax, **look)
-    bars: Any = ax.containers
-    for drawn in bars:
-        labels = [pattern.format(value) for value in drawn.datavalues]
-        ax.bar_label(drawn, labels, padding=4, fontsize=9)
+def bars(table: pd.DataFrame, *, x: str, y: str, title: str, xlabel: str) -> Figure:
+    """Show horizontal bars of column `x`, counts, by `y`, their values beside."""
+    figure, (ax,) = new_axes(9, 1.2 + 0.36 * table[y].nunique(), title=title)
+    sns.barplot(table, x=x, y=y, ax=ax, color=PLAIN)
+    drawn: Any = ax.containers
+    ax.bar_label(drawn[0], fmt="{:,.0f}", padding=4, fontsize=9)
     ax.set(xlabel=xlabel, ylabel="", xlim=(0, table[x].max() * 1.12))
     ax.grid(axis="y", visible=False)
-    if hue:
-        legend_beside(ax)
     return figure
 
 
@@ -245,7 +233,8 @@ def interval_plot(
     `table` has the columns metric, value, low, high, setting (in their order of appearance unless
     `settings` names them) and `by` (the series).  `panels` maps metrics to labels with units.
     `joined` draws lines over settings that have an order.  Rows of single seeds, if the column
-    seed tells any, are small dots.
+    seed tells any, are small dots beside the interval.  A panel whose label has `%` goes from 0 to
+    100, another one as far to both sides of zero as its values and intervals do.
     """
     table = table[table[by].isin(series)]
     each = table.seed != "all" if "seed" in table else pd.Series(False, index=table.index)
@@ -269,7 +258,9 @@ def interval_plot(
                 colour=look["color"],
             )
             _marks(ax, rows, shifted, MARKS[number % 7], LINES[number % 4] if joined else "", look)
-        _scale(ax, of_metric, list(names.values()), joined=joined, first=ax is axes[0])
+        every = pd.concat([of_metric, seeds[seeds.metric == metric]])
+        ends = _ends(every[["value", "low", "high"]].to_numpy(float), percent="%" in label)
+        _scale(ax, list(names.values()), ends, joined=joined, first=ax is axes[0])
         ax.set_title(label)
     legend_beside(axes[-1])
     return figure
@@ -278,8 +269,12 @@ def interval_plot(
 def _marks(
     ax: Axes, rows: pd.DataFrame, places: np.ndarray, mark: str, line: str, look: Any
 ) -> None:
-    """Draw a series with its intervals: over its settings with a `line`, else beside them."""
+    """Draw a series with its intervals: over its settings with a `line`, else beside them.
+
+    Marks are small enough to leave an interval of a point or two visible.
+    """
     spread = np.abs(rows[["low", "high"]].to_numpy().T - rows.value.to_numpy())
+    look = look | {"markersize": 4, "elinewidth": 1.6, "capthick": 1.6}
     if line:
         ax.errorbar(places, rows.value, yerr=spread, fmt=mark + line, **look)
     else:
@@ -289,22 +284,33 @@ def _marks(
 def _dots(
     ax: Axes, rows: pd.DataFrame, names: list[str], places: np.ndarray, *, joined: bool, colour: str
 ) -> None:
-    """Draw the values of single seeds beside their settings' marks."""
+    """Draw the values of single seeds beside their settings' marks, clear of the interval."""
     rows = rows[rows.setting.isin(names)]
-    at = [places[names.index(setting)] for setting in rows.setting]
+    at = [places[names.index(setting)] + (0.035 if joined else 0.08) for setting in rows.setting]
     x, y = (at, rows.value) if joined else (rows.value, at)
-    ax.plot(x, y, linestyle="none", marker=".", markersize=4, color=colour, alpha=0.45)
+    ax.plot(x, y, linestyle="none", marker=".", markersize=3.5, color=colour, alpha=0.6)
 
 
-def _scale(ax: Axes, rows: pd.DataFrame, names: list[str], *, joined: bool, first: bool) -> None:
-    """Label the settings, and mark zero where values lie on both sides of it."""
-    places, percent = range(len(names)), rows.low.min() >= 0
+def _ends(values: np.ndarray, *, percent: bool) -> tuple[float, float]:
+    """Return the ends of an axis on which nothing is cut off."""
+    known = values[~np.isnan(values)]
+    if percent:
+        return float(min([-3.0, *(known - 1)])), float(max([103.0, *(known + 1)]))
+    furthest = 1.05 * float(max([1.0, *np.abs(known)]))
+    return -furthest, furthest
+
+
+def _scale(
+    ax: Axes, names: list[str], ends: tuple[float, float], *, joined: bool, first: bool
+) -> None:
+    """Label the settings, bound the axis of values, and mark zero where values may be negative."""
+    places = range(len(names))
     if joined:
         ax.set_xticks(places, names)
-        ax.set_ylim(-3, 103)
+        ax.set_ylim(*ends)
     else:
         ax.set_yticks(places, names if first else [])
-        ax.set(ylim=(len(names) - 0.4, -0.6), **({"xlim": (-3, 103)} if percent else {}))
+        ax.set(ylim=(len(names) - 0.4, -0.6), xlim=ends)
         ax.grid(axis="y", visible=False)
-    if not percent:
-        ax.axvline(0, color="#333333", linewidth=1)
+    if ends[0] < -3:
+        (ax.axhline if joined else ax.axvline)(0, color="#333333", linewidth=1)

@@ -147,15 +147,13 @@ def lengths(
 ) -> Figure:
     """Show answer lengths on a log scale: a histogram per panel, its median and short share noted.
 
-    `table` has the columns panel and words, and may have tokens.
+    `table` has the columns panel and words.
     """
-    measures = [name for name in ("words", "tokens") if name in table]
-    counts = table.melt("panel", measures, var_name="series", value_name="count")
-    counts["count"] = counts["count"].clip(lower=1)  # a log scale has no zero
-    top = max(2, int(counts["count"].max()))
+    counts = table.assign(words=table.words.clip(lower=1), series="")  # a log scale has no zero
+    top = max(2, int(counts.words.max()))
     bins = np.unique(np.round(np.geomspace(1, top + 1, 28)).astype(int))
-    texts = (title, f"{' or '.join(measures)} in the answer, log scale", "share of answers (%)")
-    figure = facets(counts, x="count", texts=texts, panels=panels, columns=columns, bins=bins,
+    texts = (title, "words in the answer, log scale", "share of answers (%)")
+    figure = facets(counts, x="words", texts=texts, panels=panels, columns=columns, bins=bins,
                     stat="percent", common_norm=False, element="step")  # fmt: skip
     words = dict(list(table.groupby("panel").words))
     for ax in figure.axes:
@@ -166,17 +164,6 @@ def lengths(
         log_words(ax, top)
         ax.set_ylim(0, 100)
     return figure
-
-
-def lengths_by_protocol(
-    answers: pd.DataFrame, *, models: Mapping[str, str], protocols: Mapping[str, str]
-) -> Figure:
-    """Show answer lengths in words and tokens: a row per model, a column per protocol."""
-    table = answers.assign(panel=answers.model.map(models) + ": " + answers.protocol.map(protocols))
-    table = table.dropna(subset="panel")
-    panels = [f"{model}: {name}" for model in models.values() for name in protocols.values()]
-    title = "How long the answers are"
-    return lengths(table, title=title, panels=panels, columns=len(protocols))
 
 
 def length_curves(

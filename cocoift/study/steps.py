@@ -12,7 +12,6 @@ import pandas as pd
 from msgspec import structs
 
 from cocoift.core.files import digest, read_json, read_manifest, sha256, write_manifest, write_text
-from cocoift.core.text import token_counter
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.merge.curation import curated_turns, read_decisions
@@ -83,18 +82,17 @@ def held_out_set(study: Study, mixture: str, processor: "LlavaProcessor") -> "Tr
 
 
 def all_answers(study: Study, benchmarks: Sequence[Benchmark]) -> tuple[pd.DataFrame, list[str]]:
-    """Return the answers that notebook 06 reads, with words and tokens, and what is left out."""
-    from cocoift.report.bias import gather, with_tokens
+    """Return the answers that notebook 06 reads, and what is left out."""
+    from cocoift.report.bias import gather
 
     bias = study.preset.bias
-    answers, notes = gather(
+    return gather(
         benchmarks,
         rollouts=read_manifest(study.work / "rollouts" / "manifest.json", root=study.work),
         datasets={name: study.work / path for name, path in bias.datasets.items()},
         files=bias.answer_files,
         raw=study.raw,
     )
-    return with_tokens(answers, token_counter(study.tokenizer_file)), notes
 
 
 class _Answered(msgspec.Struct):

@@ -103,11 +103,6 @@ def test_seeds_are_shown_apart_and_together():
     assert table.set_index("seed").n.to_dict() == {"0": 1, "1": 1, "all": 2}
 
 
-def test_tokens_are_counted_by_the_counter_given():
-    rows = [("m", "0", "p", 1, True, "q", "i", "?", text) for text in ("a b", "c")]
-    assert list(report.with_tokens(answer_table(rows), len).tokens) == [3, 1]
-
-
 def lengths(after):
     rows = [
         (model, protocol, 9, rate, rate - 3, rate + 3)

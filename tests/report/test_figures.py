@@ -76,16 +76,14 @@ def test_no_name_of_a_box_leaves_its_picture_or_covers_another(photographs, tmp_
 
 def answers(model, protocol, count=3):
     rows = {"model": model, "protocol": protocol, "words": range(1, count + 1)}
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(panel=f"{model}: {protocol}")
 
 
-def test_models_asked_under_protocols_of_their_own_leave_no_empty_panels():
+def test_panels_of_which_most_lack_answers_are_left_out_and_the_rest_moves_up():
     names = [f"m{n}" for n in range(5)]
     table = pd.concat([answers(name, f"p{name}") for name in names])
-    protocols = {f"p{name}": f"p{name}" for name in names}
-    figure = study_figures.lengths_by_protocol(
-        table, models=dict(zip(names, names, strict=True)), protocols=protocols
-    )
+    panels = [f"{model}: p{of}" for model in names for of in names]
+    figure = study_figures.lengths(table, title="Lengths", panels=panels, columns=5)
     assert [ax.get_title(loc="left") for ax in figure.axes if ax.axison] == [
         f"{name}: p{name}" for name in names
     ]
@@ -96,11 +94,38 @@ def test_one_panel_without_answers_leaves_a_row_to_each_model():
     asked = [("base", "alone"), ("mix", "alone"), ("mix", "training"), ("merged", "alone"),
              ("merged", "training")]  # fmt: skip
     table = pd.concat([answers(*pair) for pair in asked])
-    names = {name: name for name in ("base", "mix", "merged")}
-    protocols = {name: name for name in ("training", "alone")}
-    figure = study_figures.lengths_by_protocol(table, models=names, protocols=protocols)
+    panels = [f"{name}: {protocol}" for name in ("base", "mix", "merged")
+              for protocol in ("training", "alone")]  # fmt: skip
+    figure = study_figures.lengths(table, title="Lengths", panels=panels, columns=2)
     assert [ax.axison for ax in figure.axes] == [False, *[True] * 5]
     assert figure.axes[1].get_title(loc="left") == "base: alone"
+
+
+def levels(metric, rows):
+    """Levels of one model in one setting: seed, value, low, high."""
+    table = pd.DataFrame(rows, columns=["seed", "value", "low", "high"])
+    return table.assign(metric=metric, setting="s", model="mix")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_no_interval_or_seed_of_a_figure_lies_off_its_axes(joined):
+    shares = levels("total", [("all", 99, 96, 104), ("0", 100, 98, 100), ("1", 0, 0, 1)])
+    gains = levels("change", [("all", 20, 10, 30), ("0", 44, 40, 48), ("1", -40, -50, -30)])
+    panels = {"total": "score (%)", "change": "points"}
+    figure = figures.interval_plot(pd.concat([shares, gains]), panels=panels,
+                                   series={"mix": "m"}, title="t", joined=joined)  # fmt: skip
+    ends = [ax.get_ylim() if joined else ax.get_xlim() for ax in figure.axes]
+    assert ends[0][0] < 0 and ends[0][1] > 104
+    assert ends[1] == (-52.5, 52.5)
+
+
+def test_dots_of_single_trainings_stand_clear_of_the_interval():
+    table = levels("total", [("all", 50, 40, 60), ("0", 50, 45, 55)])
+    look = {"panels": {"total": "score (%)"}, "series": {"mix": "m"}, "title": "t"}
+    (ax,) = figures.interval_plot(table, **look).axes
+    dots = next(line for line in ax.lines if line.get_marker() == ".")
+    mark = next(line for line in ax.lines if line.get_marker() == "o")
+    assert 0.05 < dots.get_ydata()[0] - mark.get_ydata()[0] < 0.2
 
 
 @pytest.mark.parametrize(("count", "rows", "columns"), [(8, 2, 4), (5, 2, 4), (3, 1, 3)])
