@@ -11,6 +11,7 @@ import nbformat
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import readme_text
 from accelerate.commands import launch
 
 from cocoift import __main__
@@ -211,32 +212,26 @@ def test_what_it_says_of_smols_base_model_stands_in_the_tables(root, readme):
     assert f"its median answer falls from {alone:.0f} to {after:.0f} words" in readme
 
 
-def test_its_conversation_is_that_of_the_reference_run(root):
-    readme = (root / "README.md").read_text()
-    page = (root / "reports/mini-full/08_talk.ipynb").read_text()
-    asked, short, question, answer = (
-        "Is there a cup in the picture? Answer the question with a short phrase.", "snow",
-        "Can you tell me about this picture?", "The picture was taken in the snow. A small yellow "
-        "cup is at the top right. A large red book is at the bottom left. A small green book is "
-        "at the bottom left.",
-    )  # fmt: skip
-    for text in (asked, question, answer):
-        assert text in readme and text in page
-    assert f"**{short}**" in readme and "2.9 nats towards the short answer" in page
+def test_its_dialog_bullets_and_table_are_those_of_the_reference_run(root):
+    _, inside, _ = readme_text.parts((root / "README.md").read_text())
+    expected = readme_text.computed(root / readme_text.RUN)
+    again = f"run {readme_text.__file__}, or paste between the marks of README:\n\n{expected}\n"
+    assert inside == expected, again
 
 
-def test_its_headline_is_that_of_the_reference_run(root):
+def test_its_first_sentence_is_what_the_verdicts_of_the_reference_run_say(root):
     readme = (root / "README.md").read_text()
-    scores = pd.read_csv(root / "reports/mini-full/tables/scores.csv")
-    scores = scores[(scores.benchmark == "mm_vet") & (scores.seed == "all")]
-    value = scores.set_index(["model", "protocol", "metric"])["value"]
+    verdicts = pd.read_csv(root / "reports/mini-full/tables/verdicts.csv.gz")
+    asked = verdicts[(verdicts.benchmark == "mm_vet") & (verdicts.model == "mix")]
+    of_open = ~asked.get("closed", asked.wording.isna()).astype(bool)
+    score = 100 * asked.groupby("protocol").score.mean()
+    short = 100 * (asked[of_open].words <= 3).groupby(asked.protocol).mean()
     (found,) = re.findall(
-        r"falls from (\d+) to (\d+) points and gives (\d+) % .+? merged mixture stays at (\d+) "
-        r"and (\d+) points", readme
-    )  # fmt: skip
+        r"- After one short answer, the LLaVA-style model loses (\d+) of (\d+) points and answers "
+        r"(\d+) % of the (?:open )?questions in three words or fewer \(asked alone: (\d+) %\)",
+        readme,
+    )
     alone, after = "single_round", "multi_round"
     assert [int(number) for number in found] == [
-        round(value["mix", alone, "total"]), round(value["mix", after, "total"]),
-        round(value["mix", after, "collapse"]),
-        round(value["merged", alone, "total"]), round(value["merged", after, "total"]),
-    ]  # fmt: skip
+        round(score[alone] - score[after]), round(score[alone]),
+        round(short[after]), round(short[alone])]  # fmt: skip

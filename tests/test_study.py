@@ -16,6 +16,7 @@ import yaml
 from doit.doit_cmd import DoitMain
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from cocoift import study
 from cocoift.__main__ import main
@@ -23,7 +24,7 @@ from cocoift.core.files import DataError, write_text
 from cocoift.evaluation.reference_judge import ReferenceJudge
 from cocoift.report.pages import headline, index_page, notebook_page
 from cocoift.study import steps
-from cocoift.study.index import write_index
+from cocoift.study.index import _figures, write_index
 
 
 def notebook(path, *cells, parameters="preset, changes = 'mini', {}"):
@@ -278,7 +279,11 @@ def test_a_whole_run_removes_the_tables_and_figures_that_no_notebook_writes(tmp_
         study.run_notebook(path, preset="p", reports=reports)
     (tables / "notes.txt").write_text("mine")
     (tables / "older.csv").write_text("x")
-    left = study.runner.remove_leftovers
+
+    def left(reports, listed):
+        executed = study.runner.executed_notebooks(reports)
+        return study.runner.remove_leftovers(reports, listed, executed)
+
     assert left(reports, [first, second, tmp_path / "02_c.ipynb"]) == []  # one has not run
     assert left(reports, [first]) == ["tables/older.csv"]  # the other is not in this run
     (tables / "older.csv").write_text("x")
@@ -363,6 +368,16 @@ def test_the_index_opens_with_the_finding_before_anything_else(tmp_path):
     assert "http" not in page
 
 
+def test_plain_words_and_a_failed_check_go_before_the_statistics(tmp_path):
+    path = notebook(tmp_path / "00_a.ipynb")
+    figures = [{"title": "t", "alt": "lines", "data": "data:,1"}]
+    finding = {"conclusion": "p < 1", "sentence": "s", "table": [{"tuned on": "mix"}],
+               "bullets": ["It <b>loses</b>."], "warning": "One check fails."}  # fmt: skip
+    page = index(path, finding=finding, figures=figures).split("</head>")[1]
+    order = ["One check", "<li>It &lt;b&gt;loses", "data:,1", "<td", "p &lt; 1"]
+    assert sorted(order, key=page.index) == order
+
+
 def test_the_index_links_notebooks_with_their_questions(tmp_path):
     path = notebook(tmp_path / "00_a.ipynb")
     assert headline(path) == ("Title", "Is it so?")
@@ -382,6 +397,24 @@ def test_the_index_shows_what_a_report_beside_it_found_for_another_model(root, t
         page = (tmp_path / preset / "index.html").read_text(encoding="utf-8")
         assert ('<a href="../other/index.html">' in page) is shown
         assert ("The same with the tiny LLaVA" in page) is shown
+
+
+def test_the_index_shows_the_headline_of_the_most_models_first(tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name in ("finding", "headline", "headline_arms", "rounds"):
+        Image.new("RGB", (2, 2)).save(tmp_path / f"figures/{name}.png")
+    titles = [figure["title"] for figure in _figures(tmp_path)]
+    assert titles == ["headline arms", "finding", "rounds"]
+
+
+def test_a_damaged_figure_is_named_by_the_index(tmp_path):
+    (tmp_path / "figures").mkdir()
+    path = tmp_path / "figures/finding.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    for content in (b"", b"text", path.read_bytes()[:-99]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"figures/finding\.png: not a whole image; delete it"):
+            list(_figures(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["{}", '{"preset": "p", "parameters": []}', '{"preset": 1'])

@@ -124,10 +124,17 @@ def data_address(content: bytes, kind: str) -> str:
 
 
 def png_texts(path: Path) -> tuple[str, str]:
-    """Return a PNG's title and description; a PNG without a title is called after its file."""
-    with Image.open(path) as image:
-        title = image.info.get("Title", path.stem.replace("_", " "))
-        return title, image.info.get("Description", title)
+    """Return a PNG's title and description; a PNG without a title is called after its file.
+
+    Raises `DataError` for a damaged one.
+    """
+    try:
+        with Image.open(path) as image:
+            image.verify()
+            title = image.info.get("Title", path.stem.replace("_", " "))
+            return title, image.info.get("Description", title)
+    except Exception as error:  # damaged images raise errors of zlib, struct and more
+        raise DataError(f"{path}: not a whole image; delete it and run the study again") from error
 
 
 def image_address(image: Image.Image, kind: str, **options: Any) -> str:

@@ -192,8 +192,9 @@ def trainings_of(rows: pd.DataFrame) -> tuple[int, int]:
     Tables of earlier versions do not say; there the seeds are counted.
     """
     means = rows[rows.seed == "all"] if (rows.seed == "all").any() else rows
-    if "trainings" in means and means.trainings.notna().any():
-        return int(means.trainings.min()), int(means.trainings.max())
+    known = means.trainings[means.difference.notna()].dropna() if "trainings" in means else ()
+    if len(known):
+        return int(min(known)), int(max(known))
     seeds = max(1, rows.seed[rows.seed != "all"].nunique())
     return seeds, seeds
 

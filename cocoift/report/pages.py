@@ -103,8 +103,8 @@ def index_page(
 
     `figures` holds `title`, `alt` and `data`, a `data:` address; the first one belongs to the
     finding.  `run` is what `run.json` says; `finding` holds `conclusion`, `sentence` and `table`, a
-    list of rows by column name.  `others` are the reports of other models: `model`, `preset`,
-    `conclusion`, `address` and `figure`.
+    list of rows by column name, and may hold `bullets`, the same in plain words, and a `warning`.
+    `others` are the reports of other models: `model`, `preset`, `finding`, `address` and `figure`.
     """
     return render(
         "index.html",
@@ -121,8 +121,9 @@ def index_page(
 def notebook_rows(notebooks: Sequence[Path], seconds: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return name, title, question and seconds of the notebooks that have run."""
     rows = []
-    for path in (path for path in notebooks if path.stem in seconds):
-        title, asked = headline(path)
-        rows.append({"name": path.stem, "title": title, "question": asked,
-                     "seconds": seconds[path.stem]})  # fmt: skip
+    for path in notebooks:
+        if path.stem in seconds:
+            title, asked = headline(path)
+            rows.append({"name": path.stem, "title": title, "question": asked,
+                         "seconds": seconds[path.stem]})  # fmt: skip
     return rows

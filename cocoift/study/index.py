@@ -10,15 +10,16 @@ from cocoift.core.files import DataError, read_json, write_text
 from cocoift.core.images import data_address, png_texts
 from cocoift.report.evaluation import sanity_sentence
 from cocoift.report.pages import index_page
+from cocoift.report.plain import bullets
 from cocoift.report.tables import LABELS, read_saved
 from cocoift.report.told import finding
-from cocoift.study.runner import notebooks, remove_leftovers, run_facts
+from cocoift.study.runner import executed_notebooks, notebooks, remove_leftovers, run_facts
 from cocoift.study.study import Study
 
-# The first figure is the finding's.
-FIGURES = ("finding", "rounds", "ablation_dose", "ablation_factors", "length_grid",
-           "prompt_placement")  # fmt: skip
-_FINDING = f"figures/{FIGURES[0]}.png"
+# The finding's figure is the first of these that a run has: not all ablate, and earlier versions
+# had the last one alone.
+HEADLINES = ("headline_arms", "headline", "finding")
+FIGURES = ("finding", "rounds", "ablation_dose", "ablation_factors", "prompt_placement")
 TUNED_ON = LABELS | {"base": "nothing (base model)"}
 
 
@@ -26,13 +27,14 @@ def write_index(study: Study) -> None:
     """Write `run.json` and `index.html` from what the notebooks left in the report folder."""
     reports, preset = study.tables.parent, study.preset
     listed = notebooks(study.root, preset.notebooks)
-    if left := remove_leftovers(reports, listed):
+    executed = executed_notebooks(reports)
+    if left := remove_leftovers(reports, listed, executed):
         print(f"removed, since no notebook writes it any more: {', '.join(left)}")
-    facts = run_facts(preset, reports=reports, root=study.root)
+    facts = run_facts(preset, executed, root=study.root)
     page = index_page(
         run=facts,
         notebooks=listed,
-        figures=list(_figures(study)),
+        figures=list(_figures(reports)),
         finding=_finding(reports),
         others=list(_others(reports, facts)),
     )
@@ -41,10 +43,16 @@ def write_index(study: Study) -> None:
     print(f"report: {os.path.relpath(reports / 'index.html', study.root)}")
 
 
-def _figures(study: Study) -> Iterator[dict[str, str]]:
-    for name in FIGURES:
-        path = study.figures / f"{name}.png"
-        if path.is_file():
+def _headline(reports: Path) -> Path | None:
+    paths = (reports / "figures" / f"{name}.png" for name in HEADLINES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _figures(reports: Path) -> Iterator[dict[str, str]]:
+    """Yield the figures of the index, the finding's first."""
+    paths = [_headline(reports), *(reports / "figures" / f"{name}.png" for name in FIGURES)]
+    for path in dict.fromkeys(paths):
+        if path is not None and path.is_file():
             yield _figure(path)
 
 
@@ -55,14 +63,15 @@ def _figure(path: Path) -> dict[str, str]:
 
 def _finding(reports: Path) -> dict[str, Any] | None:
     files = [reports / "tables" / name for name in ("scores.csv", "effects.csv")]
-    if not all(path.is_file() for path in (*files, reports / _FINDING)):
+    if not (all(path.is_file() for path in files) and _headline(reports)):
         return None
     scores, effects = map(read_saved, files)
     found, gates = finding(scores, effects, labels=TUNED_ON), reports / "tables/gates.csv"
-    if found and gates.is_file():
-        checked = read_saved(gates)
-        if not checked.passed.all():
-            found["conclusion"] = f"{sanity_sentence(checked)} {found['conclusion']}"
+    if found:
+        found["bullets"] = bullets(scores, effects)
+        checked = read_saved(gates) if gates.is_file() else None
+        if checked is not None and not checked.passed.all():
+            found["warning"] = sanity_sentence(checked)
     return found
 
 
@@ -79,9 +88,9 @@ def _others(reports: Path, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {
                 "preset": preset,
                 "model": model,
-                "conclusion": found["conclusion"],
+                "finding": found,
                 "address": f"../{path.parent.name}/index.html",
-                "figure": _figure(path.parent / _FINDING),
+                "figure": next(_figures(path.parent)),
             }
 
 
@@ -90,11 +99,8 @@ def _tuned(run: dict[str, Any]) -> str:
     parameters = run["parameters"]
     asked = parameters["evaluation"]
     if not asked["models"]:
-        served = [asked_model["model"] for asked_model in asked["endpoints"]]
-        return (
-            ", ".join([*served, *(asked_model["name"] for asked_model in asked["logged"])])
-            or "no model"
-        )
+        served = [model["model"] for model in asked["endpoints"]]
+        return ", ".join([*served, *(model["name"] for model in asked["logged"])]) or "no model"
     if assembly := parameters.get("assembly"):
         return str(assembly["language"])
     return "the tiny LLaVA" if parameters.get("tiny_llava") else str(parameters["checkpoint"])

@@ -25,6 +25,7 @@ from cocoift.study.preset import Preset
 from cocoift.study.watch import watching
 
 if TYPE_CHECKING:
+    from nbformat import NotebookNode
     from papermill.exceptions import PapermillExecutionError
 
 PACKAGES = (
@@ -78,8 +79,6 @@ def run_notebook(
     under the notebook's own name stays as it was.  Raises `DataError` when `reports` cannot be
     written.
     """
-    import nbformat
-    import papermill
     from papermill.exceptions import PapermillExecutionError
 
     parameters = {"preset": preset} | ({"changes": dict(changes)} if changes else {})
@@ -88,18 +87,7 @@ def run_notebook(
     before = _results(reports)
     try:
         reports.mkdir(parents=True, exist_ok=True)
-        cells = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
-        # papermill adds one, the parameters.
-        with this_interpreter(), watching(notebook.stem, cells=len(cells) + 1) as watch:
-            executed = papermill.execute_notebook(
-                notebook,
-                unfinished,
-                parameters,
-                kernel_name="python3",
-                cwd=notebook.parent,
-                progress_bar=False,
-                on_cell_start=watch.begin_cell,
-            )
+        executed = _execute(notebook, unfinished, parameters)
     except PapermillExecutionError as error:
         unfinished.replace(failed)
         raise NotebookFailed(describe_failure(notebook, error, failed)) from None
@@ -114,17 +102,44 @@ def run_notebook(
     finally:
         with suppress(OSError):
             unfinished.unlink()
-    executed = answer_first(without_widgets(executed))
-    # Do not publish this machine's paths.
-    executed.metadata.papermill.update(input_path=notebook.name, output_path=notebook.name)
     executed.metadata[_NOTE] = sorted(
         name for name, state in _results(reports).items() if state != before.get(name)
     )
-    page = notebook_page(executed, title=notebook.stem, following=following)
-    write_text(reports / f"{notebook.stem}.html", page)
-    write_text(reports / notebook.name, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
+    _publish(executed, reports / notebook.name, following=following)
     failed.unlink(missing_ok=True)
     return float(executed.metadata.papermill.duration)
+
+
+def _execute(notebook: Path, out: Path, parameters: Mapping[str, Any]) -> "NotebookNode":
+    """Run a notebook with these parameters, saying how far it is, and return it with its outputs.
+
+    It is written to `out` cell by cell.
+    """
+    import papermill
+
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    # papermill adds one, the parameters.
+    count = sum(cell["cell_type"] == "code" for cell in cells) + 1
+    with this_interpreter(), watching(notebook.stem, cells=count) as watch:
+        return papermill.execute_notebook(
+            notebook,
+            out,
+            parameters,
+            kernel_name="python3",
+            cwd=notebook.parent,
+            progress_bar=False,
+            on_cell_start=watch.begin_cell,
+        )
+
+
+def _publish(executed: "NotebookNode", path: Path, *, following: str) -> None:
+    """Write an executed notebook to its path in the report, and its page beside it."""
+    executed = answer_first(without_widgets(executed))
+    # Do not publish this machine's paths.
+    executed.metadata.papermill.update(input_path=path.name, output_path=path.name)
+    page = notebook_page(executed, title=path.stem, following=following)
+    write_text(path.with_suffix(".html"), page)
+    write_text(path, json.dumps(executed, indent=1, ensure_ascii=False) + "\n")
 
 
 def _results(reports: Path) -> dict[str, tuple[int, int]]:
@@ -153,25 +168,32 @@ def _executed(path: Path) -> _Metadata:
     return read_json(path, _Executed, fix="delete it and run the study again").metadata
 
 
+def executed_notebooks(reports: Path) -> dict[str, _Metadata]:
+    """Return what the executed notebooks of a report say of their run, by name, in order."""
+    paths = sorted(reports.glob("[0-9][0-9]_*.ipynb"))
+    return {path.stem: _executed(path) for path in paths if not path.name.endswith(".failed.ipynb")}
+
+
 def noted_results(executed: Path) -> list[str] | None:
     """Return the tables and figures that an executed notebook noted; none if it has not run."""
     return _executed(executed).wrote if executed.is_file() else None
 
 
-def remove_leftovers(reports: Path, notebooks: Sequence[Path]) -> list[str]:
+def remove_leftovers(
+    reports: Path, notebooks: Sequence[Path], executed: Mapping[str, _Metadata]
+) -> list[str]:
     """Remove tables and figures that no notebook wrote when it ran last; return their names.
 
     What notebooks outside this run have left stays.  Nothing is removed where a notebook of the run
     has not run, or where one has not noted what it wrote.
     """
+    if not {notebook.stem for notebook in notebooks} <= executed.keys():
+        return []
     written: set[str] = set()
-    executed = {path.name for path in reports.glob("[0-9][0-9]_*.ipynb")}
-    executed = {name for name in executed if not name.endswith(".failed.ipynb")}
-    for name in executed | {notebook.name for notebook in notebooks}:
-        noted = noted_results(reports / name)
-        if noted is None:
+    for found in executed.values():
+        if found.wrote is None:
             return []
-        written.update(noted)
+        written.update(found.wrote)
     left = sorted(_results(reports).keys() - written)
     for name in left:
         (reports / name).unlink()
@@ -222,15 +244,11 @@ def environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run_facts(preset: Preset, *, reports: Path, root: Path) -> dict[str, Any]:
+def run_facts(preset: Preset, executed: Mapping[str, _Metadata], *, root: Path) -> dict[str, Any]:
     """Return what `run.json` says: preset, parameters, versions, commit, machine, seconds.
 
-    Seconds are read from the executed notebooks, so a run that skipped some tells of all.
+    Seconds are those of the executed notebooks, so a run that skipped some tells of all.
     """
-    seconds = {}
-    for path in sorted(reports.glob("[0-9][0-9]_*.ipynb")):
-        if not path.name.endswith(".failed.ipynb"):
-            seconds[path.stem] = round(_executed(path).papermill.duration, 1)
     return {
         "preset": preset.name,
         "parameters": msgspec.to_builtins(preset),
@@ -239,7 +257,7 @@ def run_facts(preset: Preset, *, reports: Path, root: Path) -> dict[str, Any]:
         "commit": _commit(root),
         "device": device(),
         "speed": round(speed(), 1),
-        "seconds": seconds,
+        "seconds": {name: round(found.papermill.duration, 1) for name, found in executed.items()},
     }
 
 

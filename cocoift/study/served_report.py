@@ -22,7 +22,7 @@ from cocoift.report.cards import dialog_card
 from cocoift.report.evaluation import changed_most, wide_table
 from cocoift.report.pages import POLICY, notebook_rows
 from cocoift.report.tables import METRICS, PROTOCOLS
-from cocoift.study.runner import notebooks, run_facts
+from cocoift.study.runner import executed_notebooks, notebooks, run_facts
 from cocoift.study.study import Study
 
 _TITLES = {
@@ -113,7 +113,8 @@ def write_served_index(study: Study, runs: Sequence[Run], *, asked: str) -> None
     `asked` tells from when the answers are.
     """
     reports = study.tables.parent
-    facts = run_facts(study.preset, reports=reports, root=study.root) | {"asked": asked}
+    facts = run_facts(study.preset, executed_notebooks(reports), root=study.root)
+    facts["asked"] = asked
     (endpoint,) = study.preset.evaluation.endpoints
     found = [_found(study, benchmark, runs) for benchmark in _asked(study)]
     page = render(

@@ -1,0 +1,81 @@
+"""A run's finding in plain words, and a dialog that shows it: for the index and README."""
+
+import pandas as pd
+
+from cocoift.evaluation.effects import change, rows_of, sign
+from cocoift.evaluation.lengths import SHORT_WORDS
+from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import CLOSED_COLLAPSE, COLLAPSE, TOTALS
+
+_CALLED = {"mix": "the LLaVA-style model", "merged": "the merged model"}
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def bullets(scores: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
+    """Return the finding on a run's first benchmark in three sentences, without statistics.
+
+    `scores` and `effects` are `scores.csv` and `effects.csv`.  That a model loses or gains is said
+    only where the effect is shown.  None where one of the two tuned models has no score.
+    """
+    first = scores[scores.benchmark == next(iter(scores.benchmark), "")]
+    effects = effects[effects.benchmark == next(iter(scores.benchmark), "")]
+    metric = next((name for name in first.metric.unique() if name in TOTALS), "")
+    whole = first.seed.astype(str) == "all"
+    level = first[whole].set_index(["model", "metric", "protocol"]).value
+    if any((name, metric, when) not in level for name in _CALLED for when in (ALONE, AFTER)):
+        return []
+    # Runs of earlier versions did not tell open from closed questions.
+    asked = "open questions" if CLOSED_COLLAPSE in set(first.metric) else "questions"
+    found = []
+    for name, called in _CALLED.items():
+        alone, after = (level[name, metric, when] for when in (ALONE, AFTER))
+        move = {
+            -1: f"loses {alone - after:.0f} of {alone:.0f} points",
+            1: f"gains {after - alone:.0f} points on {alone:.0f}",
+            0: f"goes from {alone:.0f} to {after:.0f} points, which is no clear change,",
+        }[sign(rows_of(effects, change(name).name, metric))]
+        short = ""
+        if (name, COLLAPSE, ALONE) in level and (name, COLLAPSE, AFTER) in level:
+            before, rate = (level[name, COLLAPSE, when] for when in (ALONE, AFTER))
+            short = f" and answers {rate:.0f} % of the {asked} in three words or fewer"
+            short += f" (asked alone: {before:.0f} %)"
+        found.append(f"After one short answer, {called} {move}{short}.")
+    alone = [f"{called} has {level[name, metric, ALONE]:.0f}" for name, called in _CALLED.items()]
+    untuned = ""
+    if ("base", metric, ALONE) in level:
+        untuned = f", the base model before tuning {level['base', metric, ALONE]:.0f}"
+    count = first[(first.model == "mix") & ~whole].seed.nunique()
+    from_ = f"the mean of {_COUNTS[count] if count < len(_COUNTS) else count} trainings"
+    every = from_ if count > 1 else "that of one training"
+    return [*found, f"Asked alone, {' and '.join(alone)} points{untuned}; each number is {every}."]
+
+
+def example(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return the answers to one open question that show the finding best; no rows where none does.
+
+    `verdicts` are those of `verdicts.csv.gz`.  Of the first benchmark and seed: a question that the
+    LLaVA-style model answers in three words or fewer after the short-answer round alone, and the
+    merged model never; of those the first with the best scores.  Columns: those of `verdicts`, a
+    row per model (`mix`, `merged`) and protocol (single-round, after).
+    """
+    rows = verdicts[verdicts.model.isin(_CALLED) & verdicts.protocol.isin([ALONE, AFTER])]
+    rows = rows.drop_duplicates(["benchmark", "seed", "model", "protocol", "question_id"])
+    rows = rows[(rows.benchmark == next(iter(rows.benchmark), "")) & (rows.seed == rows.seed.min())]
+    # Runs of earlier versions told by the wording alone which questions are closed.
+    closed = rows.get("closed", rows.wording == "short sources")
+    rows = rows[~closed.astype(bool)]
+    wide = rows.pivot_table(
+        index="question_id", columns=["model", "protocol"], values=["words", "score"], sort=False
+    )
+    collapsed = ("mix", AFTER)
+    if wide.empty or collapsed not in wide["words"]:
+        return verdicts.head(0)
+    words, scores = wide["words"], wide["score"]
+    fits = (words[collapsed] <= SHORT_WORDS) & (words.drop(columns=[collapsed]) > SHORT_WORDS).all(
+        axis=1
+    )
+    if not fits.any():
+        return verdicts.head(0)
+    # A word that is at least part of the answer shows what is lost better than a wrong one.
+    best = scores.drop(columns=[collapsed]).sum(axis=1) + (scores[collapsed] > 0)
+    return rows[rows.question_id == best[fits].idxmax()]
