@@ -1,8 +1,8 @@
-"""Results in words: effects, the study's finding, the answers of notebooks 06 and 09."""
+"""Results in words: effects, the study's finding, the answer of notebook 06."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -24,10 +24,6 @@ from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.evaluation.score import COLLAPSE, TOTALS
 from cocoift.report.tables import in_words, read_saved
-
-if TYPE_CHECKING:
-    from IPython.display import Markdown
-    from pandas.io.formats.style import Styler
 
 NOT_MEASURED = "*This run did not measure it.*"
 _VERDICTS = {-1: "lower", 1: "higher", 0: "no difference shown in", None: "not measured:"}
@@ -239,22 +235,3 @@ def _lengths(label: str, rows: pd.DataFrame) -> str:
 def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Return the tables that a run left, by name; seeds are texts."""
     return {path.stem: read_saved(path) for path in sorted(folder.glob("*.csv"))}
-
-
-def answer(
-    tables: Mapping[str, pd.DataFrame],
-    name: str,
-    query: str = "",
-    *,
-    show: "Callable[[pd.DataFrame], str | Styler | Markdown]" = told,
-) -> "Styler | Markdown":
-    """Return for display what `show` makes of a table's rows, or that the run did not measure it.
-
-    `query` chooses rows, as in `DataFrame.query`; without one, all.
-    """
-    from IPython.display import Markdown
-
-    rows = tables.get(name, pd.DataFrame())
-    rows = rows.query(query) if query and len(rows) else rows
-    shown = show(rows) if len(rows) else ""
-    return Markdown(shown or NOT_MEASURED) if isinstance(shown, str) else shown

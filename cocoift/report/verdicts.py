@@ -1,0 +1,279 @@
+"""A verdict on each of ten open questions, from a run's tables by one set of rules."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cocoift.evaluation.effects import (
+    ASKED_ALONE,
+    COLUMNS,
+    LAYOUT,
+    change,
+    overall,
+    rows_of,
+    sign,
+    versus,
+)
+from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import COLLAPSE, OPEN_SCORE, TOTALS
+from cocoift.report.histories import OPEN_AFTER
+
+Tables = Mapping[str, pd.DataFrame]
+# Which way a difference goes, as far as it is shown (0: not shown, `None`: not measured), and the
+# number that says so.
+Found = tuple[int | None, str]
+NOTHING: Found = (None, "")
+
+REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = (
+    "reproduced", "partly", "not reproduced", "not testable here",
+)  # fmt: skip
+RULES = f"""What the paper says or takes for granted is written as claims, each of one difference.
+
+- A claim about an effect **holds** where the effect is shown in the direction that the claim names:
+  its interval excludes zero and, for a headline contrast, the corrected test does too. A claim that
+  something does *not* rise or fall holds where that rise or fall is not shown.
+- A claim about counts or means without an interval holds where their order is as it says, on every
+  training.
+- **{REPRODUCED}**: every claim was measured and holds. **{NOT_REPRODUCED}**: claims were measured,
+  and of those that name a direction none holds (where none names one: none holds at all).
+  **{NOT_TESTABLE}**: none was measured in this run. **{PARTLY}**: everything between.
+- At most two numbers follow, those of claims that do not hold first."""
+_HOLDS = {
+    "higher": {1},
+    "lower": {-1},
+    "not higher": {-1, 0},
+    "not lower": {0, 1},
+    "no difference": {0},
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper lets one expect of one difference: `expected` is a key of the rules."""
+
+    says: str
+    expected: str
+    read: Callable[[Tables], Found]
+
+
+def effect(table: str, contrast: str, metric: str, **where: str) -> Callable[[Tables], Found]:
+    """Return how to read an effect from a table of effects.
+
+    The metric `score` is a benchmark's whole one; without a `benchmark` in `where`, the first one
+    counts.
+    """
+
+    def read(tables: Tables) -> Found:
+        rows = _effects(tables, table)
+        if not set(where) <= set(rows):
+            return NOTHING
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        if "benchmark" in rows and "benchmark" not in where:
+            rows = rows[rows.benchmark == next(iter(rows.benchmark), "")]
+        named = next((name for name in rows.metric.unique() if name in TOTALS), "")
+        return _shown(rows_of(rows, contrast, named if metric == "score" else metric))
+
+    return read
+
+
+def _effects(tables: Tables, name: str) -> pd.DataFrame:
+    return tables.get(name, pd.DataFrame(columns=["benchmark", "ablation", *COLUMNS]))
+
+
+def _shown(rows: pd.DataFrame) -> Found:
+    whole = overall(rows) if len(rows) else None
+    if whole is None:
+        return NOTHING
+    return sign(rows), f"{whole.difference:+.1f} points [{whole.low:+.1f}, {whole.high:+.1f}]"
+
+
+def _furthest(ablation: str, metric: str, way: int) -> Callable[[Tables], Found]:
+    """Return how to read whether any contrast of an ablation goes this way (1, -1), and the one
+    that goes furthest."""
+
+    def read(tables: Tables) -> Found:
+        rows = _effects(tables, "ablation_effects")
+        of = TOTALS if metric == "score" else (metric,)
+        rows = rows[(rows.ablation == ablation) & rows.metric.isin(of)]
+        parts = {str(name): part for name, part in rows.groupby("contrast", sort=False)}
+        wholes = {name: whole.difference for name, part in parts.items()
+                  if (whole := overall(part)) is not None}  # fmt: skip
+        if not wholes:
+            return NOTHING
+        found = [sign(parts[name]) for name in wholes]
+        most = max(wholes, key=lambda name: way * wholes[name])
+        return way if way in found else 0, f"{most}: {_shown(parts[most])[1]}"
+
+    return read
+
+
+def _same_images(tables: Tables) -> Found:
+    """Read what it does to collapse that sources annotate the same images, not disjoint ones."""
+    rows = _effects(tables, "ablation_effects")
+    rows = rows[(rows.ablation == "overlap") & (rows.metric == COLLAPSE)]
+    way, number = _shown(rows)
+    turned = next(iter(rows.contrast), "").startswith("disjoint")
+    return (-way if turned and way is not None else way), number
+
+
+def _prompts_after_short(tables: Tables) -> Found:
+    """Read by how much more often a question after a short answer states its format if merged."""
+    rows = tables.get("after_short_answer", pd.DataFrame())
+    if rows.empty:
+        return NOTHING
+    after = rows[rows.context == "after a short answer"].set_index("mixture").prompt_share
+    if not {"mix", "merged"} <= set(after.index):
+        return NOTHING
+    return _order(after.merged - after.mix), f"{after.merged:.0%} against {after.mix:.0%}"
+
+
+def _same_training(tables: Tables) -> Found:
+    """Read whether the mixtures train for the same steps and supervised tokens, to one percent."""
+    sets = tables.get("training_sets", pd.DataFrame())
+    if sets.empty:
+        return NOTHING
+    sizes = sets.set_index("mixture")[["steps", "supervised tokens"]]
+    apart = (sizes.max() / sizes.min() - 1).max()
+    return int(apart > 0.01), f"at most {apart:.1%} apart"
+
+
+def _probe(tables: Tables) -> Found:
+    """Read by how much more the short round moves the probe's margin of the LLaVA-style model."""
+    margins = tables.get("probe", pd.DataFrame())
+    if margins.empty:
+        return NOTHING
+    means = margins.groupby(["model", "protocol", "seed"]).margin.mean().unstack("protocol")
+    if not {ALONE, AFTER} <= set(means):
+        return NOTHING
+    moved = (means[AFTER] - means[ALONE]).unstack("model")
+    if not {"mix", "merged"} <= set(moved):
+        return NOTHING
+    more = (moved["mix"] - moved["merged"]).dropna()
+    return _order(*more), f"{more.mean():+.1f} nats"
+
+
+def _abductive_more(tables: Tables) -> Found:
+    """Read how much more the LLaVA-style model loses on abductive than on deductive questions."""
+    rows = _effects(tables, "effects")
+    rows = rows[(rows.benchmark == "infimm_eval") & (rows.contrast == change("mix").name)]
+    wide = rows.pivot_table(index="seed", columns="metric", values="difference")
+    if not {"abductive", "deductive"} <= set(wide):
+        return NOTHING
+    more = wide.abductive - wide.deductive
+    each = more.drop("all", errors="ignore") if len(more) > 1 else more
+    return _order(*each.dropna()), f"{more.get('all', more.mean()):+.1f} points"
+
+
+def _order(*values: float) -> int:
+    """Return the sign that all values have, 0 where they differ."""
+    return 1 if min(values) > 0 else -1 if max(values) < 0 else 0
+
+
+_OF_MIX, _OF_MERGED = change("mix").name, change("merged").name
+_MM_VET, _INFIMM = {"benchmark": "mm_vet"}, {"benchmark": "infimm_eval"}
+CLAIMS: Mapping[int, Sequence[Claim]] = {
+    1: [
+        Claim("sources that annotate the same images collapse less than on disjoint ones",
+              "lower", _same_images),
+    ],
+    2: [
+        Claim("training answers in sentences lower the collapse, against phrases", "lower",
+              effect("ablation_effects", "sentence - short", COLLAPSE, ablation="answers")),
+    ],
+    3: [
+        Claim("after a short answer, questions of the merged mixture state their format more often "
+              "than those of the LLaVA-style one", "higher", _prompts_after_short),
+    ],
+    4: [
+        Claim("mixtures train for the same steps and supervised tokens", "no difference",
+              _same_training),
+        Claim("the short round costs the LLaVA-style model more score than the merged one", "lower",
+              effect("effects", LAYOUT.name, "score")),
+    ],
+    5: [
+        Claim("over all openings, an unrelated short round raises the LLaVA-style model's collapse",
+              "higher", effect("opening_effects", _OF_MIX, COLLAPSE, opening="all")),
+        Claim("it does not raise the merged model's", "not higher",
+              effect("opening_effects", _OF_MERGED, COLLAPSE, opening="all")),
+    ],
+    6: [
+        Claim(f"the {label} model {'loses' if expected == 'lower' else 'does not lose'} on {name}",
+              expected, effect("effects", contrast, metric, **_MM_VET))
+        for metric, name in (("gen", "generation"), ("know", "knowledge"))
+        for label, contrast, expected in (("LLaVA-style", _OF_MIX, "lower"),
+                                          ("merged", _OF_MERGED, "not lower"))
+    ],
+    7: [
+        Claim("the LLaVA-style model loses on abductive questions", "lower",
+              effect("effects", _OF_MIX, "abductive", **_INFIMM)),
+        Claim("it loses more on them than on deductive ones", "lower", _abductive_more),
+    ],
+    8: [
+        Claim("all images in LLaVA's layout collapse more than none", "higher",
+              effect("ablation_effects", "last - first", COLLAPSE, ablation="dose")),
+        Claim("the short round moves the probe's margin further towards the short answer in the "
+              "LLaVA-style model than in the merged one", "higher", _probe),
+    ],
+    9: [
+        Claim("no share of text-only data or of other scenes raises the score", "not higher",
+              _furthest("others", "score", 1)),
+        Claim("none lowers the collapse", "not lower", _furthest("others", COLLAPSE, -1)),
+    ],
+    10: [
+        Claim("single-round scores do not tell the merged model from the LLaVA-style one",
+              "no difference", effect("effects", ASKED_ALONE.name, "score")),
+        Claim("open questions after a short round do", "higher",
+              effect("test_effects", versus("merged", "mix", AFTER).name, OPEN_SCORE,
+                     setting=OPEN_AFTER)),
+    ],
+}  # fmt: skip
+
+
+def verdict(claims: Sequence[Claim], tables: Tables) -> tuple[str, list[tuple[Claim, bool, str]]]:
+    """Return the verdict on claims by `RULES`, and every measured claim: whether it holds, number.
+
+    `tables` are those of `told.read_tables`.
+    """
+    found = [(claim, *claim.read(tables)) for claim in claims]
+    measured = [(claim, way in _HOLDS[claim.expected], number)
+                for claim, way, number in found if way is not None]  # fmt: skip
+    if not measured:
+        return NOT_TESTABLE, []
+    directed = [holds for claim, holds, _ in measured if claim.expected in ("higher", "lower")]
+    if all(holds for _, holds, _ in measured) and len(measured) == len(claims):
+        return REPRODUCED, measured
+    if not any(directed or (holds for _, holds, _ in measured)):
+        return NOT_REPRODUCED, measured
+    return PARTLY, measured
+
+
+def answer(number: int, tables: Tables) -> str:
+    """Return the answer to a question in Markdown: its verdict, then at most two numbers."""
+    word, measured = verdict(CLAIMS[number], tables)
+    if not measured:
+        return f"**{word}.** This run did not measure it."
+    first = sorted(measured, key=lambda claim: claim[1])[:2]
+    parts = [
+        f"Claim: {claim.says}; it {'holds' if holds else 'does not hold'} ({value})."
+        for claim, holds, value in first
+    ]
+    return f"**{word}.** {' '.join(parts)}"
+
+
+def claims_table() -> pd.DataFrame:
+    """Return all claims: question, claim, and what is expected of its difference."""
+    rows = [(number, claim.says, claim.expected)
+            for number, claims in CLAIMS.items() for claim in claims]  # fmt: skip
+    return pd.DataFrame(rows, columns=["question", "claim", "difference"])
+
+
+def summary(tables: Tables) -> str:
+    """Return how many questions have which verdict, and which ones."""
+    words = {number: verdict(claims, tables)[0] for number, claims in CLAIMS.items()}
+    parts = [
+        f"{word}: {', '.join(str(n) for n, found in words.items() if found == word) or 'none'}"
+        for word in (REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE)
+    ]
+    return "; ".join(parts)
