@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -136,11 +137,11 @@ def sight_table(
     chat: ChatFormat = CHAT,
     resamples: int = 2_000,
 ) -> pd.DataFrame:
-    """Return accuracy with a 95 % interval per image condition and fact, over all models.
+    """Return accuracy with a 95 % interval per image condition and fact, a mean over the models.
 
     Conditions: the image of the scene (`shown`), of the next scene (`other`), and a blank image.
-    Columns: image, fact, accuracy, low, high, n; intervals resample scenes, since the facts of a
-    scene are correlated.
+    Columns: image, fact, accuracy, low, high, n; intervals are over models and scenes, since the
+    facts of a scene are correlated.
     """
     drawn = [draw(scene) for scene in scenes]
     blank = Image.new("RGB", drawn[0].size, mean_colour(models[0][1].image_processor.image_mean))
@@ -149,17 +150,18 @@ def sight_table(
     for condition in IMAGES:
         descriptions = [describe(*model, images[condition], chat=chat) for model in models]
         found = [
-            (number, *pair)
-            for texts in descriptions
+            (base, number, *pair)
+            for base, texts in enumerate(descriptions)
             for number, (scene, text) in enumerate(zip(scenes, texts, strict=True))
             for pair in stated_facts(scene, text)
         ]
-        facts = pd.DataFrame(found, columns=["scene", "fact", "right"])
+        facts = pd.DataFrame(found, columns=["base", "scene", "fact", "right"])
         for fact in FACTS:
             of_fact = facts[facts.fact == fact]
             right = of_fact.right
-            share = ratio(of_fact.scene, right, right.notna(), resamples=resamples)
-            rows.append((condition, fact, *share, len(right)))
+            share, *ends = ratio(of_fact.scene, right, right.notna(),
+                                 resamples=resamples, trainings=of_fact.base)  # fmt: skip
+            rows.append((condition, fact, share, *np.clip(ends, 0, 1), len(right)))
     return pd.DataFrame(rows, columns=["image", "fact", "accuracy", "low", "high", "n"])
 
 
