@@ -68,11 +68,13 @@ def basis(effects: pd.DataFrame) -> str:
         which = "With a Holm p: headline contrasts; the others: exploratory"
     if not named.any():
         which = "Exploratory"
+    several = "opening" in effects and (effects.opening == "all").any()
+    over = "openings and images" if several else "images"
     few, many = trainings_of(effects)
     if many == 1:
-        return f"{which}; one training, 95 % intervals over images."
-    number = str(many) if few == many else f"{few} to {many}"
-    return f"{which}; means over {number} trainings, 95 % intervals over trainings and images."
+        return f"{which}; one training, 95 % intervals over {over}."
+    number, link = str(many) if few == many else f"{few} to {many}", "," if several else " and"
+    return f"{which}; means over {number} trainings, 95 % intervals over trainings{link} {over}."
 
 
 def conclusion(effects: pd.DataFrame, metric: str) -> str:

@@ -320,6 +320,15 @@ def test_which_factor_matters_is_told_as_the_numbers_say(collapse, verdicts):
     assert all(verdict in line for verdict, line in zip(verdicts, lines, strict=False))
 
 
+def test_the_interaction_on_collapse_was_named_before_and_all_else_is_exploratory():
+    collapse = {"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 2), "merged": (0, 1)}
+    variants = asked_variants(["factors"], doses=(), image_counts=(), groups={})
+    table = report.compared(variants, verdicts(collapse), [METRIC], resamples=100)
+    named = table[table.family == "headline"]
+    assert set(named.contrast) == {"interaction"} and set(named.metric) == {COLLAPSE}
+    assert (named.holm == named.p)[named.seed == "all"].all()
+
+
 def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
     table = verdicts({"mix": (0, 27), "merged": (0, 3)})
     both = pd.concat([table, table.assign(seed=1)])

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from cocoift.evaluation.effects import (
     AFTER,
@@ -13,12 +14,15 @@ from cocoift.evaluation.effects import (
     INSTRUCTED_ALONE,
     LAYOUT,
     change,
+    corrected,
     describe,
     effect_table,
     headline,
+    headline_family,
     rows_of,
     sign,
     versus,
+    with_openings,
 )
 from cocoift.evaluation.score import Metric
 from cocoift.report.told import conclusion
@@ -146,3 +150,66 @@ def test_an_effect_without_a_number_is_not_measured():
     missing = dict.fromkeys(["difference", "low", "high"], float("nan"))
     rows = pd.DataFrame({"seed": ["0", "all"], **missing})
     assert (describe(rows), sign(rows)) == ("not measured", 0)
+
+
+def shifted(model, protocol, shifts, answer=""):
+    """Verdicts of trainings whose scores are 0.5 plus a shift each, question by question alike."""
+    return [
+        answers(model, protocol, 0.5 + shift, seed).assign(answer=answer or f"{seed}")
+        for seed, shift in enumerate(shifts)
+    ]
+
+
+def test_trainings_that_differ_are_no_effect_however_sure_each_one_is():
+    shifts = (-0.4, 0.1, 0.0)
+    table = pd.concat([*shifted("m", ALONE, (0, 0, 0)), *shifted("m", AFTER, shifts)])
+    rows = effect_table(table, [TOTAL], [change("m")]).set_index("seed")
+    assert rows.difference.to_dict() == pytest.approx({"0": -40, "1": 10, "2": 0, "all": -10})
+    # Every question shifts alike, so images say nothing: t with two degrees over the shifts.
+    half = stats.t.ppf(0.975, 2) * np.std([-40, 10, 0], ddof=1) / 3**0.5
+    assert rows.high["all"] - rows.difference["all"] == pytest.approx(half)
+    p = stats.ttest_1samp([-40, 10, 0], 0).pvalue
+    assert rows.p["all"] == pytest.approx(p) and rows.trainings["all"] == 3
+    assert (rows.low["0"], rows.high["0"]) == pytest.approx((-40, -40))
+
+
+def test_a_base_that_seeds_share_counts_once_alone_and_not_beside_a_tuned_model():
+    base = [*shifted("base", ALONE, (0, 0, 0), "a"), *shifted("base", AFTER, (-0.1,) * 3, "b")]
+    table = pd.concat([*base, *shifted("merged", AFTER, (0.1, 0.2, 0.3))])
+    found = effect_table(table, [TOTAL], [change("base"), versus("merged", "base", AFTER)])
+    whole = found[found.seed == "all"].set_index("contrast")
+    assert whole.trainings.to_dict() == {"change of base": 1, "merged - base, multi_round": 3}
+    assert whole.n.tolist() == [120, 120]
+
+
+def test_openings_are_paired_within_themselves_and_a_factor_of_their_own():
+    parts = shifted("m", ALONE, (0, 0))
+    for opening, shift in (("opening_1", -0.1), ("opening_2", -0.3)):
+        parts += shifted("m", opening, (shift, shift - 0.1))
+    table = with_openings(pd.concat(parts), ["opening_1", "opening_2"])
+    rows = effect_table(table, [TOTAL], [change("m")]).set_index("seed")
+    assert rows.difference.to_dict() == pytest.approx({"0": -20, "1": -30, "all": -25})
+    error = (np.var([-20, -30], ddof=1) / 2 + np.var([-15, -35], ddof=1) / 2) ** 0.5
+    assert rows.high["all"] + 25 == pytest.approx(stats.t.ppf(0.975, 1) * error)
+
+
+def test_headline_contrasts_are_corrected_for_each_other_and_others_are_exploratory():
+    p = {"a": 0.01, "b": 0.04, "c": 0.03, "other": 0.001}
+    rows = [("total", name, seed, 5.0, 1.0, 9.0, 9, 3, value, "exploratory", float("nan"))
+            for name, value in p.items() for seed in ("0", "all")]  # fmt: skip
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    found = corrected(table, [(name, "total") for name in ("a", "b", "c", "absent")])
+    whole = found[found.seed == "all"].set_index("contrast")
+    # By hand: 3 * 0.01, 2 * 0.03, and 0.04, which may not be smaller than the one before.
+    assert whole.holm.dropna().to_dict() == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert whole.family.to_dict() == {**dict.fromkeys("abc", "headline"), "other": "exploratory"}
+    shown = {name: sign(rows_of(found, name, "total")) for name in p}
+    assert shown == {"a": 1, "b": 0, "c": 0, "other": 1}
+
+
+def test_the_headline_family_is_about_ten_contrasts_that_notebook_05_measures():
+    named, measured = headline_family(), {c.name for c in headline(["base", "mix", "merged",
+                                                                     "instructed"])}  # fmt: skip
+    assert {contrast for contrast, _ in named} <= measured
+    # A benchmark has one of the two names of its whole score.
+    assert len([1 for _, metric in named if metric != "overall"]) == 11
