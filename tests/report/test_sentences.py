@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 
 from cocoift.evaluation import effects
+from cocoift.report import histories
+from cocoift.report.plain import bullets
 from cocoift.report.tables import LABELS
 from cocoift.report.told import bias_answer, conclusion, finding, told
+from cocoift.report.verdicts import CLAIMS as EXPECTED
+from cocoift.report.verdicts import REPRODUCED, verdict
 
 NAMES = [contrast.name for contrast in effects.headline(("base", "mix", "merged", "instructed"))]
 METRICS = ("total", "open", "collapse", "obedience")
@@ -20,11 +24,16 @@ NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:\.\d+)?(?:e-\d+)?")
 TABLES = pytest.mark.parametrize("seed", range(10))
 
 
-def random_table(seed):
-    """Return effects as `effect_table` leaves them, with any intervals, p and families."""
+def random_table(seed, *, changes=False):
+    """Return effects as `effect_table` leaves them, with any intervals, p and families.
+
+    A further column `zero` says whether interval or corrected test hold 0.
+    """
     rng = np.random.default_rng(seed)
     pairs = {(effects.LAYOUT.name, "total"), (effects.ASKED_ALONE.name, "total")}
     pairs |= {(str(rng.choice(NAMES)), str(rng.choice(METRICS))) for _ in range(10)}
+    if changes:
+        pairs |= {("change of mix", "total"), ("change of merged", "total")}
     rows, wide = [], rng.choice([0.2, 1, 4])
     for contrast, metric in sorted(pairs):
         value, seeds, p = rng.normal(0, 20), int(rng.integers(1, 9)), 10 ** rng.uniform(-5, 0)
@@ -35,7 +44,8 @@ def random_table(seed):
         rows += [(metric, contrast, str(n), value + rng.normal(0, 20), low, high, 9, 1, p, family,
                   None) for n in range(seeds)]  # fmt: skip
         rows.append((metric, contrast, "all", value, low, high, 9 * seeds, seeds, p, family, holm))
-    return pd.DataFrame(rows, columns=list(effects.COLUMNS)).astype({"holm": float})
+    table = pd.DataFrame(rows, columns=list(effects.COLUMNS)).astype({"holm": float})
+    return table.assign(zero=holds_zero(table))
 
 
 def holds_zero(table):
@@ -106,6 +116,43 @@ def test_every_number_in_a_sentence_is_one_of_the_table(seed):
     known |= {str(count) for count in same.groupby([both.contrast, both.metric]).sum()}
     for text in sentences(table):
         assert not set(NUMBER.findall(text)) - known, text
+
+
+@TABLES
+def test_plain_words_say_loses_or_gains_where_that_is_shown(seed):
+    table = random_table(seed, changes=True).assign(benchmark="b")
+    rows = [("b", model, of, protocol, "total", 50.0)
+            for model in ("mix", "merged") for of in ("0", "all")
+            for protocol in ("single_round", "multi_round")]  # fmt: skip
+    columns = ["benchmark", "model", "seed", "protocol", "metric", "value"]
+    texts = bullets(pd.DataFrame(rows, columns=columns), table)
+    for contrast, text in zip(("change of mix", "change of merged"), texts, strict=False):
+        (row,) = effects.rows_of(table[table.seed == "all"], contrast, "total").itertuples()
+        moved = "no clear change" if row.zero else "gains" if row.low > 0 else "loses"
+        assert moved in text and len(re.findall("no clear change|gains|loses", text)) == 1
+
+
+@TABLES
+def test_a_verdict_that_a_direction_holds_rests_on_an_effect_that_is_shown(seed):
+    table = random_table(seed).assign(benchmark="b")
+    claims = [claim for claim in EXPECTED[4] if claim.expected == "lower"]
+    word, (found,) = verdict(claims, {"effects": table})
+    (row,) = effects.rows_of(table[table.seed == "all"], effects.LAYOUT.name, "total").itertuples()
+    assert found[1] == (not row.zero and row.high < 0)
+    assert (word == REPRODUCED) == found[1]
+
+
+@TABLES
+def test_the_kinds_of_test_are_told_apart_by_what_is_shown(seed):
+    table = random_table(seed)
+    for contrast, metric in table[["contrast", "metric"]].drop_duplicates().itertuples(index=False):
+        rows = effects.rows_of(table, contrast, metric)
+        (row,) = rows[rows.seed == "all"].itertuples()
+        text = histories.tests_sentence(
+            rows.assign(contrast="merged - mix, multi_round", setting="s")
+        )
+        found = "not shown to differ" if row.zero else "better" if row.low > 0 else "worse"
+        assert f"s: {found} (" in text
 
 
 def test_the_claims_that_are_looked_for_are_those_that_sentences_make():
