@@ -10,10 +10,15 @@ from typing import Literal, get_args
 
 from cocoift.core.files import DataError
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
-from cocoift.evaluation.variants import BASE, WHOLE, Variant
-from cocoift.merge.layouts import LAYOUTS, MIX, Layout
+from cocoift.evaluation.variants import BASE, SEVERAL, WHOLE, Variant
+from cocoift.merge.layouts import LAYOUTS, MERGED, MIX, Layout
 
-Ablation = Literal["dose", "factors", "answers", "sources", "images", "cures", "openings"]
+Ablation = Literal[
+    "dose", "factors", "layouts", "pretraining", "answers", "sources", "overlap", "images",
+    "cures", "openings",
+]  # fmt: skip
+# Those whose answers rest on every seed of a preset; the others run on `ablations.seeds`.
+ON_ALL_SEEDS = ("factors", "layouts")
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 # Sources that the ablation `sources` leaves out together, unless a preset has other groups.
 GROUPS = {
@@ -90,12 +95,46 @@ def asked_variants(
     for name, sources in groups.items() if "sources" in wanted else ():
         variant = Variant(name=f"without-{name.replace(' ', '-')}", left_out=tuple(sources))
         found.append(AskedVariant("sources", f"without {name}", variant))
+    found += [each for each in _FIXED if each.ablation in wanted]
     if "images" in wanted:
         fewer = [Variant(name=f"images-{count}", images=count) for count in image_counts]
         found += [AskedVariant("images", f"{few.images:,}", few) for few in (BASE, *fewer)]
         found.append(AskedVariant("images", "all", WHOLE["merged"]))
     return found
 
+
+# What differs between both mixtures besides prompts and mixing, one difference at a time.
+CHOPPED, MASKED, LONG, WITHOUT_VISDIAL = (
+    "merged, chopped", "merged, turns masked", "apart, long", "baseline without VisDial",
+)  # fmt: skip
+_FIXED = [
+    AskedVariant("layouts", "LLaVA-style", WHOLE["mix"]),
+    AskedVariant("layouts", LONG, Variant(name="apart-long", layout=replace(MIX, rounds="many"))),
+    AskedVariant(
+        "layouts",
+        WITHOUT_VISDIAL,
+        Variant(name="mix-without-visdial", layout=MIX, left_out=("visdial",)),
+    ),
+    AskedVariant("layouts", "merged", WHOLE["merged"]),
+    AskedVariant(
+        "layouts", CHOPPED, Variant(name="merged-chopped", layout=replace(MERGED, rounds="few"))
+    ),
+    AskedVariant("layouts", MASKED, Variant(name="merged-masked", attend="turn")),
+    AskedVariant("pretraining", "base, single rounds", BASE),
+    AskedVariant("pretraining", "base, several rounds", SEVERAL),
+    AskedVariant("pretraining", "LLaVA-style, single rounds", WHOLE["mix"]),
+    AskedVariant(
+        "pretraining",
+        "LLaVA-style, several rounds",
+        Variant(name="mix-several", layout=MIX, taught="several"),
+    ),
+    AskedVariant("pretraining", "merged, single rounds", WHOLE["merged"]),
+    AskedVariant(
+        "pretraining", "merged, several rounds", Variant(name="merged-several", taught="several")
+    ),
+    AskedVariant("overlap", "same images", Variant(name="overlap-same", overlap="same")),
+    AskedVariant("overlap", "disjoint images", Variant(name="overlap-none", overlap="disjoint")),
+]
 
 # Models that keep the LLaVA-style data and change how they are asked or trained: ablation `cures`.
 BASELINE, DROPPED, SENTENCE = "LLaVA-style", "history dropped", "sentence asked for"
@@ -140,7 +179,8 @@ def trained(variants: Sequence[AskedVariant], mixtures: Iterable[str]) -> dict[s
     """Return what asked variants train on, and the mixtures of notebook 04, by name."""
     found = {asked.variant.name: asked.variant for asked in variants}
     found |= {name: WHOLE[name] for name in mixtures}
-    found.pop(BASE.name, None)
+    for untuned in (BASE, SEVERAL):
+        found.pop(untuned.name, None)
     return found
 
 

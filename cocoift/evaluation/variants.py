@@ -13,6 +13,7 @@ from cocoift.core.schema import KeptTurn, Record, kept_by_image
 from cocoift.merge.export import write_mixture
 from cocoift.merge.layouts import LAYOUTS, MERGED, Layout, records
 from cocoift.sources.base import decode
+from cocoift.tuning.chat import Attend
 
 # Raise it when the layout code changes: older mixtures are then not reused.
 _VERSION = 2
@@ -26,7 +27,10 @@ class Variant:
     """What to train on: `share` of the images in `layout`, the others as in `merged`.
 
     `answers` keeps GQA alone of the short-answer sources, with its short answers or its full
-    sentences; `images` limits how many images train (`None`: all); `loss_on` is the recipe's.
+    sentences; `overlap` keeps the `same` half of the images for all sources, or for each half of
+    the sources (`HALF` and the others) a `disjoint` one; `images` limits how many images train
+    (`None`: all); `loss_on` and `attend` are the recipe's; `taught` are the rounds of which the
+    base's pretraining conversations have one or `several`.
     """
 
     name: str
@@ -34,19 +38,29 @@ class Variant:
     share: float = 1.0
     answers: Literal["all", "short", "sentence"] = "all"
     left_out: tuple[str, ...] = ()
+    overlap: Literal["as it is", "same", "disjoint"] = "as it is"
     images: int | None = None
     loss_on: Literal["all", "last"] = "all"
+    attend: Attend = "record"
+    taught: Literal["single", "several"] = "single"
 
 
-# The model that is not trained: what `images` compares few images with.
+# The models that are not trained: what `images` and `pretraining` compare tuned ones with.
 BASE = Variant(name="base", images=0)
+SEVERAL = Variant(name="base-several", images=0, taught="several")
+# Half of the sources: each of the pairs and groups that ask about the same is divided.
+HALF = frozenset({
+    "vqav2", "visual_genome_qa", "coco_captions", "vqa_e", "llava_instruct", "visdial", "svit",
+    "aokvqa", "st_vqa",
+})  # fmt: skip
 WHOLE = {name: Variant(name=name, layout=layout) for name, layout in LAYOUTS.items()}
 
 
 def same_records(variant: Variant) -> str | None:
     """Return the mixture of notebook 02 that holds a variant's records; `None`: it has its own."""
+    plain = replace(variant, images=None, loss_on="all", attend="record", taught="single")
     for name, whole in WHOLE.items():
-        if replace(variant, name=name, images=None, loss_on="all") == whole:
+        if replace(plain, name=name) == whole:
             return name
     return None
 
@@ -65,9 +79,12 @@ def variant_records(
     full answers.
     """
     for turns in images:
-        chosen = _rank(turns[0].turn.image_id) < variant.share
+        rank = _rank(turns[0].turn.image_id)
+        chosen = rank < variant.share
         kept = turns if variant.answers == "all" else _answered_by_gqa(turns, variant, sentences)
         kept = [turn for turn in kept if turn.turn.source not in variant.left_out]
+        if variant.overlap != "as it is":
+            kept = [turn for turn in kept if _stays(turn.turn.source, rank, variant.overlap)]
         if kept:
             layout = variant.layout if chosen else MERGED
             yield from records([kept], layout=layout, budget=budget, image_dir=image_dir)
@@ -77,6 +94,11 @@ def _rank(image_id: int) -> float:
     """Return a number in [0, 1) drawn from the image id, the same on every machine."""
     drawn = hashlib.sha256(f"dose/{image_id}".encode()).digest()
     return int.from_bytes(drawn[:8], "big") / 2**64
+
+
+def _stays(source: str, rank: float, overlap: str) -> bool:
+    """Tell whether an image keeps the turns of a source: every source does on half of them."""
+    return rank < 0.5 if overlap == "same" or source in HALF else rank >= 0.5
 
 
 def _answered_by_gqa(

@@ -6,10 +6,11 @@ sources mix.  `instructed` is `merged` with the short-answer prompt in terse con
 too.
 """
 
+import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import count, groupby, islice
 from typing import Literal, get_args
 
 from msgspec import structs
@@ -22,13 +23,17 @@ from cocoift.merge.rules import Costed, pack
 class Layout:
     """How turns become records: prompts in the first or `every` turn, sources apart or `mixed`.
 
-    A conversational turn (form `free`) whose answer has at most `terse_words` words gets the
-    short-answer prompt; 0 leaves all turns as they are upstream.
+    `rounds` are a layout's `own`, or, with sources mixed, as `few` as the LLaVA-style records of
+    the image have, or, with sources apart, as `many` as ask for one answer format: sources of the
+    same format then share a record, since no source alone has many.  A conversational turn (form
+    `free`) whose answer has at most `terse_words` words gets the short-answer prompt; 0 leaves all
+    turns as they are upstream.
     """
 
     prompts: Literal["first", "every"]
     sources: Literal["apart", "mixed"]
     terse_words: int = 0
+    rounds: Literal["own", "few", "many"] = "own"
 
 
 # The paper's short-answer prompt, and more tokens than any tokenizer makes of it: the cost of a
@@ -60,7 +65,7 @@ def records(
         if layout.terse_words:
             turns = [_prompted(kept, layout.terse_words) for kept in upstream]
         image_id = turns[0].turn.image_id
-        groups = _by_record(turns) if layout.sources == "mixed" else _by_source(turns)
+        groups = _groups(turns, layout)
         taken: set[str] = set()
         for name, group in groups:
             dialogs = [list(rounds) for _, rounds in groupby(group, key=_dialog)]
@@ -72,6 +77,13 @@ def records(
                     rows[1:] = [_bare(turn) for turn in rows[1:]]
                 image = f"{image_dir}/{image_id:012d}.jpg"
                 yield to_record(rows, record_id=record_id, image=image, licence=turns[0].licence)
+
+
+def _groups(turns: Sequence[KeptTurn], layout: Layout) -> Iterator[tuple[str, Costed]]:
+    """Return the turns of each record, as far as the budget allows, and the end of its id."""
+    if layout.sources == "mixed":
+        return _chopped(turns) if layout.rounds == "few" else _by_record(turns)
+    return _by_source(turns, joined=layout.rounds == "many")
 
 
 def _free_id(stem: str, taken: Collection[str]) -> str:
@@ -117,8 +129,20 @@ def _by_record(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
         yield "", group
 
 
-def _by_source(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
-    """Group an image's turns by source; dialogs of several rounds stay separate."""
+def _chopped(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
+    """Cut an image's turns, in the order of the merge, to the sizes of its LLaVA-style records."""
+    sizes = [len(group) for _, group in _by_source(turns)]
+    random.Random(f"chopped/{turns[0].turn.image_id}").shuffle(sizes)
+    costed = iter([(kept.turn, kept.tokens) for kept in turns])
+    for size in sizes:
+        yield "", list(islice(costed, size))
+
+
+def _by_source(turns: Sequence[KeptTurn], *, joined: bool = False) -> Iterator[tuple[str, Costed]]:
+    """Group an image's turns by source; dialogs of several rounds stay separate.
+
+    `joined` groups them by answer format, whatever their source or dialog.
+    """
     sizes: dict[tuple[str, str], int] = defaultdict(int)
     for kept in turns:
         sizes[kept.turn.source, kept.turn.dialog_id] += 1
@@ -127,5 +151,5 @@ def _by_source(turns: Sequence[KeptTurn]) -> Iterator[tuple[str, Costed]]:
         turn = kept.turn
         alone = sizes[turn.source, turn.dialog_id] > 1 or turn.form == "free"
         name = f"-{turn.source}-{turn.dialog_id}" if alone else f"-{turn.source}"
-        groups[name].append((turn, kept.tokens))
+        groups[f"-{turn.form}" if joined else name].append((turn, kept.tokens))
     yield from sorted(groups.items())

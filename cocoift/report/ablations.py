@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
@@ -249,17 +250,17 @@ def cost_table(
     """Return what each mitigation costs: cure, trained_tokens, tokens, history, low, high.
 
     `trained_tokens` are those of answers that carry loss and `tokens` all that one training reads,
-    in percent of `mix`, over all seeds; `history` is by how many nats per token later answers of
-    held-out conversations are predicted worse without it (`history.history_worth`), with its 95 %
-    interval over trainings and images.  It is missing where the history is kept, and where nothing
-    measures it; the interval, where one image does.
+    in percent of `mix`, on average over seeds; `history` is by how many nats per token later
+    answers of held-out conversations are predicted worse without it (`history.history_worth`),
+    with its 95 % interval over trainings and images.  It is missing where the history is kept, and
+    where nothing measures it; the interval, where one image does.
     """
 
     def totals(asked: AskedVariant) -> tuple[float, float]:
         logs = [training_log(path) for (name, _), path in adapters.items()
                 if name == asked.variant.name]  # fmt: skip
         read = [[row["tokens"] for row in log["log"] if "tokens" in row][-1] for log in logs]
-        return sum(log["supervised_tokens"] for log in logs), sum(read)
+        return fmean(log["supervised_tokens"] for log in logs), fmean(read)
 
     whole = totals(next(asked for asked in variants if asked.setting == BASELINE))
     lost, kept = _history_lost(worth, resamples), (float("nan"),) * 3

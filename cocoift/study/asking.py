@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cocoift.evaluation.harness.tasks import Tasks
     from cocoift.evaluation.rollout import Run
     from cocoift.evaluation.sanity import HeldOutRound
+    from cocoift.tuning.recipe import Training
 
 
 def held_out_halves(study: Study) -> "tuple[list[HeldOutRound], list[HeldOutRound]]":
@@ -176,30 +177,53 @@ def chat_models(study: Study) -> "list[Candidate]":
 
 
 def adherence_of_variants(
-    study: Study, adapters: Mapping[tuple[str, int], Path], names: Collection[str]
+    study: Study, trainings: "Mapping[tuple[str, int], Training]", names: Collection[str]
 ) -> "list[Run]":
     """Ask these variants `adherence_benchmark` alone and after the short round."""
     asked = adherence_benchmark(study, held_out_halves(study)[1])
-    of_models = {key: path for key, path in adapters.items() if key[0] in names}
-    return roll_out_variants(study, asked, of_models, {}) if asked else []
+    seeds = study.preset.ablations.seeds or study.preset.seeds
+    chosen = {
+        key: training for key, training in trainings.items() if key[0] in names and key[1] in seeds
+    }
+    return roll_out_variants(study, asked, chosen, {}) if asked else []
 
 
 def roll_out_variants(
     study: Study,
     benchmark: Benchmark,
-    adapters: Mapping[tuple[str, int], Path],
+    trainings: "Mapping[tuple[str, int], Training]",
     further: Mapping[str, Sequence[Protocol]],
 ) -> "list[Run]":
-    """Ask every variant, and the base model, alone and after the short round.
+    """Ask every variant, and the base models, alone and after the short round.
 
-    `further` are protocols under which single models are asked too.
+    `further` are protocols under which single models are asked too, on the seeds of the ablations.
+    A base of its own is asked as the variant `SEVERAL`.
     """
     from cocoift.evaluation.evaluate import LocalRun, evaluate_local
+    from cocoift.evaluation.variants import SEVERAL
 
-    names, asked = list(dict.fromkeys(name for name, _ in adapters)), []
-    by_model = asked_of(names, further, study.protocols())
-    for seed in study.preset.seeds:
-        local = study.local_models(seed, {name: adapters[name, seed] for name in names})
-        asked += [LocalRun(local, name, protocols) for name, protocols in by_model.items()]
     folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
-    return evaluate_local(asked, [benchmark], folder=folder, processes=processes)
+    few = study.preset.ablations.seeds or study.preset.seeds
+    asked: dict[bool, list[LocalRun]] = {False: [], True: []}
+    for seed in study.preset.seeds:
+        base = study.base(seed)
+        for other in (False, True):
+            ours = {
+                name: training
+                for (name, of), training in trainings.items()
+                if of == seed and (training.checkpoint != base) == other
+            }
+            if not ours:
+                continue
+            local = replace(
+                study.local_models(seed, {name: each.adapter for name, each in ours.items()}),
+                base=next(iter(ours.values())).checkpoint,
+            )
+            by_model = asked_of(ours, further if seed in few else {}, study.protocols())
+            asked[other] += [LocalRun(local, name, put) for name, put in by_model.items()]
+    runs = evaluate_local(asked[False], [benchmark], folder=folder, processes=processes)
+    several = evaluate_local(
+        asked[True], [benchmark], folder=folder / "several", processes=processes
+    )
+    named = {"base": SEVERAL.name}
+    return runs + [replace(run, model=named.get(run.model, run.model)) for run in several]

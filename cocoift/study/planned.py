@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from cocoift.core.files import DataError
 from cocoift.evaluation import ablations
 from cocoift.evaluation.ablations import AskedVariant
@@ -18,25 +20,37 @@ class AblationPlan:
     """What notebook 07 trains and asks.
 
     `asked` are all settings that have a model of their own, `cures` those of them; `variants` is
-    what trains, by name; `openings` and `positions` are protocols by how they are called;
-    `further` are the protocols of a model beside the headline's two; `left_out` are the ablations
-    whose data is absent.
+    what trains, by name, and `seeds` on which seeds it does; `openings` and `positions` are
+    protocols by how they are called; `further` are the protocols of a model beside the headline's
+    two, on `few_seeds`; `left_out` are the ablations whose data is absent.
     """
 
     asked: Sequence[AskedVariant]
     cures: Sequence[AskedVariant]
     variants: Mapping[str, Variant]
+    seeds: Mapping[str, Sequence[int]]
     openings: Mapping[str, Protocol]
     positions: Mapping[str, Protocol]
     further: Mapping[str, Sequence[Protocol]]
+    few_seeds: Sequence[int]
     left_out: Sequence[str]
+
+    def by_seeds(self, verdicts: pd.DataFrame) -> list[tuple[list[AskedVariant], pd.DataFrame]]:
+        """Return the settings on all seeds and those on few, each with its seeds' verdicts."""
+        on_all = [each for each in self.asked if each.ablation in ablations.ON_ALL_SEEDS]
+        others = [each for each in self.asked if each not in on_all]
+        few = verdicts[verdicts.seed.isin(self.few_seeds)]
+        return [(each, rows) for each, rows in ((on_all, verdicts), (others, few)) if each]
 
 
 def ablation_plan(study: Study) -> AblationPlan:
     """Return what the ablations of a preset train and ask, without those whose data is absent."""
     chosen, mixtures = study.preset.ablations, study.preset.mixtures
-    present = (study.raw / chosen.gqa_questions).is_file()
-    left_out = [name for name in chosen.run if name == "answers" and not present]
+    absent = {
+        "answers": not (study.raw / chosen.gqa_questions).is_file(),
+        "pretraining": study.preset.tiny_llava is None,
+    }
+    left_out = [name for name in chosen.run if absent.get(name)]
     wanted = [name for name in chosen.run if name not in left_out]
     asked = ablations.asked_variants(
         wanted, doses=chosen.doses, image_counts=chosen.image_counts, groups=chosen.groups
@@ -50,13 +64,21 @@ def ablation_plan(study: Study) -> AblationPlan:
     if cures:
         full = ablations.mitigation_protocols(study.protocols())
         further["mix"] = [*further.get("mix", ()), *full]
+    variants, few = ablations.trained([*asked, *cures], mixtures), chosen.seeds
+    on_all = {each.variant.name for each in asked if each.ablation in ablations.ON_ALL_SEEDS}
+    seeds = {
+        name: study.preset.seeds if name in {*on_all, *mixtures} or not few else few
+        for name in variants
+    }
     return AblationPlan(
         asked=[*asked, *cures],
         cures=cures,
-        variants=ablations.trained([*asked, *cures], mixtures),
+        variants=variants,
+        seeds=seeds,
         openings=opened,
         positions=placed,
         further=further,
+        few_seeds=few or study.preset.seeds,
         left_out=left_out,
     )
 
@@ -114,7 +136,8 @@ def _of_notebook_07(study: Study) -> Iterator[ToJudge]:
     for name, further in asked_of(plan.variants, plan.further, protocols).items():
         for protocol in further:
             if (name, protocol.name) not in known:
-                times = len(study.preset.seeds)
+                on_all = protocol.name in (ALONE, AFTER)
+                times = len(plan.seeds.get(name, plan.few_seeds) if on_all else plan.few_seeds)
                 yield ToJudge(asked.kind, asked.questions, protocol.name, times)
 
 

@@ -93,11 +93,14 @@ class Bias(Settings, frozen=True):
 class Ablations(Settings, frozen=True):
     """Which ablations notebook 07 runs; all but `openings` train adapters of their own.
 
-    `doses` are shares of images laid out in LLaVA's style, `openings` rounds in order by kind.
-    `groups` are the sources that the ablation `sources` leaves out together.
+    `seeds` are those of the ablations that the headline does not rest on (none: all of the
+    preset's); `factors` and `layouts` run on all.  `doses` are shares of images laid out in
+    LLaVA's style, `openings` rounds in order by kind.  `groups` are the sources that the ablation
+    `sources` leaves out together.
     """
 
     run: list[Ablation] = []
+    seeds: list[int] = []
     doses: Annotated[list[Share], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0]
     )
@@ -175,6 +178,9 @@ class Preset(Settings, frozen=True):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has {values}; name each only once")
+        unknown = set(self.ablations.seeds) - set(self.seeds)
+        if unknown:
+            raise ValueError(f"ablations.seeds has {sorted(unknown)}; seeds does not")
         strange = set(self.evaluation.models) - {"base", *self.mixtures}
         if strange:
             raise ValueError(f"evaluation.models has {', '.join(strange)}; mixtures does not")

@@ -11,7 +11,15 @@ import msgspec
 import pandas as pd
 from msgspec import structs
 
-from cocoift.core.files import digest, read_json, read_manifest, sha256, write_manifest, write_text
+from cocoift.core.files import (
+    DataError,
+    digest,
+    read_json,
+    read_manifest,
+    sha256,
+    write_manifest,
+    write_text,
+)
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, ALONE
 from cocoift.merge.curation import curated_turns, read_decisions
@@ -169,20 +177,24 @@ def history_worth(study: Study) -> pd.DataFrame:
 
     images = _held_out_images(study)
     parts = [history_worth(replace(study.training("mix", seed), images=images))
-             for seed in study.preset.seeds]  # fmt: skip
+             for seed in study.preset.ablations.seeds or study.preset.seeds]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
 def variant_trainings(
-    study: Study, variants: "Mapping[str, Variant]", *, sentences: Mapping[str, str]
+    study: Study,
+    variants: "Mapping[str, Variant]",
+    *,
+    sentences: Mapping[str, str],
+    seeds: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[tuple[str, int], Training]:
     """Return the training of every variant and seed, those of notebook 04 first.
 
-    Writes the mixtures of those that have their own.  `sentences` maps GQA's question ids to full
-    answers.
+    Writes the mixtures of those that have their own, and builds the bases that were taught several
+    rounds.  `sentences` maps GQA's question ids to full answers; `seeds` are those of a variant,
+    all of the preset's where it names none.
     """
     from cocoift.evaluation.variants import WHOLE, same_records, write_variant
-    from cocoift.tuning.data import count_records
 
     folder, found = study.work / "ablations", {}
     turns, budget = study.merged / "turns.parquet", study.preset.merge.budget
@@ -190,16 +202,48 @@ def variant_trainings(
         variant, mixture, laid_out = variants[name], None, same_records(variants[name])
         if laid_out is None:
             mixture = write_variant(variant, turns, folder, budget=budget, sentences=sentences)
-        for seed in study.preset.seeds:
+        for seed in (seeds or {}).get(name, study.preset.seeds):
             plain = study.training(laid_out or "merged", seed, images=variant.images)
             adapter = plain.adapter if name in WHOLE else folder / "adapters" / f"{name}-{seed}"
             training = replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
-            if variant.loss_on != "all":
-                recipe = structs.replace(training.recipe, loss_on=variant.loss_on)
-                training = replace(training, recipe=recipe)
-            if variant.left_out:
-                # Without some sources fewer records may be left than steps ask for.
-                left = study.preset.tuning.steps(count_records(training.mixture, training.images))
-                training = replace(training, steps=min(training.steps, left))
-            found[name, seed] = training
+            found[name, seed] = _as_variant(study, training, variant)
     return found
+
+
+def _as_variant(study: Study, training: Training, variant: "Variant") -> Training:
+    """Return a training with what a variant changes besides the records."""
+    from cocoift.tuning.data import count_records
+
+    changed = {"loss_on": variant.loss_on, "attend": variant.attend}
+    changed = {name: value for name, value in changed.items() if value not in ("all", "record")}
+    if changed:
+        training = replace(training, recipe=structs.replace(training.recipe, **changed))
+    if variant.taught == "several":
+        training = replace(training, checkpoint=_taught_several(study, training.seed))
+    steps = study.preset.tuning.steps
+    if variant.left_out:
+        # Without some sources fewer records may be left than steps ask for.
+        left = steps(count_records(training.mixture, training.images))
+        training = replace(training, steps=min(training.steps, left))
+    if variant.overlap != "as it is":
+        # Half of the images have all sources, so half of the steps are one pass over them.
+        training = replace(training, steps=max(1, training.steps // 2))
+    return training
+
+
+def _taught_several(study: Study, seed: int) -> str:
+    """Build a seed's tiny LLaVA whose pretraining conversations have several rounds.
+
+    One that is there and was built by the same recipe is kept.  Raises `DataError` where the preset
+    tunes another base.
+    """
+    recipe = study.preset.tiny_llava
+    if recipe is None:
+        raise DataError(
+            "the ablation `pretraining` builds mini's base; take it out of ablations.run"
+        )
+    from minicoco.llava import build_tiny_llava
+
+    folder = study.work / f"several-{seed}"
+    build_tiny_llava(folder, structs.replace(recipe, seed=seed, rounds="several"))
+    return str(folder)

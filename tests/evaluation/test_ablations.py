@@ -2,14 +2,20 @@
 
 import dataclasses
 import json
+from collections import Counter
 
 import pandas as pd
 import pytest
 from kept_turns import IMAGE, asked, kept
+from msgspec import structs
 
 from cocoift.core.files import DataError
 from cocoift.evaluation.ablations import (
     ABLATIONS,
+    CHOPPED,
+    LONG,
+    MASKED,
+    WITHOUT_VISDIAL,
     asked_variants,
     mitigation_protocols,
     mitigation_variants,
@@ -21,9 +27,11 @@ from cocoift.evaluation.effects import effect_table
 from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.score import COLLAPSE, Metric
 from cocoift.evaluation.variants import (
+    HALF,
     WHOLE,
     Variant,
     full_answers,
+    same_records,
     variant_records,
     write_variant,
 )
@@ -31,8 +39,10 @@ from cocoift.merge.layouts import MERGED, MIX, Layout, records
 from cocoift.merge.rules import Rules
 from cocoift.report import ablations as report
 from cocoift.report.told import NOT_MEASURED, told
-from cocoift.study import Preset, Study, steps
+from cocoift.study import Preset, Study, planned, steps
+from cocoift.study.preset import Ablations
 from cocoift.tuning.recipe import TuningRecipe
+from minicoco import Recipe
 
 BUDGET = {"budget": 1000, "image_dir": "train2017"}
 
@@ -98,7 +108,7 @@ def test_the_two_by_two_holds_both_mixtures_and_two_more():
     found = asked_variants(["factors"], doses=(), image_counts=(), groups={})
     layouts = [dataclasses.astuple(each.variant.layout) for each in found]
     assert sorted(layouts) == sorted(
-        {(p, s, 0) for p in ("first", "every") for s in ("apart", "mixed")}
+        {(p, s, 0, "own") for p in ("first", "every") for s in ("apart", "mixed")}
     )
     assert [a.variant.name for a in found] == ["mix", "first-mixed", "every-apart", "merged"]
     assert found[0].variant.layout == Layout(prompts="first", sources="apart")
@@ -120,6 +130,95 @@ def test_a_group_of_sources_is_left_out_and_the_rest_stays_merged():
     for record, whole in zip(made(found[2].variant), made(WHOLE["merged"]), strict=True):
         kept = [name for name in whole.sources if name not in groups["short questions"]]
         assert record.sources == kept and len(kept) < len(whole.sources)
+
+
+def variants_of(*names):
+    found = asked_variants(names, doses=(), image_counts=(), groups={})
+    return {each.setting: each.variant for each in found}
+
+
+def test_each_arm_of_the_layouts_changes_one_thing_of_merged_or_of_the_baseline():
+    arms = variants_of("layouts")
+    assert list(arms) == ["LLaVA-style", LONG, WITHOUT_VISDIAL, "merged", CHOPPED, MASKED]
+    for setting, whole, changed in (
+        (LONG, "mix", {"layout": dataclasses.replace(MIX, rounds="many")}),
+        (WITHOUT_VISDIAL, "mix", {"left_out": ("visdial",)}),
+        (CHOPPED, "merged", {"layout": dataclasses.replace(MERGED, rounds="few")}),
+        (MASKED, "merged", {"attend": "turn"}),
+    ):
+        name = arms[setting].name
+        assert arms[setting] == dataclasses.replace(WHOLE[whole], name=name, **changed)
+    assert "visdial" not in {name for r in made(arms[WITHOUT_VISDIAL]) for name in r.sources}
+    assert same_records(arms[MASKED]) == "merged"
+
+
+def test_overlapping_sources_keep_as_many_turns_on_the_same_images_as_on_disjoint_ones():
+    # The sources of `IMAGE`: half of them in HALF, half not.
+    same, disjoint = (
+        made(variants_of("overlap")[name], turns=images(400))
+        for name in ("same images", "disjoint images")
+    )
+    counts = [Counter(source for record in found for source in record.sources)
+              for found in (same, disjoint)]  # fmt: skip
+    for source, count in counts[0].items():
+        assert counts[1][source] == pytest.approx(count, rel=0.25)
+    assert {len({s in HALF for s in record.sources}) for record in same} == {2}
+    assert {len({s in HALF for s in record.sources}) for record in disjoint} == {1}
+    assert len({r.image for r in disjoint}) == pytest.approx(2 * len({r.image for r in same}), 0.2)
+
+
+def test_both_arms_of_the_overlap_train_for_the_same_half_of_the_steps(study, monkeypatch):
+    whole = study.merged / "merged.json"
+    monkeypatch.setattr("cocoift.evaluation.variants.write_variant", lambda *_, **__: whole)
+    found = steps.variant_trainings(
+        study, {each.name: each for each in variants_of("overlap").values()}, sentences={}
+    )
+    assert {training.steps for training in found.values()} == {
+        study.training("merged", 1).steps // 2
+    }
+
+
+def test_masked_turns_train_on_the_merged_mixture_itself(study):
+    masked = variants_of("layouts")[MASKED]
+    found = steps.variant_trainings(
+        study, {"merged": WHOLE["merged"], masked.name: masked}, sentences={}
+    )
+    plain, ours = found["merged", 1], found[masked.name, 1]
+    assert ours.mixture == plain.mixture and ours.recipe.attend == "turn"
+    assert ours.key() != plain.key()
+
+
+def test_a_base_taught_several_rounds_is_built_beside_the_presets_own(study, monkeypatch):
+    tiny = dataclasses.replace(study, preset=structs.replace(study.preset, tiny_llava=Recipe()))
+    built = []
+    monkeypatch.setattr(
+        "minicoco.llava.build_tiny_llava", lambda folder, recipe: built.append((folder, recipe))
+    )
+    arms = {each.name: each for each in variants_of("pretraining").values()}
+    trained = {name: arms[name] for name in ("mix", "mix-several", "merged-several")}
+    found = steps.variant_trainings(tiny, trained, sentences={})
+    ((folder, recipe),) = set(built)
+    assert folder == study.work / "several-1" and recipe.rounds == "several"
+    assert {key[0]: training.checkpoint for key, training in found.items()} == {
+        "mix": study.base(1), "mix-several": str(folder),
+        "merged-several": str(folder)}  # fmt: skip
+    assert found["mix-several", 1].mixture == found["mix", 1].mixture
+    with pytest.raises(DataError, match="builds mini's base; take it out"):
+        steps.variant_trainings(study, trained, sentences={})
+
+
+def test_ablations_that_the_headline_does_not_rest_on_run_on_the_seeds_a_preset_names(study):
+    chosen = Ablations(run=["layouts", "overlap", "openings"], seeds=[1])
+    many = structs.replace(study.preset, seeds=[0, 1, 2], ablations=chosen)
+    plan = planned.ablation_plan(dataclasses.replace(study, preset=many))
+    assert plan.seeds["merged-masked"] == plan.seeds["merged"] == [0, 1, 2]
+    assert plan.seeds["overlap-same"] == plan.few_seeds == [1]
+    answers = pd.DataFrame({"seed": [0, 1, 2]})
+    (all_arms, all_rows), (few_arms, few_rows) = plan.by_seeds(answers)
+    assert {each.ablation for each in all_arms} == {"layouts"} and len(all_rows) == 3
+    assert {each.ablation for each in few_arms} == {"overlap"} and list(few_rows.seed) == [1]
+    with pytest.raises(ValueError, match=r"ablations.seeds has \[7\]; seeds does not"):
+        structs.replace(many, ablations=structs.replace(chosen, seeds=[7])).__post_init__()
 
 
 def test_an_unknown_ablation_is_named_with_those_there_are():

@@ -57,6 +57,30 @@ def test_prompt_placement_and_mixing_can_be_taken_apart():
     assert all(has_format_prompt(q) for q in every_apart["000000000009-vqav2"])
 
 
+def test_chopped_merged_records_have_the_sizes_of_the_images_llava_style_records():
+    chopped = made(Layout(prompts="every", sources="mixed", rounds="few"))
+    (whole,) = made(MERGED)
+    sizes = [len(record.sources) for record in chopped]
+    assert sorted(sizes) == sorted(len(record.sources) for record in made(MIX))
+    assert [q for record in chopped for q in asked(record)] == asked(whole)
+    assert len({record.id for record in chopped}) == len(chopped) > 1
+    again = made(Layout(prompts="every", sources="mixed", rounds="few"))
+    assert chopped == again
+
+
+def test_long_records_hold_all_turns_of_one_answer_format_the_prompt_in_the_first_alone():
+    found = {record.id: record for record in made(Layout(prompts="first", sources="apart",
+                                                         rounds="many"))}  # fmt: skip
+    forms = {item.turn.source: item.turn.form for item in IMAGE}
+    for name, record in found.items():
+        assert {forms[source] for source in record.sources} == {name.split("-")[1]}
+    assert sum(len(record.sources) for record in found.values()) == len(IMAGE)
+    phrases = asked(found["000000000009-phrase"])
+    assert [has_format_prompt(question) for question in phrases] == [
+        True, *[False] * (len(phrases) - 1)]  # fmt: skip
+    assert len(found) <= len(made(MIX))
+
+
 def test_the_instructed_layout_prompts_terse_turns_of_conversations_and_changes_nothing_else():
     (plain,), (prompted,) = made(MERGED), made(LAYOUTS["instructed"])
     changed = [(before, after) for before, after in zip(asked(plain), asked(prompted), strict=True)
