@@ -50,10 +50,14 @@ def benchmark_scenes(seed: int, *, pixels: int, count: int) -> dict[str, Scene]:
 def graded_scenes(*, pixels: int) -> dict[str, Scene]:
     """Return the scenes of the hand-graded answers in `data/judge_trust.json`.
 
-    They were the benchmark's until its scenes were redrawn.
+    They were the benchmark's until its scenes were redrawn, twice: the `collapsed` ones later.
     """
-    scenes = sample_scenes(40, seed=8_000_009, pixels=pixels)
-    return {f"graded_{number:03d}.jpg": scene for number, scene in enumerate(scenes)}
+    drawn = {"graded": (8_000_009, 40), "collapsed": (9_000_011, 80)}
+    return {
+        f"{name}_{number:03d}.jpg": scene
+        for name, (seed, count) in drawn.items()
+        for number, scene in enumerate(sample_scenes(count, seed=seed, pixels=pixels))
+    }
 
 
 def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:

@@ -19,11 +19,15 @@ from cocoift.evaluation.protocols import ALONE
 from cocoift.evaluation.score import agreement
 from cocoift.sources.base import decode
 
-_PARTS = {"model": "answers of models", "misleading": "answers written to mislead"}
+_PARTS = {
+    "model": "answers of models",
+    "collapsed": "answers of models of three words or fewer",
+    "misleading": "answers written to mislead",
+}
 
 
 class _Graded(msgspec.Struct):
-    part: Literal["model", "misleading"]
+    part: Literal["model", "collapsed", "misleading"]
     question: str
     answer: str
     reply: str
