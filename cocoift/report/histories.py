@@ -1,5 +1,6 @@
 """What in the history triggers a collapse: factorial, openings, one turn, dialogs; three tests."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 from math import prod
@@ -12,7 +13,6 @@ from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.effects import (
     COLUMNS,
     LAYOUT,
-    NAMED_BEFORE,
     Contrast,
     change,
     describe,
@@ -45,12 +45,6 @@ HELD_OUT = "short-answer questions with their prompt, alone (held out)"
 CLOSED_ALONE = "closed questions, alone"
 OPEN_ALONE = "open questions, alone"
 OPEN_AFTER = "open questions, after one short-answer round"
-
-
-def named_before() -> pd.DataFrame:
-    """Return the headline contrasts with their metrics, as they stand in the code."""
-    rows = [(contrast.name, ", ".join(metrics)) for contrast, metrics in NAMED_BEFORE]
-    return pd.DataFrame(rows, columns=["contrast", "metrics"])
 
 
 def price(models: Sequence[str]) -> list[Contrast]:
@@ -208,3 +202,19 @@ def tests_sentence(effects: pd.DataFrame) -> str:
         for setting, rows in merged.groupby("setting", sort=False)
     ]
     return f"Merged against LLaVA-style: {'; '.join(parts)}." if parts else ""
+
+
+def openings_plot(effects: pd.DataFrame) -> pd.DataFrame:
+    """Return each model's changes of `opening_effects` for `figures.interval_plot`, a row per seed.
+
+    Openings are called by their first sentence.
+    """
+    rows = effects[effects.contrast.str.fullmatch(r"change of [^,]+")]
+    rows = rows[~rows.contrast.str.contains(" - ")]
+    first = {text: re.split(r"(?<=[.?]) ", text)[0] for text in rows.opening.unique()}
+    first["all"] = "mean over openings"
+    return rows.assign(
+        model=rows.contrast.str.removeprefix("change of "),
+        setting=rows.opening.map(first),
+        value=rows.difference,
+    )
