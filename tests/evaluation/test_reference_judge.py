@@ -1,4 +1,5 @@
 import json
+import random
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from cocoift.evaluation.reference_judge import (
     states,
 )
 from cocoift.evaluation.score import agreement
-from minicoco.benchmark import benchmark_scenes
+from minicoco.benchmark import SHORT, benchmark_scenes, mm_vet
 from minicoco.scenes import Scene, Thing, facts, paragraph, sample_scenes
 from minicoco.sight import claims, claims_by_image
 
@@ -258,3 +259,20 @@ def test_it_agrees_with_a_reader_on_real_answers_and_favours_short_ones_little(r
     assert found["rank_correlation"] > 0.84 and found["mean_absolute_error"] < 0.06
     more = (table.ours - table.hand).groupby(table.words > table.words.median()).mean()
     assert more[False] - more[True] < 0.08
+
+
+def test_a_right_short_answer_to_a_closed_question_of_mini_gets_its_credit():
+    """The scene says what is right: its thing's category, colour, size and place, nothing more."""
+    scenes, wrong = benchmark_scenes(0, pixels=64, count=40), []
+    knows = claims_by_image(scenes)
+    for name, scene in scenes.items():
+        for row in mm_vet(name, scene, random.Random(name)):
+            if row["wording"] != SHORT:
+                continue
+            (fact,) = {fact.short for fact in facts(scene) if fact.question == row["question"]}
+            asked = question(row["answer"])
+            assert asked.is_closed
+            for reply, right in ((fact, 1.0), (f"{fact.capitalize()}.", 1.0), ("pavement", 0.0)):
+                verdict = reference_verdict(asked, reply, claims=knows(name, reply))
+                wrong += [(row["question"], reply)] if verdict.score != right else []
+    assert not wrong
