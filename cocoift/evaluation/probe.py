@@ -17,8 +17,10 @@ from cocoift.core.resampling import ratio
 from cocoift.core.spread import spread
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.candidates import Candidate
+from cocoift.evaluation.effects import Contrast, effect_table
 from cocoift.evaluation.protocols import Protocol
 from cocoift.evaluation.rollout import opened_prompts
+from cocoift.evaluation.score import Metric
 
 
 class _Gqa(msgspec.Struct, rename="camel"):
@@ -111,3 +113,15 @@ def margin_table(
                          trainings=paired.training)  # fmt: skip
             rows.append((model, measure, *mean, len(paired)))
     return pd.DataFrame(rows, columns=["model", "measure", "value", "low", "high", "n"])
+
+
+def margin_effects(
+    margins: pd.DataFrame, contrasts: Sequence[Contrast], *, resamples: int = 2_000
+) -> pd.DataFrame:
+    """Return `effects.effect_table` of the metric `margin`, differences in nats.
+
+    `margins` has the columns of `probe`.
+    """
+    answers = margins.assign(score=margins.margin / 100, words=float("nan"))
+    metric = Metric("margin", dict.fromkeys(margins.question_id, 1.0))
+    return effect_table(answers, [metric], contrasts, resamples=resamples)

@@ -61,6 +61,8 @@ COLUMNS = {
     "value": ("", "{:.1f}"),
     "difference": ("difference (points)", "{:+.1f}"),
     "by hand": ("", "{:+.1f}"),
+    "p": ("", "{:.2g}"),
+    "holm": ("p, corrected (Holm)", "{:.2g}"),
     "accuracy": ("", "{:.0%}"),
     "median_words": ("median words", "{:.0f}"),
     "median_answer_words": ("median words", "{:.0f}"),

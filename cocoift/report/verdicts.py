@@ -15,7 +15,8 @@ from cocoift.evaluation.effects import (
     sign,
     versus,
 )
-from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.probe import margin_effects
+from cocoift.evaluation.protocols import AFTER
 from cocoift.evaluation.score import COLLAPSE, OPEN_SCORE, TOTALS
 from cocoift.report.histories import OPEN_AFTER
 
@@ -82,11 +83,11 @@ def _effects(tables: Tables, name: str) -> pd.DataFrame:
     return tables.get(name, pd.DataFrame(columns=["benchmark", "ablation", *COLUMNS]))
 
 
-def _shown(rows: pd.DataFrame) -> Found:
+def _shown(rows: pd.DataFrame, *, unit: str = "points") -> Found:
     whole = overall(rows) if len(rows) else None
     if whole is None:
         return NOTHING
-    return sign(rows), f"{whole.difference:+.1f} points [{whole.low:+.1f}, {whole.high:+.1f}]"
+    return sign(rows), f"{whole.difference:+.1f} {unit} [{whole.low:+.1f}, {whole.high:+.1f}]"
 
 
 def _furthest(ablation: str, metric: str, way: int) -> Callable[[Tables], Found]:
@@ -144,14 +145,8 @@ def _probe(tables: Tables) -> Found:
     margins = tables.get("probe", pd.DataFrame())
     if margins.empty:
         return NOTHING
-    means = margins.groupby(["model", "protocol", "seed"]).margin.mean().unstack("protocol")
-    if not {ALONE, AFTER} <= set(means):
-        return NOTHING
-    moved = (means[AFTER] - means[ALONE]).unstack("model")
-    if not {"mix", "merged"} <= set(moved):
-        return NOTHING
-    more = (moved["mix"] - moved["merged"]).dropna()
-    return _order(*more), f"{more.mean():+.1f} nats"
+    rows = margin_effects(margins, [LAYOUT])
+    return _shown(rows, unit="nats")
 
 
 def _abductive_more(tables: Tables) -> Found:

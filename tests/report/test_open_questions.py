@@ -104,16 +104,21 @@ def test_counts_hold_by_their_order_on_every_training():
         "**reproduced.** Claim: after a short answer, questions of the merged mixture state their "
         "format more often than those of the LLaVA-style one; it holds (61% against 2%)."
     )
+
+
+def test_the_probe_is_told_by_its_paired_effect_over_trainings():
     margins = pd.DataFrame(
-        [(model, protocol, seed, moved if protocol == "multi_round" else 0.0)
+        [(model, protocol, seed, "q", "i", moved if protocol == "multi_round" else 0.0)
          for seed, of in (("0", (5, 1)), ("1", (2, 3)))
          for model, moved in zip(("mix", "merged"), of, strict=True)
          for protocol in ("single_round", "multi_round")],
-        columns=["model", "protocol", "seed", "margin"],
+        columns=["model", "protocol", "seed", "question_id", "image", "margin"],
     )  # fmt: skip
     probe = verdicts.CLAIMS[8][1]
-    assert probe.read({"probe": margins[margins.seed == "0"]}) == (1, "+4.0 nats")
-    assert probe.read({"probe": margins}) == (0, "+1.5 nats")
+    assert probe.read({"probe": margins[margins.seed == "0"]}) == (
+        1, "+4.0 nats [+4.0, +4.0]")  # fmt: skip
+    way, number = probe.read({"probe": margins})  # 4 and -1: t with one degree of freedom
+    assert (way, number) == (0, "+1.5 nats [-30.3, +33.3]")
 
 
 def test_every_answer_links_to_a_heading_that_a_notebook_has(root):
