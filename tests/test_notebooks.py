@@ -10,6 +10,7 @@ from types import CodeType
 import nbformat
 import pandas as pd
 import pytest
+import recomputed
 import torch
 from cells import executed_outputs
 from loopback import serving
@@ -18,6 +19,7 @@ from no_bfloat16 import NoBfloat16
 from cocoift import study
 from cocoift.core.text import has_format_prompt
 from cocoift.evaluation.ablations import ABLATIONS
+from cocoift.study.index import write_index
 
 LONGEST_CELL = 15
 MIXTURES = {"mix", "merged", "instructed"}
@@ -219,6 +221,55 @@ def test_lengths_and_ablations_keep_their_contract(smoke):
     assert set(ablations.ablation) == {*ABLATIONS, "positions"}
     probe = pd.read_csv(reports / "tables/probe.csv")
     assert set(probe.protocol) == {"single_round", "multi_round"}
+
+
+def test_every_effect_that_an_answer_states_is_that_of_its_contrast_in_the_tables(smoke):
+    _, reports = smoke
+    tables, found = recomputed.Tables(reports), 0
+    for name in ("05_multi_round_eval", "06_bias_analysis", "07_ablations", "09_open_questions"):
+        text = recomputed.answers(reports / f"{name}.ipynb")
+        assert recomputed.unknown_effects(text, tables) == [], name
+        assert recomputed.misnamed_effects(text, tables) == [], name
+        found += len(recomputed.EFFECT.findall(text))
+    assert found > 20
+
+
+def test_the_answer_of_06_holds_what_its_tables_say_of_every_model(smoke):
+    _, reports = smoke
+    text = recomputed.answers(reports / "06_bias_analysis.ipynb")
+    expected = recomputed.bias_numbers(recomputed.Tables(reports))
+    assert len(expected) == 4
+    assert [part for parts in expected.values() for part in parts if part not in text] == []
+
+
+def test_every_number_of_the_finding_in_the_index_and_in_09_is_one_of_the_tables(smoke, root):
+    work, reports = smoke
+    changes = moved(work.parent) | {"report_dir": str(reports)}
+    write_index(study.Study(root, study.read_preset("smoke", changes)))
+    tables, text = recomputed.Tables(reports), recomputed.index_text(reports / "index.html")
+    assert recomputed.unknown_effects(text, tables) == []
+    assert recomputed.unknown_levels(text, tables) == []
+    plain = recomputed.answers(reports / "09_open_questions.ipynb").split("**Answer.**")[1]
+    assert plain.count("After one short answer") == 2
+    sentences = [line for line in plain.splitlines() if line.startswith("- ")]
+    assert recomputed.unknown_levels("\n".join(sentences), tables) == []
+
+
+def test_that_check_knows_a_number_that_no_table_has(tmp_path):
+    (tmp_path / "tables").mkdir()
+    rows = [("b", "total", "change of mix", seed, value, -9.5, -2.25)
+            for seed, value in (("0", -7.0), ("1", 1.0), ("all", -5.04))]  # fmt: skip
+    columns = ["benchmark", "metric", "contrast", "seed", "difference", "low", "high"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "tables/effects.csv", index=False)
+    tables = recomputed.Tables(tmp_path)
+    right = "lower score (-5.0 points [-9.5, -2.2], same sign on 1 of 2 seeds)"
+    assert recomputed.unknown_effects(right, tables) == []
+    for wrong in (right.replace("-5.0", "-5.1"), right.replace("1 of 2", "2 of 2")):
+        assert len(recomputed.unknown_effects(wrong, tables)) == 1
+    assert recomputed.misnamed_effects(f"- **change of LLaVA-style**: {right}.", tables) == []
+    other = right.replace("score", "collapse")
+    for wrong in (f"- **change of merged**: {right}.", f"- **change of LLaVA-style**: {other}."):
+        assert len(recomputed.misnamed_effects(wrong, tables)) == 1
 
 
 def shown_by(folder):

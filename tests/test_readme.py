@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import readme_text
+import recomputed
 from accelerate.commands import launch
 
 from cocoift import __main__
@@ -235,3 +236,23 @@ def test_its_first_sentence_is_what_the_verdicts_of_the_reference_run_say(root):
     assert [int(number) for number in found] == [
         round(score[alone] - score[after]), round(score[alone]),
         round(short[after]), round(short[alone])]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", ["index.html", "05_multi_round_eval", "06_bias_analysis",
+                                  "07_ablations", "09_open_questions"])  # fmt: skip
+def test_every_effect_that_the_reference_run_states_is_one_of_its_tables(root, page):
+    run = root / readme_text.RUN
+    index = page.endswith(".html")
+    text = (recomputed.index_text if index else recomputed.answers)(
+        run / (page if index else f"{page}.ipynb")
+    )
+    assert recomputed.unknown_effects(text, recomputed.Tables(run)) == []
+
+
+def test_every_number_of_readmes_computed_part_is_one_of_the_reference_runs_tables(root):
+    tables = recomputed.Tables(root / readme_text.RUN)
+    _, inside, _ = readme_text.parts((root / "README.md").read_text())
+    text = re.sub(r"^\|.*asked on its own(.|\n)*?\n\n|^!\[.*\n", "", inside, flags=re.MULTILINE)
+    assert text.count("After one short answer") == 2 and "asked on its own" not in text
+    assert recomputed.unknown_effects(text, tables) == []
+    assert recomputed.unknown_levels(text, tables) == []
