@@ -1,11 +1,13 @@
 """A run's finding in plain words, and a dialog that shows it: for the index and README."""
 
+from itertools import product
+
 import pandas as pd
 
 from cocoift.evaluation.effects import change, rows_of, sign
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE
-from cocoift.evaluation.score import CLOSED_COLLAPSE, COLLAPSE, TOTALS
+from cocoift.evaluation.score import COLLAPSE, OPEN_SCORE, TOTALS
 
 _CALLED = {"mix": "the LLaVA-style model", "merged": "the merged model"}
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -25,14 +27,14 @@ def bullets(scores: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
     if any((name, metric, when) not in level for name in _CALLED for when in (ALONE, AFTER)):
         return []
     # Runs of earlier versions did not tell open from closed questions.
-    asked = "open questions" if CLOSED_COLLAPSE in set(first.metric) else "questions"
+    asked = "open questions" if OPEN_SCORE in set(first.metric) else "questions"
     found = []
     for name, called in _CALLED.items():
         alone, after = (level[name, metric, when] for when in (ALONE, AFTER))
         move = {
             -1: f"loses {alone - after:.0f} of {alone:.0f} points",
             1: f"gains {after - alone:.0f} points on {alone:.0f}",
-            0: f"goes from {alone:.0f} to {after:.0f} points, which is no clear change,",
+            0: f"goes from {alone:.0f} to {after:.0f} points (no change is shown)",
         }[sign(rows_of(effects, change(name).name, metric))]
         short = ""
         if (name, COLLAPSE, ALONE) in level and (name, COLLAPSE, AFTER) in level:
@@ -67,15 +69,13 @@ def example(verdicts: pd.DataFrame) -> pd.DataFrame:
     wide = rows.pivot_table(
         index="question_id", columns=["model", "protocol"], values=["words", "score"], sort=False
     )
-    collapsed = ("mix", AFTER)
-    if wide.empty or collapsed not in wide["words"]:
+    pairs, collapsed = list(product(_CALLED, (ALONE, AFTER))), ("mix", AFTER)
+    if wide.empty or not set(pairs) <= set(wide["words"]):
         return verdicts.head(0)
-    words, scores = wide["words"], wide["score"]
-    fits = (words[collapsed] <= SHORT_WORDS) & (words.drop(columns=[collapsed]) > SHORT_WORDS).all(
-        axis=1
-    )
+    short, full = wide["words"] <= SHORT_WORDS, [pair for pair in pairs if pair != collapsed]
+    fits = short[collapsed] & ~short[full].any(axis=1)
     if not fits.any():
         return verdicts.head(0)
     # A word that is at least part of the answer shows what is lost better than a wrong one.
-    best = scores.drop(columns=[collapsed]).sum(axis=1) + (scores[collapsed] > 0)
+    best = wide["score"][full].sum(axis=1) + (wide["score"][collapsed] > 0)
     return rows[rows.question_id == best[fits].idxmax()]
