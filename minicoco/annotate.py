@@ -49,7 +49,8 @@ def write_mini_coco(
 ) -> World:
     """Write a mini-COCO below `root` and return the scenes it shows.
 
-    `root/images/{train2017,val2017}` holds `pixels` x `pixels` JPEGs; the annotation files have
+    `root/images/{train2017,val2017}` holds `pixels` x `pixels` JPEGs, its other folders those of
+    the collections that LLaVA's mixture has besides COCO; the annotation files have
     the names and formats of the catalogue, quirks of upstream included.  The same arguments give
     the same bytes.
     """
@@ -57,6 +58,8 @@ def write_mini_coco(
     for split, scenes in (("train2017", world.train), ("val2017", world.held_out)):
         for scene in tqdm(scenes, desc=f"drawing {split}", unit=" images", leave=False):
             write_bytes(root / "images" / split / file_name(scene), jpeg(scene))
+    for name, scene in mix_file.pictures(world):
+        write_bytes(root / "images" / name, jpeg(scene))
     for files in (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files):
         _write(root, files(world))
     write_benchmarks(root, seed=seed, pixels=pixels, count=benchmark)

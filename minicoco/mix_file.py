@@ -12,6 +12,8 @@ from minicoco.scenes import (
     USES,
     Scene,
     World,
+    article,
+    capital,
     caption,
     four_choices,
     name_2014,
@@ -26,23 +28,23 @@ Pairs = list[tuple[str, str]]
 
 
 def files(world: World) -> Iterator[tuple[str, Any]]:
-    """Yield `llava_v1_5_mix665k.json` and UniMM-Chat on the train scenes.
+    """Yield `llava_v1_5_mix665k.json` and UniMM-Chat, on the train scenes where they are COCO's.
 
     Shares follow the real file's records by source: LLaVA .24, ShareGPT .06, VQAv2 .12,
     GQA .11, OKVQA .01, OCR-VQA .12, A-OKVQA .10, TextCaps .03, RefCOCO .07, VG .13.
     """
     rng = world.rng("llava_mix")
-    scenes = list(world.train)
     records = [{**row, "image": f"coco/train2017/{row['image']}"} for row in llava_instruct(world)]
     unit = len(records) / 0.24
     for share, folder, make in _PARTS:
         for _ in range(round(unit * share)):
-            scene = rng.choice(scenes)
-            name = name_2017(scene) if folder.startswith("coco/") else f"{scene.image_id}.jpg"
+            of_coco = folder.startswith("coco/")
+            scene = rng.choice(world.train if of_coco else world.foreign)
+            name = name_2017(scene) if of_coco else f"{scene.image_id}.jpg"
             messages = chat(make(scene, rng), last=rng.random() < 0.1)
             records.append({"id": name.removesuffix(".jpg"), "image": f"{folder}/{name}",
                             "conversations": messages})  # fmt: skip
-    records += [_text_only(number) for number in range(round(unit * 0.06))]
+    records += [_text_only(number, rng) for number in range(round(unit * 0.06))]
     records[-1]["conversations"][1]["value"] = ""  # upstream has an empty answer too
     rng.shuffle(records)
     yield "llava_mix/llava_v1_5_mix665k.json", records
@@ -118,8 +120,21 @@ def _regions(scene: Scene, rng: random.Random) -> Pairs:
     return pairs
 
 
-def _text_only(number: int) -> dict[str, Any]:
+def _text_only(number: int, rng: random.Random) -> dict[str, Any]:
+    """ShareGPT: rounds that need no picture, answered in sentences."""
     pairs = [("Write a sentence about the sea.", "The sea is wide, and the waves never rest.")]
+    for name in rng.sample(sorted(USES), rng.randint(0, 3)):
+        use, thing = USES[name], article(name)
+        pairs.append(
+            rng.choice(
+                (
+                    (f"What is {thing} for?", f"{capital(thing)} is for {use}."),
+                    (f"What would I need for {use}?", f"You would need {thing} for {use}."),
+                    (f"Write a sentence about {thing}.", f"{capital(thing)} was at the lake."),
+                )
+            )
+        )
+    rng.shuffle(pairs)
     return {"id": f"share_{number}", "model": "", "conversations": chat(pairs, image=False)}
 
 
@@ -133,3 +148,11 @@ _PARTS: tuple[tuple[float, str, Callable[[Scene, random.Random], Pairs]], ...] =
     (0.07, "coco/train2017", _regions),
     (0.13, "vg/VG_100K", _regions),
 )
+
+
+def pictures(world: World) -> Iterator[tuple[str, Scene]]:
+    """Yield the scenes of collections other than COCO, by the image names of the mixture."""
+    folders = dict.fromkeys(folder for _, folder, _ in _PARTS if not folder.startswith("coco/"))
+    for folder in folders:
+        for scene in world.foreign:
+            yield f"{folder}/{scene.image_id}.jpg", scene

@@ -16,6 +16,8 @@ from cocoift.core.files import DataError
 from cocoift.core.tables import read_batches
 
 IMAGE_MARKER = "<image>"
+# Stands for the image of a record that has none, as ShareGPT's in LLaVA's mixture.
+TEXT_ONLY = "(text only)"
 
 FORMS = ("phrase", "number", "yes_no", "choice", "sentence", "paragraph", "explanation", "free")
 
@@ -80,7 +82,7 @@ class Message(msgspec.Struct, frozen=True, rename={"speaker": "from"}):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One conversation about one image; `sources` has one entry per round.
+    """One conversation about one image, or `TEXT_ONLY`; `sources` has one entry per round.
 
     `licence` is COCO's number of the image's licence, where it is known.
     """
@@ -137,7 +139,8 @@ def check_record(record: Record) -> None:
     """Raise `DataError` naming the record and the fault unless `record` obeys the schema.
 
     Human and gpt alternate, no message is empty, the image marker occurs once, in the first
-    message, `sources` has one entry per round, and the image path is relative and stays inside.
+    message, or nowhere in a text-only record, `sources` has one entry per round, and the image path
+    is relative and stays inside.
     """
 
     def fault(what: str) -> DataError:
@@ -152,8 +155,9 @@ def check_record(record: Record) -> None:
             raise fault(f"message {position} is from {message.speaker!r}, expected {expected!r}")
         if not message.value.replace(IMAGE_MARKER, "").strip():
             raise fault(f"message {position} is empty")
-        if message.value.count(IMAGE_MARKER) != (position == 0):
-            raise fault(f"message {position} must hold {int(position == 0)} image markers")
+        markers = int(position == 0 and record.image != TEXT_ONLY)
+        if message.value.count(IMAGE_MARKER) != markers:
+            raise fault(f"message {position} must hold {markers} image markers")
     if len(record.sources) != len(messages) // 2:
         raise fault(f"{len(record.sources)} sources for {len(messages) // 2} rounds")
     if record.image.startswith("/") or ".." in record.image.split("/"):

@@ -6,16 +6,18 @@ for it; `merged` and `mix` are variants themselves and their adapters are those 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal, get_args
 
 from cocoift.core.files import DataError
+from cocoift.evaluation.others import Others
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.variants import BASE, SEVERAL, WHOLE, Variant
 from cocoift.merge.layouts import LAYOUTS, MERGED, MIX, Layout
 
 Ablation = Literal[
-    "dose", "factors", "layouts", "pretraining", "answers", "sources", "overlap", "images",
-    "cures", "openings",
+    "dose", "factors", "layouts", "pretraining", "answers", "sources", "overlap", "others",
+    "images", "cures", "openings",
 ]  # fmt: skip
 # Those whose answers rest on every seed of a preset; the others run on `ablations.seeds`.
 ON_ALL_SEEDS = ("factors", "layouts")
@@ -96,6 +98,8 @@ def asked_variants(
         variant = Variant(name=f"without-{name.replace(' ', '-')}", left_out=tuple(sources))
         found.append(AskedVariant("sources", f"without {name}", variant))
     found += [each for each in _FIXED if each.ablation in wanted]
+    if "others" in wanted:
+        found += _diluted()
     if "images" in wanted:
         fewer = [Variant(name=f"images-{count}", images=count) for count in image_counts]
         found += [AskedVariant("images", f"{few.images:,}", few) for few in (BASE, *fewer)]
@@ -135,6 +139,20 @@ _FIXED = [
     AskedVariant("overlap", "same images", Variant(name="overlap-same", overlap="same")),
     AskedVariant("overlap", "disjoint images", Variant(name="overlap-none", overlap="disjoint")),
 ]
+
+# Shares of the merged records that text-only ones, or those about other pictures, replace.
+OTHER_SHARES = (0.1, 0.3, 0.5)
+
+
+def _diluted() -> list[AskedVariant]:
+    kinds: tuple[Others, ...] = ("text-only", "non-COCO")
+    found = [AskedVariant("others", "none", WHOLE["merged"])]
+    for kind, share in product(kinds, OTHER_SHARES):
+        name = f"{kind}-{100 * share:g}"
+        variant = Variant(name=name, others=kind, share=share)
+        found.append(AskedVariant("others", f"{kind}, {100 * share:g} %", variant))
+    return found
+
 
 # Models that keep the LLaVA-style data and change how they are asked or trained: ablation `cures`.
 BASELINE, DROPPED, SENTENCE = "LLaVA-style", "history dropped", "sentence asked for"

@@ -28,7 +28,8 @@ class Variant:
 
     `answers` keeps GQA alone of the short-answer sources, with its short answers or its full
     sentences; `overlap` keeps the `same` half of the images for all sources, or for each half of
-    the sources (`HALF` and the others) a `disjoint` one; `images` limits how many images train
+    the sources (`HALF` and the others) a `disjoint` one; `others` are what replaces the records of
+    `share` of the images; `images` limits how many images train
     (`None`: all); `loss_on` and `attend` are the recipe's; `taught` are the rounds of which the
     base's pretraining conversations have one or `several`.
     """
@@ -39,6 +40,7 @@ class Variant:
     answers: Literal["all", "short", "sentence"] = "all"
     left_out: tuple[str, ...] = ()
     overlap: Literal["as it is", "same", "disjoint"] = "as it is"
+    others: Literal["none", "text-only", "non-COCO"] = "none"
     images: int | None = None
     loss_on: Literal["all", "last"] = "all"
     attend: Attend = "record"
@@ -79,26 +81,26 @@ def variant_records(
     full answers.
     """
     for turns in images:
-        rank = _rank(turns[0].turn.image_id)
-        chosen = rank < variant.share
+        drawn = rank(turns[0].turn.image_id)
+        chosen = drawn < variant.share
         kept = turns if variant.answers == "all" else _answered_by_gqa(turns, variant, sentences)
         kept = [turn for turn in kept if turn.turn.source not in variant.left_out]
         if variant.overlap != "as it is":
-            kept = [turn for turn in kept if _stays(turn.turn.source, rank, variant.overlap)]
+            kept = [turn for turn in kept if _stays(turn.turn.source, drawn, variant.overlap)]
         if kept:
             layout = variant.layout if chosen else MERGED
             yield from records([kept], layout=layout, budget=budget, image_dir=image_dir)
 
 
-def _rank(image_id: int) -> float:
+def rank(image_id: int) -> float:
     """Return a number in [0, 1) drawn from the image id, the same on every machine."""
     drawn = hashlib.sha256(f"dose/{image_id}".encode()).digest()
     return int.from_bytes(drawn[:8], "big") / 2**64
 
 
-def _stays(source: str, rank: float, overlap: str) -> bool:
+def _stays(source: str, drawn: float, overlap: str) -> bool:
     """Tell whether an image keeps the turns of a source: every source does on half of them."""
-    return rank < 0.5 if overlap == "same" or source in HALF else rank >= 0.5
+    return drawn < 0.5 if overlap == "same" or source in HALF else drawn >= 0.5
 
 
 def _answered_by_gqa(

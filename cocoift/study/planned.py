@@ -49,6 +49,7 @@ def ablation_plan(study: Study) -> AblationPlan:
     absent = {
         "answers": not (study.raw / chosen.gqa_questions).is_file(),
         "pretraining": study.preset.tiny_llava is None,
+        "others": not (study.raw / study.preset.mix_file).is_file(),
     }
     left_out = [name for name in chosen.run if absent.get(name)]
     wanted = [name for name in chosen.run if name not in left_out]

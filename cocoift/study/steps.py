@@ -200,7 +200,7 @@ def variant_trainings(
     turns, budget = study.merged / "turns.parquet", study.preset.merge.budget
     for name in sorted(variants, key=lambda name: name not in WHOLE):
         variant, mixture, laid_out = variants[name], None, same_records(variants[name])
-        if laid_out is None:
+        if laid_out is None and variant.others == "none":
             mixture = write_variant(variant, turns, folder, budget=budget, sentences=sentences)
         for seed in (seeds or {}).get(name, study.preset.seeds):
             plain = study.training(laid_out or "merged", seed, images=variant.images)
@@ -218,6 +218,8 @@ def _as_variant(study: Study, training: Training, variant: "Variant") -> Trainin
     changed = {name: value for name, value in changed.items() if value not in ("all", "record")}
     if changed:
         training = replace(training, recipe=structs.replace(training.recipe, **changed))
+    if variant.others != "none":
+        training = _diluted(study, training, variant)
     if variant.taught == "several":
         training = replace(training, checkpoint=_taught_several(study, training.seed))
     steps = study.preset.tuning.steps
@@ -247,3 +249,16 @@ def _taught_several(study: Study, seed: int) -> str:
     folder = study.work / f"several-{seed}"
     build_tiny_llava(folder, structs.replace(recipe, seed=seed, rounds="several"))
     return str(folder)
+
+
+def _diluted(study: Study, training: Training, variant: "Variant") -> Training:
+    """Return a training in which records of the preset's `mix_file` replace some of merged."""
+    from cocoift.evaluation.others import other_records, write_diluted
+
+    others = other_records(
+        study.raw / study.preset.mix_file, variant.others, image_root=training.image_root
+    )
+    mixture, images = write_diluted(
+        variant, training.mixture, training.images, others, folder=study.work / "ablations"
+    )
+    return replace(training, mixture=mixture, images=images)

@@ -14,7 +14,7 @@ from transformers import LlavaProcessor
 
 from cocoift.core.files import DataError, inside
 from cocoift.core.images import open_image, pixel_values
-from cocoift.core.schema import FORMS
+from cocoift.core.schema import FORMS, TEXT_ONLY
 from cocoift.tuning.chat import IGNORED, Sample
 
 # Supervised tokens of sources that are in no catalogue count as `other`.
@@ -158,7 +158,8 @@ class Collator:
     """Tensors of one planned batch: right-padded ids, labels, answer formats, and images.
 
     `input_ids`, `attention_mask`, `labels` and `forms` have shape (samples, longest), `forms`
-    holds the number of each token's answer format; `pixel_values` (samples, 3, side, side).  Where
+    holds the number of each token's answer format; `pixel_values` (samples with an image, 3, side,
+    side) is left out where no sample has one.  Where
     turns do not see each other, `turns` numbers each token's turn from 1, 0 before the first, and
     `position_ids` count from the image in every turn anew; both have the shape of `input_ids`.
     """
@@ -181,10 +182,11 @@ class Collator:
             for (start, end), source in zip(sample.spans, sample.sources, strict=True):
                 labels[row, start:end] = tokens[start:end]
                 forms[row, start:end] = self.forms.get(source, len(FORMS))
-        pictures = [open_image(inside(self.root, sample.image)) for sample in samples]
-        pixels = torch.from_numpy(pixel_values(pictures, self.processor))
+        names = [sample.image for sample in samples if sample.image != TEXT_ONLY]
         tensors = {"input_ids": ids, "attention_mask": mask, "labels": labels, "forms": forms}
-        tensors |= {"pixel_values": pixels}
+        if names:
+            pictures = [open_image(inside(self.root, name)) for name in names]
+            tensors["pixel_values"] = torch.from_numpy(pixel_values(pictures, self.processor))
         return tensors | (_branched(samples, longest) if samples[0].branches else {})
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import IMAGE_MARKER, Message, Record
+from cocoift.core.schema import IMAGE_MARKER, TEXT_ONLY, Message, Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -161,8 +161,8 @@ class Sample:
 
     `ids` holds the image's token once, at `image_at`, and stands for `image_tokens` of them: at
     665,000 records that is a ninth of the memory.  `spans` are positions in `input_ids`, where it
-    is repeated.  `branches` are the positions at which turns begin that do not see each other; none
-    where turns see those before them.
+    is repeated; a text-only sample has `TEXT_ONLY` for its image, and none.  `branches` are the
+    positions at which turns begin that do not see each other; none where turns see those before.
     """
 
     record_id: str
@@ -245,7 +245,7 @@ def encode(record: Record, encoding: Encoding) -> Sample:
 
 def part_of(record: Record, start: int, stop: int) -> Record:
     """Return consecutive rounds of a record as one of its own, the image before its first one."""
-    marker = f"{IMAGE_MARKER}\n"
+    marker = "" if record.image == TEXT_ONLY else f"{IMAGE_MARKER}\n"
     first, *rest = record.conversations[2 * start : 2 * stop]
     opening = Message(first.speaker, marker + first.value.removeprefix(marker))
     return Record(record.id, record.image, [opening, *rest], record.sources[start:stop])
@@ -262,12 +262,16 @@ def _encode_dialog(record: Record, encoding: Encoding) -> Sample:
     first, *rest = record.conversations
     bare = Message(first.speaker, first.value.removeprefix(f"{IMAGE_MARKER}\n"))
     system, asked, *others = pieces([bare, *rest], chat=encoding.chat)
-    parts = [system, replace(asked, before=f"{asked.before}{IMAGE_MARKER}\n"), *others]
+    if record.image != TEXT_ONLY:
+        asked = replace(asked, before=f"{asked.before}{IMAGE_MARKER}\n")
+    parts = [system, asked, *others]
     specials = tokenizer.all_special_tokens
     if any(special in part.content for part in parts for special in specials):
         ids, spans = _encode_apart(parts, tokenizer)
     else:
         ids, spans = _encode_whole(parts, tokenizer)
+    if record.image == TEXT_ONLY:
+        return Sample(record.id, TEXT_ONLY, np.asarray(ids, np.int32), spans, list(record.sources))
     image = tokenizer.convert_tokens_to_ids(IMAGE_MARKER)
     if image not in ids:
         raise DataError(f"{IMAGE_MARKER} is no token of this tokenizer; add it as a special token")

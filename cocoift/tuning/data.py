@@ -13,7 +13,7 @@ from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError
 from cocoift.core.images import bad_images
 from cocoift.core.parallel import ordered
-from cocoift.core.schema import Record, read_records
+from cocoift.core.schema import TEXT_ONLY, Record, read_records
 from cocoift.core.tables import read_table, reading
 from cocoift.tuning.chat import IGNORED, Encoding, Sample, encode, part_of
 
@@ -201,7 +201,7 @@ def check_pictures(names: Iterable[str], image_root: Path, *, shown: int = 5) ->
     Raises `DataError` that counts and names those that are missing, corrupt or too large:
     training must not find out in step 3,000.
     """
-    distinct = list(dict.fromkeys(names))
+    distinct = [name for name in dict.fromkeys(names) if name != TEXT_ONLY]
     bad = bad_images(distinct, image_root)
     if bad:
         listed = "; ".join(picture.reason for picture in bad[:shown])

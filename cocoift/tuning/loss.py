@@ -219,7 +219,8 @@ def sample_losses(
     for numbers in batches.batches:
         batch = collate([[data.samples[number] for number in numbers]])
         inputs = {name: tensor.to(training.device) for name, tensor in batch.items()}
-        inputs["pixel_values"] = inputs["pixel_values"].to(next(model.parameters()).dtype)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(next(model.parameters()).dtype)
         labels, _ = inputs.pop("labels"), inputs.pop("forms")
         losses = token_losses(model, inputs, labels)[0].cpu()
         counts = (labels[:, 1:] != IGNORED).sum(1).tolist()
