@@ -79,6 +79,15 @@ def test_abductive_questions_count_only_if_lost_more_than_deductive_ones_on_ever
     assert verdicts.verdict(verdicts.CLAIMS[7], {"effects": risen})[0] == NOT_REPRODUCED
 
 
+def test_openings_count_as_one_factor_where_several_were_asked():
+    one = effects(("change of mix", "collapse", 40, 5), ("change of merged", "collapse", 0, 2))
+    over = one.assign(opening="all", low=-5.0)
+    tables = {"effects": one}
+    assert verdicts.verdict(verdicts.CLAIMS[5], tables)[0] == REPRODUCED
+    tables["opening_effects"] = pd.concat([over, one.assign(opening="Is it?")])
+    assert verdicts.verdict(verdicts.CLAIMS[5], tables)[0] == NOT_REPRODUCED
+
+
 def ablation(name, *found):
     return effects(*found).drop(columns="benchmark").assign(ablation=name)
 

@@ -128,8 +128,8 @@ def test_plain_words_say_loses_or_gains_where_that_is_shown(seed):
     texts = bullets(pd.DataFrame(rows, columns=columns), table)
     for contrast, text in zip(("change of mix", "change of merged"), texts, strict=False):
         (row,) = effects.rows_of(table[table.seed == "all"], contrast, "total").itertuples()
-        moved = "no clear change" if row.zero else "gains" if row.low > 0 else "loses"
-        assert moved in text and len(re.findall("no clear change|gains|loses", text)) == 1
+        moved = "no change is shown" if row.zero else "gains" if row.low > 0 else "loses"
+        assert moved in text and len(re.findall("no change is shown|gains|loses", text)) == 1
 
 
 @TABLES
