@@ -13,8 +13,8 @@ Result: `images` holds 43 to 94 %, `t` 96 to 100 %.  `t` pays in width: 7.8 to 8
 5.3 to 5.7 with 5, 4.6 to 4.8 with 8.  Satterthwaite's intervals are narrower (4.0 to 6.9), but hold
 91 % where trainings differ most and are 3; the two-way bootstrap holds what `t` does and is wider.
 
-Last, rates of six questions an image, where the spreads are those of log-odds.  Where trainings are
-alike (deviation 0.5 or 0.7), `t` holds 94 to 99 %, also at a rate of 2 %.  Where they differ so much
+Last, rates of six questions an image, where the spreads are those of log-odds.  If trainings are
+alike (deviation 0.5 or 0.7), `t` holds 94 to 99 %, also at a rate of 2 %.  If they differ so much
 that a few of them make the mean (1 or more, at a rate of 12 or 91 %), means of so few trainings are
 skewed and `t` holds 88 to 94 %: look at the seeds' dots, which every figure has.
 """
