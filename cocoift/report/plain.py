@@ -31,10 +31,11 @@ def bullets(scores: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
     found = []
     for name, called in _CALLED.items():
         alone, after = (level[name, metric, when] for when in (ALONE, AFTER))
+        unclear = f"goes from {alone:.0f} to {after:.0f} points (no change is shown)"
         move = {
             -1: f"loses {alone - after:.0f} of {alone:.0f} points",
             1: f"gains {after - alone:.0f} points on {alone:.0f}",
-            0: f"goes from {alone:.0f} to {after:.0f} points (no change is shown)",
+            0: unclear.replace(f"goes from {alone:.0f} to {alone:.0f}", f"stays at {alone:.0f}"),
         }[sign(rows_of(effects, change(name).name, metric))]
         short = ""
         if (name, COLLAPSE, ALONE) in level and (name, COLLAPSE, AFTER) in level:

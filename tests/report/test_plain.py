@@ -27,6 +27,7 @@ def run(alone, after, low, high, metrics=("total", "open", "collapse")):
         ((61.2, 28.4, -38, -27), "loses 33 of 61 points"),
         ((58, 61, 1, 5), "gains 3 points on 58"),
         ((58, 61, -1, 7), "goes from 58 to 61 points (no change is shown)"),
+        ((58.4, 58.1, -2, 1), "stays at 58 points (no change is shown)"),
         ((61.2, 28.4, -60, 1), "goes from 61 to 28 points (no change is shown)"),
     ],
 )
