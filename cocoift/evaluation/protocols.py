@@ -80,12 +80,14 @@ class Protocol:
         """Tell whether a benchmark is asked under this protocol.
 
         Replies by image name must be about its images.  A benchmark of dialogs is asked under the
-        headline's two protocols and without its rounds, which no other benchmark has.
+        headline's two protocols, as they are or with something appended, and without its rounds,
+        which no other benchmark has.
         """
         if self.only not in ("", benchmark.name):
             return False
         if benchmark.of_dialogs or self.dropped:
-            return benchmark.of_dialogs and (self.dropped or self.name in (ALONE, AFTER))
+            asked = self.dropped or self.appended or self.name in (ALONE, AFTER)
+            return benchmark.of_dialogs and bool(asked)
         images = {image for question in benchmark.questions for image in question.images}
         files = (reply for reply in self.replies if isinstance(reply, Mapping))
         return all(images & reply.keys() for reply in files)

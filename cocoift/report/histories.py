@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from math import prod
 
 import pandas as pd
 
 from cocoift.core.frames import stacked
+from cocoift.evaluation.ablations import AskedVariant
 from cocoift.evaluation.adherence import CLOSED as PROMPTED
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.effects import (
@@ -41,10 +43,10 @@ CELLS = {
     for levels in product(*FACTORS.values())
 }
 # The three kinds of test, of the first of which there are two: what is asked, and when.
-HELD_OUT = "short-answer questions with their prompt, alone (held out)"
+HELD_OUT = "short answers asked for, alone (held out)"
 CLOSED_ALONE = "closed questions, alone"
 OPEN_ALONE = "open questions, alone"
-OPEN_AFTER = "open questions, after one short-answer round"
+OPEN_AFTER = "open questions, after a short round"
 
 
 def price(models: Sequence[str]) -> list[Contrast]:
@@ -146,6 +148,14 @@ def history_contrasts(models: Sequence[str]) -> list[Contrast]:
             ),
             change(model, DROPPED),
         )
+    ]
+
+
+def dialog_variants(cures: Sequence[AskedVariant]) -> list[AskedVariant]:
+    """Return mitigations as dialogs are asked: where the history is dropped, nothing is before."""
+    return [
+        replace(cure, alone=DROPPED, after=DROPPED) if cure.after == ALONE else cure
+        for cure in cures
     ]
 
 

@@ -11,7 +11,7 @@ from cocoift.core.files import DataError, write_manifest
 from cocoift.core.frames import stacked
 from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.protocols import AFTER, Protocol
-from cocoift.study.planned import asked_of
+from cocoift.study.planned import asked_of, dialog_protocols
 from cocoift.study.preset import Preset
 from cocoift.study.study import Study
 
@@ -181,11 +181,28 @@ def adherence_of_variants(
 ) -> "list[Run]":
     """Ask these variants `adherence_benchmark` alone and after the short round."""
     asked = adherence_benchmark(study, held_out_halves(study)[1])
-    seeds = study.preset.ablations.seeds or study.preset.seeds
-    chosen = {
-        key: training for key, training in trainings.items() if key[0] in names and key[1] in seeds
-    }
+    chosen = _on_few_seeds(study, trainings, names)
     return roll_out_variants(study, asked, chosen, {}) if asked else []
+
+
+def dialogs_of_variants(
+    study: Study, trainings: "Mapping[tuple[str, int], Training]", names: Collection[str]
+) -> "list[Run]":
+    """Ask these variants the questions that need a round before them, as mitigations ask them."""
+    chosen, further = _on_few_seeds(study, trainings, names), dialog_protocols(study.protocols())
+    return [
+        run
+        for benchmark in study.benchmarks()
+        if benchmark.of_dialogs and names
+        for run in roll_out_variants(study, benchmark, chosen, further)
+    ]
+
+
+def _on_few_seeds(
+    study: Study, trainings: "Mapping[tuple[str, int], Training]", names: Collection[str]
+) -> "dict[tuple[str, int], Training]":
+    seeds = study.preset.ablations.seeds or study.preset.seeds
+    return {key: each for key, each in trainings.items() if key[0] in names and key[1] in seeds}
 
 
 def roll_out_variants(

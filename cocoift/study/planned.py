@@ -115,6 +115,12 @@ def asked_of(
     }
 
 
+def dialog_protocols(protocols: Mapping[str, Protocol]) -> dict[str, list[Protocol]]:
+    """Return how the mitigations at inference ask a benchmark of dialogs, by model."""
+    dropped = [protocol for protocol in protocols.values() if protocol.dropped]
+    return {"mix": [*dropped, *ablations.mitigation_protocols(protocols)]}
+
+
 def to_judge(study: Study, benchmarks: Sequence[Benchmark]) -> list[ToJudge]:
     """Return everything that the judge of a run is asked: by notebook 05, and by 07 beside it.
 
@@ -140,6 +146,14 @@ def _of_notebook_07(study: Study) -> Iterator[ToJudge]:
                 on_all = protocol.name in (ALONE, AFTER)
                 times = len(plan.seeds.get(name, plan.few_seeds) if on_all else plan.few_seeds)
                 yield ToJudge(asked.kind, asked.questions, protocol.name, times)
+    cures = {each.variant.name for each in plan.cures}
+    dialogs = [benchmark for benchmark in study.benchmarks() if benchmark.of_dialogs and cures]
+    for benchmark in dialogs:
+        for name, further in asked_of(cures, dialog_protocols(protocols), protocols).items():
+            for protocol in further:
+                if (name, protocol.name) not in known:
+                    times = len(plan.few_seeds)
+                    yield ToJudge(benchmark.kind, benchmark.questions, protocol.name, times)
 
 
 def _of_notebook_05(study: Study, benchmarks: Sequence[Benchmark]) -> Iterator[ToJudge]:

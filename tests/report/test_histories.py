@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from cocoift.evaluation.ablations import mitigation_variants
 from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.effects import effect_table
 from cocoift.evaluation.protocols import Protocol
@@ -91,3 +92,11 @@ def test_the_three_tests_part_closed_from_open_and_alone_from_after():
     assert f"{histories.OPEN_ALONE}: not shown to differ (+0.0" in sentence
     shown = histories.tests_plot(levels, effects)
     assert set(shown[shown.metric == "gain"].model) == {"merged"}
+
+
+def test_a_mitigation_that_drops_the_history_asks_a_dialog_without_any():
+    ways = {way.setting: way for way in histories.dialog_variants(mitigation_variants(["merged"]))}
+    assert (ways["history dropped"].alone, ways["history dropped"].after) == (
+        "history_dropped",
+    ) * 2
+    assert (ways["merged"].alone, ways["merged"].after) == ("single_round", "multi_round")
