@@ -28,7 +28,14 @@ from cocoift.evaluation.effects import (
 from cocoift.evaluation.judging import OfflineJudge, verdict_table
 from cocoift.evaluation.protocols import AFTER, ALONE, CONCAT, DROPPED, FACTORS, Protocol
 from cocoift.evaluation.rollout import Run
-from cocoift.evaluation.score import COLLAPSE, OPEN_SCORE, SCORE_COLUMNS, Metric, score_table
+from cocoift.evaluation.score import (
+    COLLAPSE,
+    OPEN_SCORE,
+    SCORE_COLUMNS,
+    Metric,
+    collapsed,
+    score_table,
+)
 from cocoift.report.tables import LABELS
 
 # How the factors' second levels are called, against the first.
@@ -88,7 +95,11 @@ def factor_cells(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def factor_sentence(effects: pd.DataFrame, models: Sequence[str]) -> str:
-    """Say, a line a model, what each factor does to collapse, the largest first."""
+    """Say, a line a model, what each factor does to collapse, the largest first.
+
+    And whether a short reply does more in the last place or in the first: what came just before,
+    or what set the register.
+    """
     lines = []
     for model in models:
         named = {name: f"{words}, {model}" for name, words in _LEVELS.items()}
@@ -102,9 +113,17 @@ def factor_sentence(effects: pd.DataFrame, models: Sequence[str]) -> str:
             f"{_LEVELS[name]} {describe(rows[name])}{'' if sign(rows[name]) else ' (not shown)'}"
             for name in order
         ]
+        together = f"{_LEVELS['reply']} and {_LEVELS['position']}, {model}"
+        interaction = rows_of(effects, together, COLLAPSE)
+        places = {
+            1: "more in the last place than in the first",
+            -1: "more in the first place than in the last",
+            0: "not shown to do more in either place",
+        }
         lines.append(
             f"- **{LABELS.get(model, model)}**, collapse, from the largest effect down: "
-            f"{'; '.join(parts)}."
+            f"{'; '.join(parts)}. A short reply: {places[sign(interaction)]} (half the difference "
+            f"{describe(interaction)})."
         )
     return "\n".join(lines)
 
@@ -134,6 +153,19 @@ def opening_effects(
         called = "all" if chosen == [*asked] else asked[chosen[0]].opening[0]
         parts.append(table.assign(opening=called))
     return stacked(parts, ["opening", *COLUMNS])
+
+
+def opening_replies(verdicts: pd.DataFrame, openings: Mapping[str, Protocol]) -> pd.DataFrame:
+    """Return the share of each model's replies to each opening of three words or fewer.
+
+    One row per opening, a column per model.  A reply counts once per training and image.
+    """
+    played = verdicts[verdicts.protocol.isin(openings) & (verdicts.opening_reply != "")]
+    once = played.drop_duplicates(["model", "seed", "protocol", "image"])
+    short = collapsed(once.opening_reply.str.split().str.len())
+    shares = once.assign(short=short).groupby(["protocol", "model"], sort=False).short.mean()
+    table = shares.unstack("model").rename(index={n: of.opening[0] for n, of in openings.items()})
+    return table.rename_axis("opening", axis=0).rename_axis(None, axis=1).reset_index()
 
 
 def history_contrasts(models: Sequence[str]) -> list[Contrast]:

@@ -50,7 +50,10 @@ def test_main_effects_and_interactions_of_the_factorial_are_those_of_a_hand():
     (line,) = histories.factor_sentence(effects, ["mix", "merged"]).splitlines()
     assert line.startswith("- **LLaVA-style mixture**, collapse, from the largest effect down: "
                            "short instead of long reply +50.0 points")  # fmt: skip
-    assert line.endswith("prompt instead of none +0.0 points [+0.0, +0.0] (not shown).")
+    assert "; prompt instead of none +0.0 points [+0.0, +0.0] (not shown). A short" in line
+    assert (
+        "A short reply: more in the last place than in the first (half the difference +25" in line
+    )
 
 
 def test_every_cell_of_the_factorial_is_called_by_its_levels():
@@ -100,3 +103,10 @@ def test_a_mitigation_that_drops_the_history_asks_a_dialog_without_any():
         "history_dropped",
     ) * 2
     assert (ways["merged"].alone, ways["merged"].after) == ("single_round", "multi_round")
+
+
+def test_a_reply_to_an_opening_counts_once_per_training_and_image():
+    answers = pd.concat([verdicts("opening_1"), verdicts("opening_1")]).assign(opening_reply="No.")
+    answers.loc[answers.image == "i0", "opening_reply"] = "There is no cup here."
+    table = histories.opening_replies(answers, {"opening_1": Protocol(name="o", opening=("Q?",))})
+    assert table.opening.tolist() == ["Q?"] and table.mix.tolist() == [7 / 8]
