@@ -140,7 +140,7 @@ def test_mini_and_mini_full_run_whole(root, tmp_path):
     base["tokenizer_file"] = str(tmp_path / "base-0/tokenizer.json")
     changes = with_changes(SIZES, DRAWN, base)
     run(root, "mini", changes, tmp_path)
-    counts = {"ablations": {"image_counts": [2, 4]}}
+    counts = {"ablations": {"image_counts": [2, 4], "seeds": [0]}}
     run(root, "mini-full", with_changes(changes, counts), tmp_path)
 
 
