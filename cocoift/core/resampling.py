@@ -119,11 +119,14 @@ def ratio(
     The series have one entry per answer; without `trainings` all answers are of one.  Resamples
     whose `bottom` is 0 do not count; without any that counts there is no number.
     """
-    answers = pd.DataFrame({"image": images, "top": top, "bottom": bottom})
+    answers = pd.DataFrame({"image": images, "top": top, "bottom": bottom, "of": 0})
     if trainings is not None:
         answers["training"] = trainings
-    found = _ratio(answers, *image_draws(images, resamples=resamples))
-    return found.value, found.low, found.high
+    table = ratio_table(answers, ["of"], resamples=resamples)
+    if table.empty:
+        return (float("nan"),) * 3
+    value, low, high = table.loc[0, ["value", "low", "high"]].astype(float)
+    return value, low, high
 
 
 def ratio_table(
@@ -136,32 +139,36 @@ def ratio_table(
     group, or from those `among` which the answers of all groups are.  Columns: `by`, then the
     fields of `Mean`.
     """
-    every, known, rows = frozenset(among), {}, []
-    for key, group in answers.groupby(by, sort=False):
-        images = every or frozenset(group.image)
+    every, known, rows = sorted(set(among)), {}, []
+    names = pd.Index(every or sorted(set(answers.image)))
+    numbers = {"image": names.get_indexer(answers.image)} | {
+        name: pd.factorize(answers[name])[0] if name in answers else 0
+        for name in ("training", "opening")
+    }
+    table = answers[[*by, "top", "bottom"]].assign(**numbers)
+    for key, group in table.groupby(by, sort=False):
+        images = len(every) or group.image.nunique()
         if images not in known:
-            known[images] = image_draws(images, resamples=resamples)
-        rows.append((*key, *astuple(_ratio(group, *known[images]))))
+            known[images] = image_draws(map(str, range(images)), resamples=resamples)[1]
+        rows.append((*key, *astuple(_ratio(group, known[images], whole=bool(every)))))
     return pd.DataFrame(rows, columns=[*by, *Mean.__dataclass_fields__])
 
 
-def _ratio(answers: pd.DataFrame, names: list[str], draws: np.ndarray) -> Mean:
-    """Return sum(top) / sum(bottom) as a mean over the answers' trainings and openings."""
-    factors = [_codes(answers, name) for name in ("training", "opening")]
-    shape = (len(names), *(int(codes.max(initial=0)) + 1 for codes in factors))
-    places = (pd.Index(names).get_indexer(answers.image), *factors)
+def _ratio(answers: pd.DataFrame, draws: np.ndarray, *, whole: bool) -> Mean:
+    """Return sum(top) / sum(bottom) as a mean over trainings and openings, all given as numbers.
+
+    The draws are from the images that the answers have, or from all there are (`whole`).
+    """
+    places = [np.unique(answers[name], return_inverse=True)[1]
+              for name in ("image", "training", "opening")]  # fmt: skip
+    places[0] = answers.image.to_numpy() if whole else places[0]
+    shape = (draws.shape[1], *(int(place.max(initial=0)) + 1 for place in places[1:]))
     tops, bottoms = np.zeros(shape), np.zeros(shape)
-    np.add.at(tops, places, answers.top.to_numpy(float))
-    np.add.at(bottoms, places, answers.bottom.to_numpy(float))
+    np.add.at(tops, tuple(places), answers.top.to_numpy(float))
+    np.add.at(bottoms, tuple(places), answers.bottom.to_numpy(float))
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = np.tensordot(draws, tops, 1) / np.tensordot(draws, bottoms, 1)
         return over_trainings(tops.sum(0) / bottoms.sum(0), drawn)
-
-
-def _codes(answers: pd.DataFrame, name: str) -> np.ndarray:
-    if name not in answers:
-        return np.zeros(len(answers), int)
-    return pd.factorize(answers[name], use_na_sentinel=False)[0]
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -89,7 +89,8 @@ def effect_table(
     answers = answers.assign(seed=answers.seed.astype(str)).sort_values("seed", kind="stable")
     keys = ["seed", "question_id", *(name for name in ("opening",) if name in answers)]
     groups = {metric.name: _by_group(answers, metric, keys) for metric in metrics}
-    parts = []
+    parts, by = [], ["metric", "contrast", "seed"]
+    columns = [*by, "image", "top", "bottom", "training", *keys[2:]]
     for contrast, (metric, counted) in product(contrasts, groups.items()):
         if counted.keys() >= contrast.weights.keys():
             sides = [weight * counted[key].top for key, weight in contrast.weights.items()]
@@ -97,10 +98,9 @@ def effect_table(
             training = next((of for of in whose if (of != SHARED).any()), whose[0])
             paired = counted[next(iter(contrast.weights))].assign(top=sum(sides), training=training)
             paired = paired.dropna(subset="top").reset_index()
-            paired = paired.assign(metric=metric, contrast=contrast.name)
+            paired = paired.assign(metric=metric, contrast=contrast.name)[columns]
             parts += [paired, paired.assign(seed="all")]
-    by = ["metric", "contrast", "seed"]
-    every = stacked(parts, [*by, "image", "top", "bottom", "training", *keys[2:]])
+    every = stacked(parts, columns)
     found = ratio_table(every, by, resamples=resamples).rename(columns={"value": "difference"})
     numbers = every.groupby(by, sort=False).size().rename("n").reset_index()
     table = found.merge(numbers).assign(family=EXPLORATORY, holm=float("nan"))
