@@ -53,7 +53,7 @@ SETTINGS_UNTUNED = (
 DESCRIPTION_SHARE = 0.5
 PROMPT_SHARE = 0.1
 # How many of the conversations are single rounds; the others are rounds of closed questions.
-SINGLE_SHARE = 0.6
+SINGLE_SHARE = 0.5
 
 
 def conversation(
