@@ -78,10 +78,12 @@ def answer_table(rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
 def without_closed(answers: pd.DataFrame, questions: Iterable[Question]) -> pd.DataFrame:
     """Return answers to a benchmark of which those to closed questions are not free.
 
-    A short answer to them is a right one (`Question.is_closed`).
+    A short answer to them is a right one (`Question.is_closed`).  LLaVA's files number MM-Vet's
+    question `v1_3` as 3.
     """
-    closed = answers.question_id.isin([q.id for q in questions if q.is_closed])
-    return answers.assign(free=answers.free & ~(answers["last"] & closed))
+    closed = {question.id for question in questions if question.is_closed}
+    names = closed | {name.removeprefix("v1_") for name in closed}
+    return answers.assign(free=answers.free & ~(answers["last"] & answers.question_id.isin(names)))
 
 
 def rollout_answers(files: Iterable[Path]) -> pd.DataFrame:

@@ -154,6 +154,7 @@ class Factorial(Settings, frozen=True):
     description: str
 
 
+_OPENING = "opening_"
 # The factors of what stands in the history, and their two levels.
 FACTORS = {"prompt": ("bare", "prompt"), "reply": ("long", "short"), "position": ("first", "last")}
 
@@ -177,10 +178,22 @@ def factorial_protocols(rounds: Factorial, root: Path, *, only: str) -> dict[str
     return found
 
 
-def single_openings(texts: Sequence[str], *, only: str) -> dict[str, Protocol]:
-    """Return a protocol of one opening round for each text: `opening_1`, `opening_2`, ..."""
-    named = {f"opening_{number}": text for number, text in enumerate(texts, 1)}
-    return {name: Protocol(name=name, opening=(text,), only=only) for name, text in named.items()}
+def single_openings(texts: Sequence[str], *, headline: Sequence[str], only: str) -> list[Protocol]:
+    """Return a protocol of one opening round for each text: `opening_1`, `opening_2`, ...
+
+    The one that the headline's short round (`headline`) asks is left out: it is asked already.
+    """
+    return [
+        Protocol(name=f"{_OPENING}{number}", opening=(text,), only=only)
+        for number, text in enumerate(texts, 1)
+        if [text] != list(headline)
+    ]
+
+
+def compared_openings(protocols: Mapping[str, Protocol]) -> dict[str, Protocol]:
+    """Return the short rounds that are compared, the headline's first; none if it is alone."""
+    others = {name: of for name, of in protocols.items() if name.startswith(_OPENING)}
+    return {AFTER: protocols[AFTER], **others} if others else {}
 
 
 def read_protocols(settings: Mapping[str, ProtocolSettings], root: Path) -> dict[str, Protocol]:

@@ -13,6 +13,7 @@ import pandas as pd
 from cocoift.core.files import DataError
 from cocoift.evaluation.benchmarks import Benchmark, benchmarks_for, read_benchmarks
 from cocoift.evaluation.protocols import (
+    AFTER,
     Protocol,
     factorial_protocols,
     read_protocols,
@@ -179,7 +180,9 @@ class Study:
         asked = self.preset.evaluation
         first = next(iter(asked.benchmarks), "")
         found = read_protocols(asked.protocols, self.raw)
-        found |= single_openings(asked.openings, only=first)
+        headline = found[AFTER].opening if AFTER in found else ()
+        openings = single_openings(asked.openings, headline=headline, only=first)
+        found |= {protocol.name: protocol for protocol in openings}
         if asked.factorial:
             found |= factorial_protocols(asked.factorial, self.raw, only=first)
         return found

@@ -16,6 +16,7 @@ from cocoift.evaluation.answers import (
     file_answers,
     rollout_answers,
     source_answers,
+    without_closed,
 )
 from cocoift.evaluation.benchmarks import Question, read_llava_bench, read_mm_vet
 from cocoift.evaluation.rollout import Head, Rollout, Round
@@ -203,3 +204,12 @@ def test_real_mm_vet_questions_are_found_by_llavas_numbers_and_by_their_own(real
     assert note == "" and list(by_image.image) == list(by_number.image)
     assert by_image.image.nunique() == len({question.images[0] for question in asked})
     assert list(by_image.question) == list(by_number.question)
+
+
+def test_an_answer_to_a_closed_question_is_not_free_whichever_way_it_is_numbered(tmp_path):
+    asked = [Question(id=f"v1_{n}", images=("a",), text="What?", answer=answer)
+             for n, answer in enumerate(("red", "a long red car"))]  # fmt: skip
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"question_id": 0, "text": "Red."}\n{"question_id": "v1_1", "text": "Red."}')
+    answers, _ = file_answers(path, questions=asked)
+    assert without_closed(answers, asked).free.tolist() == [False, True]

@@ -19,8 +19,10 @@ from cocoift.evaluation.protocols import (
     Prompt,
     Protocol,
     ProtocolSettings,
+    compared_openings,
     factorial_protocols,
     read_protocols,
+    single_openings,
 )
 from cocoift.evaluation.rollout import Head, read_log, roll_out
 from cocoift.tuning.model import load_model, load_processor
@@ -178,6 +180,14 @@ def test_dialogs_are_asked_alone_after_the_short_round_and_without_their_rounds(
         "mm_vet": ["single_round", "multi_round", "long", "o"],
         "other": ["single_round", "multi_round", "long"],
     }
+
+
+def test_openings_are_compared_with_the_headlines_which_is_asked_only_once():
+    found = single_openings(["A?", OPENING, "B?"], headline=MULTI.opening, only="mm_vet")
+    assert [(p.name, p.opening) for p in found] == [("opening_1", ("A?",)), ("opening_3", ("B?",))]
+    both = compared_openings({p.name: p for p in (SINGLE, MULTI, *found)})
+    assert list(both) == ["multi_round", "opening_1", "opening_3"]
+    assert compared_openings({"multi_round": MULTI}) == {}
 
 
 def test_the_factorial_varies_prompt_reply_and_place_and_nothing_else(tmp_path):
