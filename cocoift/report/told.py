@@ -34,8 +34,8 @@ def told(effects: pd.DataFrame, *, brief: bool = False) -> str:
     """Return paired differences as a list in Markdown: a line per contrast, with every metric.
 
     `effects` has the columns of `effects.effect_table`.  A metric is higher or lower where that is
-    shown (`effects.sign`); `brief` only names what is not shown to differ.  A last line says what
-    the intervals are over (`basis`).  Without rows, `NOT_MEASURED`.
+    shown (`effects.sign`); `brief` only names what is not shown to differ.  Where not
+    `brief`, a last line says what the intervals are over (`basis`).  Without rows, `NOT_MEASURED`.
     """
     lines, unclear = [], []
     for contrast, rows in effects.groupby("contrast", sort=False):
@@ -54,7 +54,7 @@ def told(effects: pd.DataFrame, *, brief: bool = False) -> str:
         lines.append(f"- No difference shown: {', '.join(unclear)}.")
     if not lines:
         return NOT_MEASURED
-    return "\n".join([*lines, "", f"*{basis(effects)}*"])
+    return "\n".join(lines if brief else [*lines, "", f"*{basis(effects)}*"])
 
 
 def basis(effects: pd.DataFrame) -> str:
@@ -65,7 +65,7 @@ def basis(effects: pd.DataFrame) -> str:
     named = effects.family.eq(HEADLINE) if "family" in effects else pd.Series([False])
     which = "Headline contrasts, corrected for each other (Holm)"
     if not named.all():
-        which = "With a Holm p: headline contrasts; the others: exploratory"
+        which = "Contrasts with a Holm p are headline ones, the others exploratory"
     if not named.any():
         which = "Exploratory"
     several = "opening" in effects and (effects.opening == "all").any()
