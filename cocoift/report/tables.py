@@ -111,8 +111,15 @@ def in_words(name: str) -> str:
 
 
 def save_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as CSV, whole or not at all, and return the path; `.gz` packs it."""
-    text = table.to_csv(index=False, lineterminator="\n").encode()
+    """Write a table as CSV, whole or not at all, and return the path; `.gz` packs it.
+
+    A carriage return in a text becomes a line feed.
+    """
+    written = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in written:  # Python before 3.13 does not quote it, and readers end a row there
+        plain = table.replace(r"\r\n?", "\n", regex=True)
+        written = plain.to_csv(index=False, lineterminator="\n")
+    text = written.encode()
     # Without a time and a file name in it the same table gives the same bytes.
     return write_bytes(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 

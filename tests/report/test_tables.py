@@ -52,3 +52,9 @@ def test_the_ends_of_an_interval_are_written_like_its_value():
     assert ">50%<" in page and ">25%<" in page and ">75%<" in page
     page = show_table(table, formats={"accuracy": "{:+.2f}"}).to_html()
     assert ">+0.25<" in page and ">4<" in page
+
+
+def test_an_answer_with_a_carriage_return_stays_one_row(tmp_path):
+    table = pd.DataFrame({"answer": ["a\rb", "c\r\nd", "e"], "words": [1, 1, 1]})
+    found = read_saved(save_table(table, tmp_path / "t.csv"))
+    assert found.answer.tolist() == ["a\nb", "c\nd", "e"] and found.words.tolist() == [1, 1, 1]
