@@ -273,7 +273,10 @@ def test_the_command_prints_a_table_a_benchmark_and_leaves_a_report_without_the_
     assert f"at most {asked - 1} questions; rerun to resume" in printed.err
     drawn, photographs = printed.out.split("MM-Vet's own photographs\n")
     assert "drawn images in MM-Vet's format\n" in drawn and "mm_vet" not in printed.out
-    assert "One short round makes it terse" in drawn and "One short round" in photographs
+    assert "One short round makes it terse" in drawn
+    # The only photograph's question has a right answer of one word.
+    assert "It has no open questions" in photographs
+    assert "short answers to closed questions (%)" in photographs
     # The file of reference replies is about mini's pictures.
     assert "right reply given" in drawn and "right reply given" not in photographs
     assert (tmp_path / "reports/06_bias_analysis.html").is_file()

@@ -121,15 +121,6 @@ def _of_openings(contrast: str) -> Callable[[Tables], Found]:
     return read
 
 
-def _same_images(tables: Tables) -> Found:
-    """Read what it does to collapse that sources annotate the same images, not disjoint ones."""
-    rows = _effects(tables, "ablation_effects")
-    rows = rows[(rows.ablation == "overlap") & (rows.metric == COLLAPSE)]
-    way, number = _shown(rows)
-    turned = next(iter(rows.contrast), "").startswith("disjoint")
-    return (-way if turned and way is not None else way), number
-
-
 def _prompts_after_short(tables: Tables) -> Found:
     """Read by how much more often a question after a short answer states its format if merged."""
     rows = tables.get("after_short_answer", pd.DataFrame())
@@ -182,7 +173,8 @@ _MM_VET, _INFIMM = {"benchmark": "mm_vet"}, {"benchmark": "infimm_eval"}
 CLAIMS: Mapping[int, Sequence[Claim]] = {
     1: [
         Claim("sources that annotate the same images collapse less than on disjoint ones",
-              "lower", _same_images),
+              "lower", effect("ablation_effects", "same images - disjoint images", COLLAPSE,
+                              ablation="overlap")),
     ],
     2: [
         Claim("training answers in sentences lower the collapse, against phrases", "lower",

@@ -17,7 +17,7 @@ from cocoift.evaluation.benchmarks import Benchmark
 from cocoift.evaluation.effects import change, describe, effect_table, rows_of, sighted, sign
 from cocoift.evaluation.protocols import ALONE, OTHER_PICTURE
 from cocoift.evaluation.rollout import Run
-from cocoift.evaluation.score import COLLAPSE, metrics_of
+from cocoift.evaluation.score import CLOSED_COLLAPSE, COLLAPSE, metrics_of
 from cocoift.report.cards import dialog_card
 from cocoift.report.evaluation import changed_most, wide_table
 from cocoift.report.pages import POLICY, notebook_rows
@@ -59,14 +59,16 @@ def result_table(study: Study, benchmark: str) -> pd.DataFrame:
     """Return score, collapse and adherence by protocol in percent, with 95 % intervals.
 
     Protocols and metrics are in words.  Adherence is measured on questions of its own, whichever
-    the benchmark.
+    the benchmark.  Of a benchmark without open questions the short answers to its closed ones stand
+    for the collapse.
     """
     scores = pd.read_csv(study.tables / "scores.csv", dtype={"seed": str})
-    of_model = scores[(scores.seed == "all")
-                 & ((scores.benchmark == benchmark) & scores.metric.isin(["total", COLLAPSE])
-                    | (scores.metric == ADHERENCE))]  # fmt: skip
+    own = scores.benchmark == benchmark
+    short = COLLAPSE if COLLAPSE in set(scores.metric[own]) else CLOSED_COLLAPSE
+    of_model = scores[(scores.seed == "all") & (own & scores.metric.isin(["total", short])
+                                                | (scores.metric == ADHERENCE))]  # fmt: skip
     table = wide_table(of_model, list(of_model.protocol.unique()), study.labels)
-    table = table.set_index("protocol")[["total", COLLAPSE, ADHERENCE]].fillna("")
+    table = table.set_index("protocol")[["total", short, ADHERENCE]].fillna("")
     heads = {name: f"{METRICS.get(name, name)} (%)" for name in table}
     return table.rename(index=PROTOCOLS, columns=heads).rename_axis(None)
 
@@ -79,6 +81,8 @@ def verdict(study: Study, benchmark: Benchmark) -> list[str]:
     rows = rows_of(of_benchmark, change(model).name, COLLAPSE)
     found = {1: "makes it terse", -1: "makes it less terse", 0: "is not shown to make it terse"}
     terse = f"One short round {found[sign(rows)]}: collapsed answers {describe(rows)}."
+    if rows.empty:
+        terse = "It has no open questions: whether one short round makes it terse is not measured."
     verdicts = pd.read_csv(study.tables / "verdicts.csv.gz", dtype={"question_id": str})
     seen = sight_sentence(verdicts[verdicts.benchmark == benchmark.name], benchmark, model)
     return [terse, seen] if seen else [terse]
