@@ -23,6 +23,7 @@ from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE, Protocol
 from cocoift.evaluation.rollout import Run
 from cocoift.evaluation.score import COLLAPSE, Metric, score_table
+from cocoift.evaluation.variants import SEVERAL
 from cocoift.report.evaluation import adherence_scores
 from cocoift.tuning.checkpoints import training_log
 
@@ -35,9 +36,14 @@ OBEYS = "short opening replies"
 # What the differences of each ablation (`compared`, `position_effects`) compare.
 HEADINGS = {
     "dose": "Images in LLaVA's layout: the largest dose against the smallest",
-    "factors": "What each factor adds to the rise from single-round to multi-round",
+    "factors": "One factor changed in the LLaVA-style mixture, and both: what it adds to the rise",
+    "layouts": "What else differs between the mixtures, one difference at a time",
+    "layouts, single-round": "The same arms against the LLaVA-style mixture, single-round",
+    "pretraining": "The base taught several rounds against single ones",
     "answers": "Training answers in sentences against phrases",
     "sources": "Without a group of sources, against all of them",
+    "overlap": "Sources on the same images against disjoint ones",
+    "others": "With text-only records or other pictures, against merged alone",
     "images": "On fewer images, against all",
     "cures": "The merge against each mitigation",
     "cures, single-round": "Each mitigation against the LLaVA-style mixture, single-round",
@@ -129,9 +135,10 @@ def compared(
     """Return the paired differences after the short round that the answers rest on.
 
     Per ablation: the last dose minus none, sentences minus phrases, every number of images minus
-    all of them, every group of sources left out minus none, the merge minus every mitigation; and
-    what each factor of the 2 x 2 adds to multi-round minus single round (`factor_contrasts`).
-    Columns: ablation, then those of `effects.effect_table`.
+    all of them, every group of sources left out minus none, every share of other data minus none,
+    the merge minus every mitigation, every arm of the layouts minus the mixture that it changes
+    (`layout_contrasts`); and how much more multi-round minus single round is in the 2 x 2
+    (`factor_contrasts`).  Columns: ablation, then those of `effects.effect_table`.
     """
     by: dict[str, dict[str, str]] = {}
     for asked in variants:
@@ -141,24 +148,31 @@ def compared(
         wanted["dose"] = [_versus("last - first", dose[-1], dose[0])]
     if {"short", "sentence"} <= set(answers := by.get("answers", {})):
         wanted["answers"] = [_versus("sentence - short", answers["sentence"], answers["short"])]
-    for ablation, whole in (("images", "all"), ("sources", "all sources")):
+    if overlap := by.get("overlap"):
+        wanted["overlap"] = [_versus("same images - disjoint images", *overlap.values())]
+    for ablation, whole in (("images", "all"), ("sources", "all sources"), ("others", "none")):
         if whole in (settings := by.get(ablation, {})):
             less = {setting: name for setting, name in settings.items() if setting != whole}
             wanted[ablation] = [_versus(of, name, settings[whole]) for of, name in less.items()]
     if "merged" in (cures := by.get("cures", {})):
         rivals = {setting: name for setting, name in cures.items() if setting != "merged"}
         wanted["cures"] = [_versus(of, cures["merged"], name) for of, name in rivals.items()]
-        wanted["cures, single-round"] = [
-            _versus(of, name, cures[BASELINE], ALONE)
-            for of, name in cures.items()
-            if of != BASELINE
-        ]
-    if "factors" in by:
-        wanted["factors"] = factor_contrasts()
+    for ablation in ("cures", "layouts"):
+        settings = by.get(ablation, {})
+        arms = {of: name for of, name in settings.items() if of != BASELINE}
+        if arms and BASELINE in settings:
+            wanted[f"{ablation}, single-round"] = [
+                _versus(of, name, settings[BASELINE], ALONE) for of, name in arms.items()
+            ]
+    for ablation, contrasts in _OF_NAMED.items():
+        if ablation in by:
+            wanted[ablation] = contrasts()
     answers = of_asked(variants, verdicts)
     parts = [
         effect_table(answers, metrics, contrasts, resamples=resamples).assign(ablation=name)
-        for name, contrasts in wanted.items()
+        for name, contrasts in sorted(
+            wanted.items(), key=lambda item: list(HEADINGS).index(item[0])
+        )
     ]
     return corrected(stacked(parts, EFFECT_COLUMNS), INTERACTION)
 
@@ -168,30 +182,60 @@ def _versus(name: str, model: str, other: str, protocol: str = AFTER) -> Contras
 
 
 def factor_contrasts() -> list[Contrast]:
-    """Return what each factor of the 2 x 2 adds to multi-round minus single round.
+    """Return what one factor, changed in the LLaVA-style mixture, and both add to its rise.
 
-    The effect of `prompts` is first turn minus every turn, averaged over both ways to lay out the
-    sources; that of `sources` is apart minus mixed; `interaction` is how much more the two do
-    together than one after the other; `prompts - sources` compares the two.
+    A rise is multi-round minus single round.  `interaction` is the LLaVA-style one's, less those of
+    the two variants with one factor changed, plus the one with both, which is merged.
     """
-    cells = ("mix", "first-mixed", "every-apart", "merged")
-    signs = {
-        "prompts": (0.5, 0.5, -0.5, -0.5),
-        "sources": (0.5, -0.5, 0.5, -0.5),
-        "interaction": (1.0, -1.0, -1.0, 1.0),
-        "prompts - sources": (0.0, 1.0, -1.0, 0.0),
-    }
+    every, mixed, both = (
+        change(name).minus(change("mix")) for name in ("every-apart", "first-mixed", "merged")
+    )
+    cells = {"mix": 1.0, "first-mixed": -1.0, "every-apart": -1.0, "merged": 1.0}
+    weights = {key: sign * weight for name, sign in cells.items()
+               for key, weight in change(name).weights.items()}  # fmt: skip
     return [
-        Contrast(
-            name,
-            {
-                key: weight * sign
-                for model, weight in zip(cells, weights, strict=True)
-                for key, sign in change(model).weights.items()
-            },
-        )
-        for name, weights in signs.items()
+        Contrast("interaction", weights),
+        Contrast("prompt in every turn, sources apart - LLaVA-style", every.weights),
+        Contrast("prompt in the first turn, sources mixed - LLaVA-style", mixed.weights),
+        Contrast("both, which is merged - LLaVA-style", both.weights),
     ]
+
+
+def layout_contrasts() -> list[Contrast]:
+    """Return each arm of the layouts against the mixture that it changes, after the short round.
+
+    The last two set both mixtures equal in what they differ in besides prompts and mixing: the
+    rounds of a record, and VisDial.
+    """
+    return [
+        _versus("merged, chopped - merged", "merged-chopped", "merged"),
+        _versus("merged, turns masked - merged", "merged-masked", "merged"),
+        _versus("apart, long - LLaVA-style", "apart-long", "mix"),
+        _versus("without VisDial - LLaVA-style", "mix-without-visdial", "mix"),
+        _versus("LLaVA-style - merged, chopped", "mix", "merged-chopped"),
+        _versus("without VisDial - merged", "mix-without-visdial", "merged"),
+    ]
+
+
+def pretraining_contrasts() -> list[Contrast]:
+    """Return what the base's pretraining changes in each model, and the layouts on the other base.
+
+    All after the short round.
+    """
+    return [
+        _versus("base, several rounds - single rounds", SEVERAL.name, "base"),
+        _versus("LLaVA-style, several rounds - single rounds", "mix-several", "mix"),
+        _versus("merged, several rounds - single rounds", "merged-several", "merged"),
+        _versus("LLaVA-style - merged, both taught several", "mix-several", "merged-several"),
+    ]
+
+
+# The contrasts of ablations whose variants have fixed names.
+_OF_NAMED = {
+    "factors": factor_contrasts,
+    "layouts": layout_contrasts,
+    "pretraining": pretraining_contrasts,
+}
 
 
 def position_effects(

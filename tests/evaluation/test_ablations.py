@@ -391,12 +391,17 @@ def factors(collapse):
     return effect_table(verdicts(collapse), [METRIC], report.factor_contrasts(), resamples=300)
 
 
+EVERY, MIXED, BOTH = (f"{name} - LLaVA-style" for name in (
+    "prompt in every turn, sources apart", "prompt in the first turn, sources mixed",
+    "both, which is merged"))  # fmt: skip
+
+
 def test_effects_of_the_two_by_two_are_those_computed_by_hand():
     collapse = {"mix": (0, 27), "first-mixed": (0, 18), "every-apart": (0, 6), "merged": (0, 3)}
     table = factors(collapse)
     table = table[table.seed == "all"].set_index("contrast")
-    percent = {"prompts": (90 + 60 - 20 - 10) / 2, "sources": (90 + 20 - 60 - 10) / 2,
-               "interaction": 90 + 10 - 60 - 20}  # fmt: skip
+    percent = {"interaction": 90 + 10 - 60 - 20, EVERY: 20 - 90, MIXED: 60 - 90, BOTH: 10 - 90}
+    assert set(table.index) == percent.keys()
     for name, expected in percent.items():
         assert table.difference[name] == pytest.approx(expected)
         assert table.low[name] <= expected <= table.high[name]
@@ -406,14 +411,18 @@ def test_effects_of_the_two_by_two_are_those_computed_by_hand():
     ("collapse", "verdicts"),
     [
         ({"mix": (0, 29), "first-mixed": (0, 28), "every-apart": (0, 2), "merged": (0, 1)},
-         ["higher", "no difference shown", "no difference shown", "higher"]),
+         ["no difference shown", "lower", "no difference shown", "lower"]),
         ({"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 28), "merged": (0, 1)},
-         ["no difference shown", "higher", "no difference shown", "lower"]),
+         ["no difference shown", "no difference shown", "lower", "lower"]),
+        ({"mix": (0, 29), "first-mixed": (0, 2), "every-apart": (0, 2), "merged": (0, 1)},
+         ["higher", "lower", "lower", "lower"]),
         ({"mix": (3, 3), "first-mixed": (3, 3), "every-apart": (3, 3), "merged": (3, 3)},
          ["no difference shown"] * 4),
     ],
 )  # fmt: skip
-def test_which_factor_matters_is_told_as_the_numbers_say(collapse, verdicts):
+def test_what_one_factor_does_and_whether_they_interact_is_told_as_the_numbers_say(
+    collapse, verdicts
+):
     lines = told(factors(collapse)).splitlines()
     assert len(lines) == len(verdicts) + 2 == 6  # and a line on what the intervals are over
     assert all(verdict in line for verdict, line in zip(verdicts, lines, strict=False))
@@ -426,6 +435,44 @@ def test_the_interaction_on_collapse_was_named_before_and_all_else_is_explorator
     named = table[table.family == "headline"]
     assert set(named.contrast) == {"interaction"} and set(named.metric) == {COLLAPSE}
     assert (named.holm == named.p)[named.seed == "all"].all()
+
+
+def gaps(name, collapse):
+    """Return the differences of an ablation with variants of fixed names, after the short round."""
+    arms = asked_variants([name], doses=(), image_counts=(), groups={})
+    found = report.compared(arms, verdicts(collapse), [METRIC], resamples=100)
+    of_all = found[found.seed == "all"]
+    return {name: rows.set_index("contrast").difference.to_dict()
+            for name, rows in of_all.groupby("ablation")}  # fmt: skip
+
+
+def test_every_arm_of_the_layouts_is_compared_with_the_mixture_it_changes():
+    found = gaps("layouts", {
+        "mix": (3, 27), "apart-long": (0, 30), "mix-without-visdial": (0, 24), "merged": (0, 3),
+        "merged-chopped": (6, 6), "merged-masked": (0, 0),
+    })  # fmt: skip
+    assert found["layouts"] == pytest.approx({
+        "merged, chopped - merged": 10, "merged, turns masked - merged": -10,
+        "apart, long - LLaVA-style": 10, "without VisDial - LLaVA-style": -10,
+        "LLaVA-style - merged, chopped": 70, "without VisDial - merged": 70})  # fmt: skip
+    assert found["layouts, single-round"] == pytest.approx({
+        "apart, long": -10, "baseline without VisDial": -10, "merged": -10,
+        "merged, chopped": 10, "merged, turns masked": -10})  # fmt: skip
+
+
+def test_pretraining_overlap_and_other_data_are_compared_with_what_they_change():
+    found = gaps("pretraining", {
+        "base": (0, 3), "base-several": (0, 0), "mix": (0, 27), "mix-several": (0, 12),
+        "merged": (0, 3), "merged-several": (0, 3),
+    })  # fmt: skip
+    assert list(found["pretraining"].values()) == pytest.approx([-10, -50, 0, 30])
+    found = gaps("overlap", {"overlap-same": (0, 3), "overlap-none": (0, 9)})
+    assert found["overlap"] == pytest.approx({"same images - disjoint images": -20})
+    shares = {f"{kind}-{share}": (0, 3 + share // 10)
+              for kind in ("text-only", "non-COCO") for share in (10, 30, 50)}  # fmt: skip
+    found = gaps("others", {"merged": (0, 3), **shares})
+    assert found["others"]["text-only, 30 %"] == pytest.approx(10)
+    assert len(found["others"]) == 6
 
 
 def test_arm_tables_hold_every_seed_all_seeds_and_the_paired_change():
