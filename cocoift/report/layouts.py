@@ -94,7 +94,8 @@ def dose_points(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     `table` is that of notebook 07, `half` the dose in percent: interpolated between the doses of
     the curve after the short round, at its first crossing of the middle between its two ends.
     Missing where the ends are equal.  `steepest` is the pair of doses between which the metric
-    changes most a point of dose in the direction of the whole change, `moved` by how much.
+    changes most a point of dose in the direction of the whole change, `moved` by how much, and
+    `change` from the first dose to the last.
     """
     rows = table[(table.ablation == "dose") & (table.protocol == AFTER) & (table.metric == metric)]
     found = []
@@ -109,12 +110,13 @@ def dose_points(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         half = np.interp(0.5, gone[at - 1 : at + 1], doses[at - 1 : at + 1])
         most = int(np.argmax(np.diff(gone) / np.diff(doses)))
         moved = values[most + 1] - values[most]
-        found.append((seed, half, f"{doses[most]:g} to {doses[most + 1]:g} %", moved))
-    return pd.DataFrame(found, columns=["seed", "half", "steepest", "moved"])
+        between = f"{doses[most]:g} to {doses[most + 1]:g} %"
+        found.append((seed, half, between, moved, values[-1] - values[0]))
+    return pd.DataFrame(found, columns=["seed", "half", "steepest", "moved", "change"])
 
 
 def dose_sentence(table: pd.DataFrame, score: str) -> str:
-    """Say at which dose half of the rise of collapse is reached, and where the score falls most.
+    """Say at which dose half of the change of collapse is reached, and where the score falls most.
 
     By linear interpolation of the mean curve, with the range over seeds.  `score` is the metric's
     name.
@@ -126,8 +128,9 @@ def dose_sentence(table: pd.DataFrame, score: str) -> str:
         each = rise[rise.seed != "all"].half
         span = f" ({each.min():.0f} to {each.max():.0f} % over seeds)" if len(each) > 1 else ""
         parts.append(
-            "Half of the way in collapse from no dose to the whole one is covered at "
-            f"{whole.half.iloc[0]:.0f} % of the images{span}, by linear interpolation."
+            "Half of the change of collapse from the first to the last dose "
+            f"({whole.change.iloc[0]:+.1f} points) is reached at {whole.half.iloc[0]:.0f} % of the "
+            f"images{span}, by linear interpolation."
         )
     whole = fall[fall.seed == "all"]
     if len(whole):

@@ -51,7 +51,7 @@ def told(effects: pd.DataFrame, *, brief: bool = False) -> str:
         else:
             lines.append(f"- **{in_words(str(contrast))}**: {'; '.join(parts)}.")
     if unclear:
-        lines.append(f"- No difference shown: {', '.join(unclear)}.")
+        lines.append(f"- No difference shown: {'; '.join(unclear)}.")
     if not lines:
         return NOT_MEASURED
     return "\n".join(lines if brief else [*lines, "", f"*{basis(effects)}*"])

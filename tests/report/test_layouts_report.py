@@ -41,7 +41,7 @@ def test_the_scores_cliff_is_where_it_falls_most_and_is_told_with_the_seeds_that
                   total={"0": (60, 58, 57, 30, 29), "1": (60, 40, 38, 37, 36),
                          "all": (60, 49, 47.5, 33.5, 32.5)})  # fmt: skip
     text = layouts.dose_sentence(table, "total")
-    assert "covered at 50 % of the images, by linear interpolation" in text
+    assert "(+80.0 points) is reached at 50 % of the images, by linear interpolation" in text
     assert "The score falls most from 50 to 75 % (-14.0 points, on 1 of 2 seeds" in text
 
 

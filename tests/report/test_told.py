@@ -50,7 +50,7 @@ def test_contrasts_keep_their_order_and_unclear_ones_are_named_together_in_brief
     lines = lines_of(table)
     assert [line.split("**")[1] for line in lines] == ["without b", "without a", "c"]
     assert lines_of(table, brief=True) == [
-        lines[1], "- No difference shown: without b, c."]  # fmt: skip
+        lines[1], "- No difference shown: without b; c."]  # fmt: skip
 
 
 def test_what_has_no_number_or_no_row_is_not_measured():
