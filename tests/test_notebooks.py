@@ -39,6 +39,12 @@ def test_notebooks_are_committed_without_outputs(source):
             assert not cell.outputs and cell.execution_count is None
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_has_a_name_of_its_own(path):
+    names = [cell["id"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    assert len(names) == len(set(names))
+
+
 def test_a_notebook_has_one_parameters_cell_and_short_cells(source):
     tagged = [c for c in source.cells if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1
