@@ -1,7 +1,7 @@
 """A verdict on each of ten open questions, from a run's tables by one set of rules."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -21,10 +21,34 @@ from cocoift.evaluation.score import COLLAPSE, OPEN_SCORE, TOTALS
 from cocoift.report.histories import OPEN_AFTER
 
 Tables = Mapping[str, pd.DataFrame]
-# Which way a difference goes, as far as it is shown (0: not shown, `None`: not measured), and the
-# number that says so.
-Found = tuple[int | None, str]
-NOTHING: Found = (None, "")
+# Points beyond which a difference matters: what lies within is called no difference.
+MARGIN = 5.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A difference: which way it goes, as far as that is shown, the number that says so, its ends.
+
+    `way` is 0 where none is shown and `None` where nothing was measured; counts have no interval.
+    """
+
+    way: int | None
+    number: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    def holds(self, expected: str) -> bool:
+        """Tell whether the difference is as a claim expects, by `RULES`."""
+        if expected in _WAYS:
+            return self.way == _WAYS[expected]
+        low = MARGIN * (self.way or 0) if self.low is None else self.low
+        high = MARGIN * (self.way or 0) if self.high is None else self.high
+        falls, rises = not low > -MARGIN, not high < MARGIN
+        return not {"not higher": rises, "not lower": falls}.get(expected, rises or falls)
+
+
+NOTHING = Found(None)
+_WAYS = {"higher": 1, "lower": -1}
 
 REPRODUCED, PARTLY, NOT_REPRODUCED, NOT_TESTABLE = (
     "reproduced", "partly", "not reproduced", "not testable here",
@@ -33,20 +57,14 @@ RULES = f"""What the paper says or takes for granted is written as claims, each 
 
 - A claim about an effect **holds** where the effect is shown in the direction that the claim names:
   its interval excludes zero and, for a headline contrast, the corrected test does too. A claim that
-  something does *not* rise or fall holds where that rise or fall is not shown.
+  something does *not* rise or fall holds where its interval ends within {MARGIN:.0f} points of
+  zero on that side: that no rise is shown is not enough.
 - A claim about counts or means without an interval holds where their order is as it says, on every
   training.
 - **{REPRODUCED}**: every claim was measured and holds. **{NOT_REPRODUCED}**: claims were measured,
   and of those that name a direction none holds (where none names one: none holds at all).
   **{NOT_TESTABLE}**: none was measured in this run. **{PARTLY}**: everything between.
 - At most two numbers follow, those of claims that do not hold first."""
-_HOLDS = {
-    "higher": {1},
-    "lower": {-1},
-    "not higher": {-1, 0},
-    "not lower": {0, 1},
-    "no difference": {0},
-}
 
 
 @dataclass(frozen=True)
@@ -87,25 +105,27 @@ def _shown(rows: pd.DataFrame, *, unit: str = "points") -> Found:
     whole = overall(rows) if len(rows) else None
     if whole is None:
         return NOTHING
-    return sign(rows), f"{whole.difference:+.1f} {unit} [{whole.low:+.1f}, {whole.high:+.1f}]"
+    number = f"{whole.difference:+.1f} {unit} [{whole.low:+.1f}, {whole.high:+.1f}]"
+    return Found(sign(rows), number, whole.low, whole.high)
 
 
 def _furthest(ablation: str, metric: str, way: int) -> Callable[[Tables], Found]:
     """Return how to read whether any contrast of an ablation goes this way (1, -1), and the one
-    that goes furthest."""
+    whose interval reaches furthest."""
 
     def read(tables: Tables) -> Found:
         rows = _effects(tables, "ablation_effects")
         of = TOTALS if metric == "score" else (metric,)
         rows = rows[(rows.ablation == ablation) & rows.metric.isin(of)]
         parts = {str(name): part for name, part in rows.groupby("contrast", sort=False)}
-        wholes = {name: whole.difference for name, part in parts.items()
-                  if (whole := overall(part)) is not None}  # fmt: skip
-        if not wholes:
+        found = {name: shown for name, part in parts.items()
+                 if (shown := _shown(part)) is not NOTHING}  # fmt: skip
+        if not found:
             return NOTHING
-        found = [sign(parts[name]) for name in wholes]
-        most = max(wholes, key=lambda name: way * wholes[name])
-        return way if way in found else 0, f"{most}: {_shown(parts[most])[1]}"
+        ends = {name: shown.high if way > 0 else shown.low for name, shown in found.items()}
+        most = max(ends, key=lambda name: way * (ends[name] or 0.0))
+        shown_way = way if any(each.way == way for each in found.values()) else 0
+        return replace(found[most], way=shown_way, number=f"{most}: {found[most].number}")
 
     return read
 
@@ -129,7 +149,7 @@ def _prompts_after_short(tables: Tables) -> Found:
     after = rows[rows.context == "after a short answer"].set_index("mixture").prompt_share
     if not {"mix", "merged"} <= set(after.index):
         return NOTHING
-    return _order(after.merged - after.mix), f"{after.merged:.0%} against {after.mix:.0%}"
+    return Found(_order(after.merged - after.mix), f"{after.merged:.0%} against {after.mix:.0%}")
 
 
 def _same_training(tables: Tables) -> Found:
@@ -139,7 +159,7 @@ def _same_training(tables: Tables) -> Found:
         return NOTHING
     sizes = sets.set_index("mixture")[["steps", "supervised tokens"]]
     apart = (sizes.max() / sizes.min() - 1).max()
-    return int(apart > 0.01), f"at most {apart:.1%} apart"
+    return Found(int(apart > 0.01), f"at most {apart:.1%} apart")
 
 
 def _probe(tables: Tables) -> Found:
@@ -160,7 +180,7 @@ def _abductive_more(tables: Tables) -> Found:
         return NOTHING
     more = wide.abductive - wide.deductive
     each = more.drop("all", errors="ignore") if len(more) > 1 else more
-    return _order(*each.dropna()), f"{more.get('all', more.mean()):+.1f} points"
+    return Found(_order(*each.dropna()), f"{more.get('all', more.mean()):+.1f} points")
 
 
 def _order(*values: float) -> int:
@@ -234,12 +254,12 @@ def verdict(claims: Sequence[Claim], tables: Tables) -> tuple[str, list[tuple[Cl
 
     `tables` are those of `told.read_tables`.
     """
-    found = [(claim, *claim.read(tables)) for claim in claims]
-    measured = [(claim, way in _HOLDS[claim.expected], number)
-                for claim, way, number in found if way is not None]  # fmt: skip
+    found = [(claim, claim.read(tables)) for claim in claims]
+    measured = [(claim, shown.holds(claim.expected), shown.number)
+                for claim, shown in found if shown.way is not None]  # fmt: skip
     if not measured:
         return NOT_TESTABLE, []
-    directed = [holds for claim, holds, _ in measured if claim.expected in ("higher", "lower")]
+    directed = [holds for claim, holds, _ in measured if claim.expected in _WAYS]
     if all(holds for _, holds, _ in measured) and len(measured) == len(claims):
         return REPRODUCED, measured
     if not any(directed or (holds for _, holds, _ in measured)):

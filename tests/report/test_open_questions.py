@@ -21,8 +21,9 @@ def effects(*found, benchmark="mm_vet"):
     return pd.DataFrame(rows, columns=EFFECT)
 
 
-UP, DOWN, FLAT = ("a", "total", 9, 2), ("b", "total", -9, 2), ("c", "total", 1, 5)
-TABLES = {"effects": effects(UP, DOWN, FLAT)}
+UP, DOWN, FLAT = ("a", "total", 9, 2), ("b", "total", -9, 2), ("c", "total", 1, 3)
+VAGUE = ("d", "total", 1, 20)
+TABLES = {"effects": effects(UP, DOWN, FLAT, VAGUE)}
 
 
 def claim(contrast, expected, metric="score"):
@@ -40,6 +41,9 @@ def claim(contrast, expected, metric="score"):
         ([("a", "higher"), ("b", "not lower")], PARTLY),
         # That something does not fall is no evidence where nothing rises that should.
         ([("c", "higher"), ("c", "not lower")], NOT_REPRODUCED),
+        # Nor is it known where the interval reaches far.
+        ([("d", "no difference")], NOT_REPRODUCED),
+        ([("a", "higher"), ("d", "not lower")], PARTLY),
         ([("a", "lower")], NOT_REPRODUCED),
         ([("a", "no difference")], NOT_REPRODUCED),
         ([("absent", "higher")], NOT_TESTABLE),
@@ -125,10 +129,10 @@ def test_the_probe_is_told_by_its_paired_effect_over_trainings():
         columns=["model", "protocol", "seed", "question_id", "image", "margin"],
     )  # fmt: skip
     probe = verdicts.CLAIMS[8][1]
-    assert probe.read({"probe": margins[margins.seed == "0"]}) == (
-        1, "+4.0 nats [+4.0, +4.0]")  # fmt: skip
-    way, number = probe.read({"probe": margins})  # 4 and -1: t with one degree of freedom
-    assert (way, number) == (0, "+1.5 nats [-30.3, +33.3]")
+    found = probe.read({"probe": margins[margins.seed == "0"]})
+    assert (found.way, found.number) == (1, "+4.0 nats [+4.0, +4.0]")
+    found = probe.read({"probe": margins})  # 4 and -1: t with one degree of freedom
+    assert (found.way, found.number) == (0, "+1.5 nats [-30.3, +33.3]")
 
 
 def test_every_answer_links_to_a_heading_that_a_notebook_has(root):
