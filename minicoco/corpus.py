@@ -1,12 +1,13 @@
 """What the tiny base model is pretrained to say: descriptions of scenes, questions about them.
 
 The counterpart of LLaVA's first stage and of a language model's pretraining.  As in that stage,
-conversations are single rounds: most describe, the others ask.  So that the base model can read a
-history at all, some are rounds of closed questions.  For each answer to a closed question an
-independent coin decides whether it is short or full, and for each question whether it has a format
-prompt: the base model learns the words of the study but no cue for the length of an answer, and
-never sees an open question after a short answer.  It also learns wordings that no source of the
-mixtures uses, always answered in full: a language model knows more words than it is tuned on.
+conversations are single rounds, which describe or ask.  So that the base model can read a history
+at all, the others are rounds of closed questions, with an open one among them in every second
+conversation: after full answers alone, never after a short one.  For each other answer to a closed
+question a coin decides whether it is short or full, and for each question whether it has a format
+prompt: the base model learns the words of the study but no cue for the length of an answer.  It
+also learns wordings that no source of the mixtures uses, always answered in full: a language model
+knows more words than it is tuned on.
 """
 
 import random
@@ -21,6 +22,7 @@ from minicoco.scenes import (
     SETTING_WORDINGS,
     SUPERCATEGORIES,
     USE_WORDINGS,
+    Fact,
     Scene,
     article,
     caption,
@@ -52,8 +54,9 @@ SETTINGS_UNTUNED = (
 
 DESCRIPTION_SHARE = 0.5
 PROMPT_SHARE = 0.1
-# How many of the conversations are single rounds; the others are rounds of closed questions.
+# How many of the conversations are single rounds, and in how many of the others one is open.
 SINGLE_SHARE = 0.5
+OPEN_SHARE = 0.5
 
 
 def conversation(
@@ -64,7 +67,7 @@ def conversation(
     if rounds == "several":
         pairs = (_descriptions if describes else _questions)(scene, rng)
     elif rng.random() >= SINGLE_SHARE:
-        pairs = _closed(scene, rng)
+        pairs = (_with_open if rng.random() < OPEN_SHARE else _closed)(scene, rng)
     else:
         pairs = [_descriptions(scene, rng)[0] if describes else _question(scene, rng)]
     messages = []
@@ -77,7 +80,7 @@ def conversation(
 
 
 def _descriptions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
-    pairs = [(rng.choice((*DESCRIBE, *ACCOUNTS)), paragraph(scene))]
+    pairs = [_description(scene, rng)]
     if rng.random() < 0.35:
         pairs.append(("What is this picture about?", caption(scene, rng)))
     rng.shuffle(pairs)
@@ -87,7 +90,7 @@ def _descriptions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
 def _questions(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
     """Draw six questions, two of them on places, which are hardest to learn, and two open ones."""
     asked = sample_facts(scene, rng, 4) + sample_facts(scene, rng, 2, kinds=("place", "category"))
-    pairs = [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
+    pairs = _by_coin(asked, rng)
     pairs.append(_about(scene, rng))
     pairs.append(rng.choice((_use, _setting))(scene, rng))
     rng.shuffle(pairs)
@@ -103,8 +106,24 @@ def _question(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 def _closed(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
     """Draw six closed questions, letters among them where there are some: they are rare."""
-    asked = [*sample_facts(scene, rng, 1, kinds=("letter",)), *dialog_facts(scene, rng, 6)][:6]
+    letters = sample_facts(scene, rng, 1, kinds=("letter",))
+    return _by_coin([*letters, *dialog_facts(scene, rng, 6)][:6], rng)
+
+
+def _with_open(scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
+    """Draw closed questions and, in one of the first rounds, an open one after full answers."""
+    asked, place = dialog_facts(scene, rng, 5), rng.randrange(4)
+    opened = rng.choice((_description, _about, _use, _setting))(scene, rng)
+    before = [(fact.question, fact.sentence) for fact in asked[:place]]
+    return [*before, opened, *_by_coin(asked[place:], rng)]
+
+
+def _by_coin(asked: list[Fact], rng: random.Random) -> list[tuple[str, str]]:
     return [(fact.question, rng.choice((fact.short, fact.sentence))) for fact in asked]
+
+
+def _description(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    return rng.choice((*DESCRIBE, *ACCOUNTS)), paragraph(scene)
 
 
 def _about(scene: Scene, rng: random.Random) -> tuple[str, str]:

@@ -397,8 +397,8 @@ def sample_facts(
 def follow_up(thing: Thing, asked: str, rng: random.Random) -> Fact:
     """Return a question on `it`, of another kind than the one `asked` before about the thing."""
     wordings = {
-        "colour": ("What color is it?", thing.colour, f"It is {thing.colour}."),
-        "size": ("How big is it?", thing.size, f"It is {thing.size}."),
+        "colour": ("What color is it?", thing.colour, f"Its color is {thing.colour}."),
+        "size": ("How big is it?", thing.size, f"Its size is {thing.size}."),
         "place": ("Where is it?", thing.place, f"It is at the {thing.place}."),
     }
     known = "place" if asked == "category" else asked  # the question gave the place away

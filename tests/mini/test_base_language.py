@@ -51,10 +51,16 @@ def is_open(question):
     return question.removeprefix("<image>\n").startswith(openers)
 
 
-def test_the_base_is_never_taught_an_open_question_after_another_round():
-    rounds = [messages[2::2] for messages in taught(600)]
-    assert any(rounds) and sum(map(bool, rounds)) < 400  # most conversations are single rounds
-    assert not any(is_open(message.value) for later in rounds for message in later)
+def test_the_base_is_never_taught_an_open_question_after_a_short_answer():
+    conversations = taught(600)
+    later = 0
+    for messages in conversations:
+        for at in range(2, len(messages), 2):
+            if is_open(messages[at].value):
+                assert all(len(answer.value.split()) > 3 for answer in messages[1:at:2])
+                later += 1
+    assert later > 50
+    assert 200 < sum(len(messages) == 2 for messages in conversations) < 400
 
 
 def test_a_base_taught_several_rounds_answers_open_questions_in_full_after_short_answers():
