@@ -108,8 +108,9 @@ def asked_variants(
 
 
 # What differs between both mixtures besides prompts and mixing, one difference at a time.
-CHOPPED, MASKED, LONG, WITHOUT_VISDIAL = (
+CHOPPED, MASKED, LONG, WITHOUT_VISDIAL, MERGED_WITHOUT = (
     "merged, chopped", "merged, turns masked", "apart, long", "baseline without VisDial",
+    "merged without VisDial",
 )  # fmt: skip
 _FIXED = [
     AskedVariant("layouts", "LLaVA-style", WHOLE["mix"]),
@@ -124,6 +125,11 @@ _FIXED = [
         "layouts", CHOPPED, Variant(name="merged-chopped", layout=replace(MERGED, rounds="few"))
     ),
     AskedVariant("layouts", MASKED, Variant(name="merged-masked", attend="turn")),
+    AskedVariant(
+        "layouts",
+        MERGED_WITHOUT,
+        Variant(name="merged-without-visdial", left_out=("visdial",)),
+    ),
     AskedVariant("pretraining", "base, single rounds", BASE),
     AskedVariant("pretraining", "base, several rounds", SEVERAL),
     AskedVariant("pretraining", "LLaVA-style, single rounds", WHOLE["mix"]),

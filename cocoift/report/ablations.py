@@ -212,8 +212,13 @@ def layout_contrasts() -> list[Contrast]:
         _versus("merged, turns masked - merged", "merged-masked", "merged"),
         _versus("apart, long - LLaVA-style", "apart-long", "mix"),
         _versus("without VisDial - LLaVA-style", "mix-without-visdial", "mix"),
+        _versus("without VisDial - merged", "merged-without-visdial", "merged"),
         _versus("LLaVA-style - merged, chopped", "mix", "merged-chopped"),
-        _versus("without VisDial - merged", "mix-without-visdial", "merged"),
+        _versus(
+            "LLaVA-style - merged, both without VisDial",
+            "mix-without-visdial",
+            "merged-without-visdial",
+        ),
     ]
 
 

@@ -20,7 +20,7 @@ _ARMS = {
     "records a step": "merged, chopped; apart, long",
     "questions that state a format (%)": "every turn, apart",
     "short answers without a prompt (%)": "every turn, apart; instructed",
-    "of these, VisDial's (%)": "baseline without VisDial",
+    "of these, VisDial's (%)": "baseline and merged without VisDial",
     "tokens read": "merged, chopped, which reads as many as the LLaVA-style mixture",
     "supervised tokens": "none is needed",
 }

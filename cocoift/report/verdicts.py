@@ -46,6 +46,11 @@ class Found:
         falls, rises = not low > -MARGIN, not high < MARGIN
         return not {"not higher": rises, "not lower": falls}.get(expected, rises or falls)
 
+    def contradicts(self, expected: str) -> bool:
+        """Tell whether the difference is shown to go a way that a claim excludes."""
+        excluded = {"higher": (-1,), "not lower": (-1,), "lower": (1,), "not higher": (1,)}
+        return self.way in excluded.get(expected, (-1, 1))
+
 
 NOTHING = Found(None)
 _WAYS = {"higher": 1, "lower": -1}
@@ -62,8 +67,9 @@ RULES = f"""What the paper says or takes for granted is written as claims, each 
 - A claim about counts or means without an interval holds where their order is as it says, on every
   training.
 - **{REPRODUCED}**: every claim was measured and holds. **{NOT_REPRODUCED}**: claims were measured,
-  and of those that name a direction none holds (where none names one: none holds at all).
-  **{NOT_TESTABLE}**: none was measured in this run. **{PARTLY}**: everything between.
+  and of those that name a direction none holds (where none names one: none holds at all, and the
+  contrary of one is shown). **{NOT_TESTABLE}**: none was measured in this run, or none names a
+  direction and intervals are too wide to tell. **{PARTLY}**: everything between.
 - At most two numbers follow, those of claims that do not hold first."""
 
 
@@ -263,7 +269,8 @@ def verdict(claims: Sequence[Claim], tables: Tables) -> tuple[str, list[tuple[Cl
     if all(holds for _, holds, _ in measured) and len(measured) == len(claims):
         return REPRODUCED, measured
     if not any(directed or (holds for _, holds, _ in measured)):
-        return NOT_REPRODUCED, measured
+        contrary = any(shown.contradicts(claim.expected) for claim, shown in found)
+        return (NOT_REPRODUCED if directed or contrary else NOT_TESTABLE), measured
     return PARTLY, measured
 
 

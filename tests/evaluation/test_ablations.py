@@ -15,6 +15,7 @@ from cocoift.evaluation.ablations import (
     CHOPPED,
     LONG,
     MASKED,
+    MERGED_WITHOUT,
     WITHOUT_VISDIAL,
     asked_variants,
     mitigation_protocols,
@@ -139,12 +140,14 @@ def variants_of(*names):
 
 def test_each_arm_of_the_layouts_changes_one_thing_of_merged_or_of_the_baseline():
     arms = variants_of("layouts")
-    assert list(arms) == ["LLaVA-style", LONG, WITHOUT_VISDIAL, "merged", CHOPPED, MASKED]
+    assert list(arms) == ["LLaVA-style", LONG, WITHOUT_VISDIAL, "merged", CHOPPED, MASKED,
+                          MERGED_WITHOUT]  # fmt: skip
     for setting, whole, changed in (
         (LONG, "mix", {"layout": dataclasses.replace(MIX, rounds="many")}),
         (WITHOUT_VISDIAL, "mix", {"left_out": ("visdial",)}),
         (CHOPPED, "merged", {"layout": dataclasses.replace(MERGED, rounds="few")}),
         (MASKED, "merged", {"attend": "turn"}),
+        (MERGED_WITHOUT, "merged", {"left_out": ("visdial",)}),
     ):
         name = arms[setting].name
         assert arms[setting] == dataclasses.replace(WHOLE[whole], name=name, **changed)
@@ -449,15 +452,17 @@ def gaps(name, collapse):
 def test_every_arm_of_the_layouts_is_compared_with_the_mixture_it_changes():
     found = gaps("layouts", {
         "mix": (3, 27), "apart-long": (0, 30), "mix-without-visdial": (0, 24), "merged": (0, 3),
-        "merged-chopped": (6, 6), "merged-masked": (0, 0),
+        "merged-chopped": (6, 6), "merged-masked": (0, 0), "merged-without-visdial": (0, 6),
     })  # fmt: skip
     assert found["layouts"] == pytest.approx({
         "merged, chopped - merged": 10, "merged, turns masked - merged": -10,
         "apart, long - LLaVA-style": 10, "without VisDial - LLaVA-style": -10,
-        "LLaVA-style - merged, chopped": 70, "without VisDial - merged": 70})  # fmt: skip
+        "LLaVA-style - merged, chopped": 70, "without VisDial - merged": 10,
+        "LLaVA-style - merged, both without VisDial": 60})  # fmt: skip
     assert found["layouts, single-round"] == pytest.approx({
         "apart, long": -10, "baseline without VisDial": -10, "merged": -10,
-        "merged, chopped": 10, "merged, turns masked": -10})  # fmt: skip
+        "merged, chopped": 10, "merged, turns masked": -10,
+        "merged without VisDial": -10})  # fmt: skip
 
 
 def test_pretraining_overlap_and_other_data_are_compared_with_what_they_change():

@@ -41,8 +41,10 @@ def claim(contrast, expected, metric="score"):
         ([("a", "higher"), ("b", "not lower")], PARTLY),
         # That something does not fall is no evidence where nothing rises that should.
         ([("c", "higher"), ("c", "not lower")], NOT_REPRODUCED),
-        # Nor is it known where the interval reaches far.
-        ([("d", "no difference")], NOT_REPRODUCED),
+        # Where the interval reaches far, neither equality nor its contrary is known.
+        ([("d", "no difference")], NOT_TESTABLE),
+        ([("d", "not lower"), ("d", "not higher")], NOT_TESTABLE),
+        ([("a", "not higher"), ("d", "not lower")], NOT_REPRODUCED),
         ([("a", "higher"), ("d", "not lower")], PARTLY),
         ([("a", "lower")], NOT_REPRODUCED),
         ([("a", "no difference")], NOT_REPRODUCED),
