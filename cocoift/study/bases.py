@@ -1,5 +1,6 @@
 """The bases that notebook 00 makes: the tiny LLaVA, or parts assembled and aligned."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,13 +32,34 @@ def build_tiny_llavas(study: Study) -> dict[int, dict[str, float]]:
     recipe = study.preset.tiny_llava
     if recipe is None:
         return {}
-    recipes = [structs.replace(recipe, seed=seed) for seed in study.preset.seeds]
-    folders = [Path(study.base(seed)) for seed in study.preset.seeds]
+    return _built(study, recipe, {seed: Path(study.base(seed)) for seed in study.preset.seeds})
+
+
+def build_several(study: Study, seeds: Iterable[int]) -> dict[int, Path]:
+    """Build seeds' tiny LLaVAs whose pretraining conversations have several rounds.
+
+    Returns their folders by seed; one that is there and was built by the same recipe is kept.
+    Raises `DataError` where the preset tunes another base.
+    """
+    recipe = study.preset.tiny_llava
+    if recipe is None:
+        raise DataError(
+            "the ablation `pretraining` builds mini's base; take it out of ablations.run"
+        )
+    folders = {seed: study.work / f"several-{seed}" for seed in seeds}
+    _built(study, structs.replace(recipe, rounds="several"), folders)
+    return folders
+
+
+def _built(
+    study: Study, recipe: "Recipe", folders: Mapping[int, Path]
+) -> dict[int, dict[str, float]]:
+    """Build a recipe with every seed, side by side; return final losses by seed."""
+    tasks = [(folder, structs.replace(recipe, seed=seed)) for seed, folder in folders.items()]
     processes = study.preset.processes
-    alone = min(processes, len(recipes)) == 1
+    alone = min(processes, len(tasks)) == 1
     build = partial(_build, shipped=study.root / "data/mini_llava", alone=alone)
-    losses = ordered(build, list(zip(folders, recipes, strict=True)), processes=processes)
-    return dict(zip(study.preset.seeds, losses, strict=True))
+    return dict(zip(folders, ordered(build, tasks, processes=processes), strict=True))
 
 
 def _build(task: "tuple[Path, Recipe]", *, shipped: Path, alone: bool) -> dict[str, float]:

@@ -12,7 +12,6 @@ import pandas as pd
 from msgspec import structs
 
 from cocoift.core.files import (
-    DataError,
     digest,
     read_json,
     read_manifest,
@@ -195,15 +194,21 @@ def variant_trainings(
     all of the preset's where it names none.
     """
     from cocoift.evaluation.variants import WHOLE, same_records, write_variant
+    from cocoift.study.bases import build_several
 
     folder, found = study.work / "ablations", {}
+    on = {name: (seeds or {}).get(name, study.preset.seeds) for name in variants}
+    several = {seed for name in variants if variants[name].taught == "several" for seed in on[name]}
+    bases = build_several(study, sorted(several)) if several else {}
     turns, budget = study.merged / "turns.parquet", study.preset.merge.budget
     for name in sorted(variants, key=lambda name: name not in WHOLE):
         variant, mixture, laid_out = variants[name], None, same_records(variants[name])
         if laid_out is None and variant.others == "none":
             mixture = write_variant(variant, turns, folder, budget=budget, sentences=sentences)
-        for seed in (seeds or {}).get(name, study.preset.seeds):
+        for seed in on[name]:
             plain = study.training(laid_out or "merged", seed, images=variant.images)
+            if variant.taught == "several":
+                plain = replace(plain, checkpoint=str(bases[seed]))
             adapter = plain.adapter if name in WHOLE else folder / "adapters" / f"{name}-{seed}"
             training = replace(plain, mixture=mixture or plain.mixture, adapter=adapter)
             found[name, seed] = _as_variant(study, training, variant)
@@ -220,8 +225,6 @@ def _as_variant(study: Study, training: Training, variant: "Variant") -> Trainin
         training = replace(training, recipe=structs.replace(training.recipe, **changed))
     if variant.others != "none":
         training = _diluted(study, training, variant)
-    if variant.taught == "several":
-        training = replace(training, checkpoint=_taught_several(study, training.seed))
     steps = study.preset.tuning.steps
     if variant.left_out:
         # Without some sources fewer records may be left than steps ask for.
@@ -231,24 +234,6 @@ def _as_variant(study: Study, training: Training, variant: "Variant") -> Trainin
         # Half of the images have all sources, so half of the steps are one pass over them.
         training = replace(training, steps=max(1, training.steps // 2))
     return training
-
-
-def _taught_several(study: Study, seed: int) -> str:
-    """Build a seed's tiny LLaVA whose pretraining conversations have several rounds.
-
-    One that is there and was built by the same recipe is kept.  Raises `DataError` where the preset
-    tunes another base.
-    """
-    recipe = study.preset.tiny_llava
-    if recipe is None:
-        raise DataError(
-            "the ablation `pretraining` builds mini's base; take it out of ablations.run"
-        )
-    from minicoco.llava import build_tiny_llava
-
-    folder = study.work / f"several-{seed}"
-    build_tiny_llava(folder, structs.replace(recipe, seed=seed, rounds="several"))
-    return str(folder)
 
 
 def _diluted(study: Study, training: Training, variant: "Variant") -> Training:

@@ -195,7 +195,8 @@ def test_a_base_taught_several_rounds_is_built_beside_the_presets_own(study, mon
     tiny = dataclasses.replace(study, preset=structs.replace(study.preset, tiny_llava=Recipe()))
     built = []
     monkeypatch.setattr(
-        "minicoco.llava.build_tiny_llava", lambda folder, recipe: built.append((folder, recipe))
+        "minicoco.llava.build_tiny_llava",
+        lambda folder, recipe, shipped: built.append((folder, recipe)),
     )
     arms = {each.name: each for each in variants_of("pretraining").values()}
     trained = {name: arms[name] for name in ("mix", "mix-several", "merged-several")}
