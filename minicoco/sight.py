@@ -21,7 +21,7 @@ from cocoift.evaluation.reference_judge import Claims, reference_verdict
 from cocoift.evaluation.sanity import COLUMNS, check
 from cocoift.tuning.chat import ChatFormat
 from minicoco import CHAT
-from minicoco.benchmark import CONVERSATIONS, UNTUNED, dialogs, infimm, mm_vet
+from minicoco.benchmark import CONVERSATIONS, SHORT, UNTUNED, dialogs, infimm, mm_vet
 from minicoco.draw import draw
 from minicoco.scenes import BACKGROUNDS, CATEGORIES, COLOURS, PLACES, Scene, Thing, sample_scenes
 
@@ -181,17 +181,24 @@ def summary(table: pd.DataFrame) -> str:
 # A base model answers open questions in full, and wordings that nothing is tuned on nearly as well
 # as those of the conversational sources; a format prompt does not shorten its answers yet, which
 # are short by a coin.  Its own image, and the round that a question refers to, are worth points to
-# it.
-FULL, NEAR, SHORTENED_AT_MOST, SEEN, RECALLED = 0.9, 0.8, 0.2, 0.3, 0.1
+# it; and it reads open questions after the opening rounds, or tuned models would only inherit that.
+FULL, NEAR, SHORTENED_AT_MOST, SEEN, RECALLED, KEPT = 0.9, 0.8, 0.2, 0.3, 0.1, 0.8
 
 
 def base_checks(
-    answer: Answerer, closed: Sequence[Prompt], *, seed: int, pixels: int, count: int = 60
+    answer: Answerer,
+    closed: Sequence[Prompt],
+    *,
+    opening: Sequence[str],
+    seed: int,
+    pixels: int,
+    count: int = 60,
 ) -> pd.DataFrame:
     """Return the sanity checks of a base model: gate, value, bound, n, passed.
 
     The model is asked the benchmarks' questions about `count` scenes drawn for this purpose alone,
-    and the `closed` questions, which ask for a short answer.
+    open ones after the `opening` rounds too, and the `closed` questions, which ask for a short
+    answer.
     """
     scenes = sample_scenes(count, seed=7_000_003 + seed, pixels=pixels)
     images = [draw(scene) for scene in scenes]
@@ -205,6 +212,9 @@ def base_checks(
         scores[row["wording"]].append(_score(scenes[at], row["answer"], reply))
     known, unknown = scores[CONVERSATIONS], scores[UNTUNED]
     mean = sum(known) / len(known)
+    alone = (sum(known) + sum(unknown)) / len(known + unknown)
+    are_open = [(at, row) for at, row in rows if row["wording"] != SHORT]
+    after = _after(answer, scenes, images, are_open, opening)
     shortened = [
         with_prompt - without
         for with_prompt, without in zip(
@@ -225,6 +235,8 @@ def base_checks(
                   _worth_of_image(answer, scenes, images, rng), SEEN),
             check("dialogs: what the round before adds to the score",
                   _worth_of_round(answer, scenes, images, rng), RECALLED),
+            check("open questions after the opening: how much of the score is kept",
+                  [score / alone for score in after] if alone else [], KEPT),
         ],
         columns=COLUMNS,
     )  # fmt: skip
@@ -241,6 +253,26 @@ def _are_short(answer: Answerer, asked: Iterable[Prompt]) -> list[bool]:
     replies = sorted(answer(list(asked)), key=lambda numbered: numbered[0])
     return [not isinstance(reply, Failure) and len(reply.split()) <= SHORT_WORDS
             for _, reply in replies]  # fmt: skip
+
+
+def _after(
+    answer: Answerer,
+    scenes: Sequence[Scene],
+    images: Sequence[Image.Image],
+    rows: Sequence[tuple[int, dict[str, Any]]],
+    opening: Sequence[str],
+) -> list[float]:
+    """Return the scores of questions in MM-Vet's format after the opening rounds."""
+    every: list[tuple[int, dict[str, Any]]] = [(at, {}) for at in range(len(scenes))]
+    played: list[list[str]] = [[] for _ in scenes]
+    for text in opening:
+        asked = [[*before, text] for before in played]
+        replies = _replies(answer, images, every, asked)
+        played = [[*texts, reply] for texts, reply in zip(asked, replies, strict=True)]
+    texts = [[*played[at], row["question"]] for at, row in rows]
+    replies = _replies(answer, images, rows, texts)
+    return [_score(scenes[at], row["answer"], reply)
+            for (at, row), reply in zip(rows, replies, strict=True)]  # fmt: skip
 
 
 def _worth_of_image(

@@ -60,7 +60,9 @@ def sanity_checks(study: Study, rounds: "Sequence[HeldOutRound]") -> pd.DataFram
                 )
             elif mini and study.preset.tiny_llava:
                 closed = [r.prompt(study.images) for r in rounds if r.is_closed]
-                table = base_checks(candidate.answer, closed, seed=mini.seed, pixels=mini.pixels)
+                table = base_checks(
+                    candidate.answer, closed, opening=opening, seed=mini.seed, pixels=mini.pixels
+                )
             else:
                 continue
             parts.append(table.assign(model=candidate.name, seed=candidate.seed))

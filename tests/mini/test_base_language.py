@@ -1,5 +1,7 @@
 import random
 
+import pytest
+
 from cocoift.core.schema import Message
 from cocoift.evaluation.protocols import Prompt
 from cocoift.merge.layouts import TERSE_PROMPT
@@ -16,6 +18,8 @@ from minicoco.scenes import (
     sample_scenes,
 )
 from minicoco.sight import base_checks
+
+OPENING = ["Is there a cup in the picture?"]
 
 
 def taught(count, **options):
@@ -52,15 +56,14 @@ def is_open(question):
 
 
 def test_the_base_is_never_taught_an_open_question_after_a_short_answer():
-    conversations = taught(600)
-    later = 0
+    conversations, later = taught(1_500), 0
     for messages in conversations:
         for at in range(2, len(messages), 2):
             if is_open(messages[at].value):
                 assert all(len(answer.value.split()) > 3 for answer in messages[1:at:2])
                 later += 1
-    assert later > 50
-    assert 200 < sum(len(messages) == 2 for messages in conversations) < 400
+    assert later > 20
+    assert 600 < sum(len(messages) == 2 for messages in conversations) < 900
 
 
 def test_a_base_taught_several_rounds_answers_open_questions_in_full_after_short_answers():
@@ -103,7 +106,12 @@ def test_the_second_question_of_a_dialog_is_about_what_the_first_one_names():
 
 def test_a_base_that_answers_everything_with_a_word_fails_the_language_gates():
     table = base_checks(
-        lambda asked: enumerate(["no"] * len(asked)), [], seed=0, pixels=64, count=5
+        lambda asked: enumerate(["no"] * len(asked)),
+        [],
+        opening=OPENING,
+        seed=0,
+        pixels=64,
+        count=5,
     )
     assert table.passed.tolist()[:3] == [False, False, False]
 
@@ -117,7 +125,7 @@ def test_a_base_that_describes_the_scene_whatever_it_is_asked_passes_and_is_not_
         return enumerate(truths[: len(asked)])
 
     closed = [Prompt("", (), [Message("human", f"What is this? {TERSE_PROMPT}")])] * 4
-    table = base_checks(answer, closed, seed=0, pixels=64, count=5)
+    table = base_checks(answer, closed, opening=OPENING, seed=0, pixels=64, count=5)
     assert table.passed.tolist()[:4] == [True, True, True, True]
     assert table.n.tolist()[3] == 4 and table.value.tolist()[3] == 0.0
 
@@ -128,7 +136,7 @@ def test_a_base_that_is_brief_where_a_prompt_asks_for_it_fails_the_check_of_prom
                 for number, prompt in enumerate(asked)]  # fmt: skip
 
     closed = [Prompt("", (), [Message("human", f"What is this? {TERSE_PROMPT}")])] * 4
-    table = base_checks(answer, closed, seed=0, pixels=64, count=5)
+    table = base_checks(answer, closed, opening=OPENING, seed=0, pixels=64, count=5)
     assert (table.value[3], table.passed[3]) == (1.0, False)
 
 
@@ -151,15 +159,27 @@ def oracle(scenes):
 
 def test_what_the_image_and_the_round_before_are_worth_is_measured_by_taking_them_away():
     scenes = sample_scenes(6, seed=7_000_003, pixels=64)
-    table = base_checks(oracle(scenes), [], seed=0, pixels=64, count=6)
-    image, before = table.value.tolist()[4:]
-    assert image > 0.3 and before == 1.0
+    table = base_checks(oracle(scenes), [], opening=OPENING, seed=0, pixels=64, count=6)
+    image, before, kept = table.value.tolist()[4:]
+    assert image > 0.3 and before == 1.0 and kept == pytest.approx(1)
+
+
+def test_a_base_that_takes_every_later_question_for_a_closed_one_fails_the_check_of_the_opening():
+    scenes = sample_scenes(6, seed=7_000_003, pixels=64)
+    well = oracle(scenes)
+
+    def answer(asked):
+        return [(number, "red" if len(asked[number].messages) > 1 else reply)
+                for number, reply in well(asked)]  # fmt: skip
+
+    table = base_checks(answer, [], opening=OPENING, seed=0, pixels=64, count=6)
+    assert not table.passed[6] and table.value[6] < 0.3
 
 
 def test_a_base_that_ignores_image_and_history_fails_the_checks_of_both():
     table = base_checks(
         lambda asked: enumerate(["A red car is at the top left."] * len(asked)),
-        [], seed=0, pixels=64, count=6,
+        [], opening=OPENING, seed=0, pixels=64, count=6,
     )  # fmt: skip
-    assert table.passed.tolist()[4:] == [False, False]
+    assert table.passed.tolist()[4:6] == [False, False]
     assert table.value.tolist()[5] == 0.0
