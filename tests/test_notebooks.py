@@ -210,7 +210,7 @@ def test_scores_are_tidy_and_gates_do_not_look_at_multi_round(smoke):
     assert set(obeyed.protocol) == {"single_round", "multi_round", "after_long"}
     assert ((scores.low <= scores.value + 1e-6) & (scores.value <= scores.high + 1e-6)).mean() > 0.9
     gates = pd.read_csv(reports / "tables/gates.csv")
-    assert gates.model.value_counts().to_dict() == {"base": 4, **dict.fromkeys(MIXTURES, 2)}
+    assert gates.model.value_counts().to_dict() == {"base": 7, **dict.fromkeys(MIXTURES, 2)}
     assert not gates.gate.str.contains("collapse").any()
 
 

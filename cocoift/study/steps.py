@@ -194,7 +194,7 @@ def variant_trainings(
     all of the preset's where it names none.
     """
     from cocoift.evaluation.variants import WHOLE, same_records, write_variant
-    from cocoift.study.bases import build_several
+    from cocoift.study.tiny_llavas import build_several
 
     folder, found = study.work / "ablations", {}
     on = {name: (seeds or {}).get(name, study.preset.seeds) for name in variants}

@@ -41,11 +41,12 @@ def local(mixture, checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asked(root, mini):
-    """Mini's first benchmark, shortened, and all protocols of preset smoke."""
+    """Mini's first benchmark, shortened, and its protocols in preset smoke."""
     settings = read_preset("smoke").evaluation
     (benchmark, *_) = read_benchmarks(settings.benchmarks, mini[0])
     del benchmark.questions[20:]
-    return benchmark, list(read_protocols(settings.protocols, mini[0]).values())
+    protocols = read_protocols(settings.protocols, mini[0]).values()
+    return benchmark, [protocol for protocol in protocols if protocol.fits(benchmark)]
 
 
 def answers_from_four_bits(local, name, asked, folder):

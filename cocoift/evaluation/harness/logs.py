@@ -65,7 +65,7 @@ def logged_run(
                 f"{path}: question {name!r} was not asked as protocol {protocol.name} does; "
                 "write the tasks again (`cocoift tasks`) and repeat the run"
             )
-        image = question.images[0]
+        image = question.images[0] if question.images else ""
         by = [
             "model" if protocol.given(place, image) is None else "reference"
             for place in range(len(texts) - 1)
