@@ -109,6 +109,9 @@ def unknown_levels(text: str, tables) -> list[str]:
     scores = tables["scores.csv"]
     seeds = scores.seed[scores.seed != "all"].nunique()
     counts = {f"{n:,}" for n in scores.n} | {str(seeds), "3", "95", "1.5", "2"}
+    checks = tables["gates.csv"]
+    if len(checks):  # so many of them fail
+        counts |= {str(len(checks)), str((~checks.passed.astype(bool)).sum())}
     rest = EFFECT.sub("", text)
     return [number for number in NUMBER.findall(rest) if number not in levels(tables) | counts]
 
