@@ -16,7 +16,8 @@ from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
 from minicoco.benchmark import benchmark_scenes
 from minicoco.benchmark import files as benchmark_files
 from minicoco.draw import box, flock_outlines, jpeg, outline
-from minicoco.scenes import CATEGORY_IDS, SUPERCATEGORIES, Scene, World, caption, make_world
+from minicoco.facts import caption
+from minicoco.scenes import CATEGORY_IDS, SUPERCATEGORIES, Scene, World, make_world
 from minicoco.scenes import name_2017 as file_name
 
 # COCO's outlines and boxes have two decimals.

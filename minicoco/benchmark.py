@@ -13,20 +13,19 @@ from cocoift.merge.layouts import TERSE_PROMPT
 from minicoco.corpus import ABOUT, ACCOUNTS, SETTINGS_UNTUNED, USES_UNTUNED
 from minicoco.dialog_sets import DESCRIBE
 from minicoco.draw import jpeg
-from minicoco.scenes import (
+from minicoco.facts import (
     SETTING_WORDINGS,
     USE_WORDINGS,
     Fact,
-    Scene,
     facts,
     follow_up,
     paragraph,
     presence,
     sample_facts,
-    sample_scenes,
     setting_reasoning,
     use_reasoning,
 )
+from minicoco.scenes import Scene, sample_scenes
 
 # Whose wording a question has: that of the short-answer sources, of the conversational ones, or of
 # the base model's pretraining alone.

@@ -16,14 +16,10 @@ from typing import Literal
 from cocoift.core.schema import IMAGE_MARKER, Message
 from cocoift.core.text import FORMAT_PROMPTS
 from minicoco.dialog_sets import DESCRIBE
-from minicoco.scenes import (
-    CATEGORIES,
-    COLOURS,
+from minicoco.facts import (
     SETTING_WORDINGS,
-    SUPERCATEGORIES,
     USE_WORDINGS,
     Fact,
-    Scene,
     article,
     caption,
     dialog_facts,
@@ -34,6 +30,7 @@ from minicoco.scenes import (
     setting_reasoning,
     use_reasoning,
 )
+from minicoco.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene
 
 # Open questions that only the base model reads: no source of the mixtures asks them.
 ACCOUNTS = (

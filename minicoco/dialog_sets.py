@@ -6,18 +6,8 @@ from typing import Any
 
 import msgspec
 
-from minicoco.scenes import (
-    Fact,
-    Scene,
-    World,
-    caption,
-    dialog_facts,
-    name_2014,
-    name_2017,
-    paragraph,
-    reasoning,
-    sample_facts,
-)
+from minicoco.facts import Fact, caption, dialog_facts, paragraph, reasoning, sample_facts
+from minicoco.scenes import Scene, World, name_2014, name_2017
 
 # Open questions that ask for a whole description without stating its length.
 DESCRIBE = (

@@ -6,18 +6,8 @@ from itertools import count
 from typing import Any
 
 from minicoco.draw import box, outline
-from minicoco.scenes import (
-    CATEGORY_IDS,
-    Fact,
-    Scene,
-    World,
-    name_2014,
-    name_2017,
-    paragraph,
-    sample_facts,
-    split_2014,
-    wrong_answer,
-)
+from minicoco.facts import Fact, paragraph, sample_facts, wrong_answer
+from minicoco.scenes import CATEGORY_IDS, Scene, World, name_2014, name_2017, split_2014
 
 _DISPUTED = ("colour", "count", "presence")
 

@@ -8,18 +8,8 @@ from typing import Any
 from cocoift.sources.refcoco import DESCRIBE, LOCATE, square_box
 from minicoco.dialog_sets import chat, llava_instruct
 from minicoco.draw import box, outline
-from minicoco.scenes import (
-    USES,
-    Scene,
-    World,
-    article,
-    capital,
-    caption,
-    four_choices,
-    name_2014,
-    name_2017,
-    sample_facts,
-)
+from minicoco.facts import article, capital, caption, four_choices, sample_facts
+from minicoco.scenes import USES, Scene, World, name_2014, name_2017
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."

@@ -5,19 +5,8 @@ from typing import Any
 
 import msgspec
 
-from minicoco.scenes import (
-    USES,
-    Fact,
-    Scene,
-    World,
-    four_choices,
-    name_2014,
-    name_2017,
-    relations,
-    sample_facts,
-    split_2014,
-    ten_answers,
-)
+from minicoco.facts import Fact, four_choices, relations, sample_facts, ten_answers
+from minicoco.scenes import USES, Scene, World, name_2014, name_2017, split_2014
 
 _LICENCE = {"name": "mini", "url": "http://creativecommons.org/licenses/by/4.0/"}
 

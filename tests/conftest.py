@@ -70,7 +70,8 @@ def mixture(tmp_path_factory):
     from cocoift.core.schema import Turn, to_record
     from cocoift.merge.export import write_mixture
     from minicoco.draw import draw
-    from minicoco.scenes import sample_facts, sample_scenes
+    from minicoco.facts import sample_facts
+    from minicoco.scenes import sample_scenes
 
     folder, rng = tmp_path_factory.mktemp("mixture"), random.Random(0)
     (folder / "train2017").mkdir()

@@ -233,7 +233,7 @@ def test_a_model_that_collapses_and_one_that_does_not_are_told_apart(play, expec
 @SLOW
 def test_a_model_that_sees_is_not_told_that_it_does_not(tmp_path):
     from cocoift.core.images import image_address, open_image
-    from minicoco.scenes import paragraph
+    from minicoco.facts import paragraph
 
     seen = {}
 

@@ -15,7 +15,8 @@ from cocoift.evaluation.faithfulness import (
     read_lexicon,
     shown_categories,
 )
-from minicoco.scenes import CATEGORIES, caption, paragraph
+from minicoco.facts import caption, paragraph
+from minicoco.scenes import CATEGORIES
 
 
 @pytest.fixture(scope="module")

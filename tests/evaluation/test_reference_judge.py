@@ -15,7 +15,8 @@ from cocoift.evaluation.reference_judge import (
 )
 from cocoift.evaluation.score import agreement
 from minicoco.benchmark import SHORT, benchmark_scenes, mm_vet
-from minicoco.scenes import Scene, Thing, facts, paragraph, sample_scenes
+from minicoco.facts import facts, paragraph
+from minicoco.scenes import Scene, Thing, sample_scenes
 from minicoco.sight import claims, claims_by_image
 
 

@@ -28,7 +28,8 @@ from cocoift.evaluation.rollout import Head, read_log, roll_out
 from cocoift.tuning.model import load_model, load_processor
 from minicoco import CHAT
 from minicoco.draw import draw
-from minicoco.scenes import facts, sample_scenes
+from minicoco.facts import facts
+from minicoco.scenes import sample_scenes
 
 OPENING = "Where is it? Answer with one word."
 SINGLE = Protocol(name="single_round")

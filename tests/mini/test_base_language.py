@@ -8,15 +8,8 @@ from cocoift.merge.layouts import TERSE_PROMPT
 from minicoco.benchmark import UNTUNED, dialogs, infimm, mm_vet
 from minicoco.corpus import conversation
 from minicoco.draw import draw
-from minicoco.scenes import (
-    SETTING_WORDINGS,
-    USE_WORDINGS,
-    USES,
-    at_ground,
-    facts,
-    paragraph,
-    sample_scenes,
-)
+from minicoco.facts import SETTING_WORDINGS, USE_WORDINGS, at_ground, facts, paragraph
+from minicoco.scenes import USES, sample_scenes
 from minicoco.sight import base_checks
 
 OPENING = ["Is there a cup in the picture?"]

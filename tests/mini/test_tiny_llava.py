@@ -19,6 +19,7 @@ from cocoift.tuning.model import load_model, load_processor
 from minicoco import CHAT, VERSION, Recipe, llava, pretrain
 from minicoco.corpus import conversation
 from minicoco.draw import draw
+from minicoco.facts import facts, paragraph
 from minicoco.llava import (
     build_tiny_llava,
     make_config,
@@ -26,7 +27,7 @@ from minicoco.llava import (
     normalised,
     train_tokenizer,
 )
-from minicoco.scenes import facts, paragraph, sample_scenes
+from minicoco.scenes import sample_scenes
 from minicoco.sight import (
     IMAGES,
     describe,

@@ -26,7 +26,7 @@ from cocoift.sources.reading import apply_template, load_readings
 from cocoift.sources.refcoco import square_box
 from cocoift.sources.scope import Scope, evaluation_image_ids, read_scope
 from cocoift.sources.vqa import aokvqa, vqa
-from minicoco.scenes import facts, relations
+from minicoco.facts import facts, relations
 
 NAMES = [
     "coco_captions", "image_paragraph", "coco_qa", "visual_genome_qa", "vqav2", "okvqa", "st_vqa",
