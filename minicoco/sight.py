@@ -18,6 +18,7 @@ from cocoift.evaluation.benchmarks import Question
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.evaluation.reference_judge import Claims, reference_verdict
+from cocoift.evaluation.rollout import Round, as_prompt
 from cocoift.evaluation.sanity import COLUMNS, check
 from cocoift.tuning.chat import ChatFormat
 from minicoco import CHAT
@@ -206,8 +207,8 @@ def base_checks(
     rows = [(at, row) for at, scene in enumerate(scenes) for row in mm_vet("", scene, rng)]
     full: dict[str, list[bool]] = defaultdict(list)
     scores: dict[str, list[float]] = defaultdict(list)
-    texts = [[row["question"]] for _, row in rows]
-    for (at, row), reply in zip(rows, _replies(answer, images, rows, texts), strict=True):
+    asked = [[Round(row["question"], "")] for _, row in rows]
+    for (at, row), reply in zip(rows, _replies(answer, images, rows, asked), strict=True):
         full[row["wording"]].append(len(reply.split()) > SHORT_WORDS)
         scores[row["wording"]].append(_score(scenes[at], row["answer"], reply))
     known, unknown = scores[CONVERSATIONS], scores[UNTUNED]
@@ -215,14 +216,8 @@ def base_checks(
     alone = (sum(known) + sum(unknown)) / len(known + unknown)
     are_open = [(at, row) for at, row in rows if row["wording"] != SHORT]
     after = _after(answer, scenes, images, are_open, opening)
-    shortened = [
-        with_prompt - without
-        for with_prompt, without in zip(
-            _are_short(answer, closed),
-            _are_short(answer, map(_without_prompt, closed)),
-            strict=True,
-        )
-    ]
+    brief, bare = _are_short(answer, closed), _are_short(answer, map(_without_prompt, closed))
+    shortened = [prompted - plain for prompted, plain in zip(brief, bare, strict=True)]
     return pd.DataFrame(
         [
             check("full answers to conversations' wordings", full[CONVERSATIONS], FULL),
@@ -264,13 +259,12 @@ def _after(
 ) -> list[float]:
     """Return the scores of questions in MM-Vet's format after the opening rounds."""
     every: list[tuple[int, dict[str, Any]]] = [(at, {}) for at in range(len(scenes))]
-    played: list[list[str]] = [[] for _ in scenes]
+    played: list[list[Round]] = [[] for _ in scenes]
     for text in opening:
-        asked = [[*before, text] for before in played]
-        replies = _replies(answer, images, every, asked)
-        played = [[*texts, reply] for texts, reply in zip(asked, replies, strict=True)]
-    texts = [[*played[at], row["question"]] for at, row in rows]
-    replies = _replies(answer, images, rows, texts)
+        replies = _replies(answer, images, every, [[*past, Round(text, "")] for past in played])
+        played = [[*past, Round(text, reply)] for past, reply in zip(played, replies, strict=True)]
+    asked = [[*played[at], Round(row["question"], "")] for at, row in rows]
+    replies = _replies(answer, images, rows, asked)
     return [_score(scenes[at], row["answer"], reply)
             for (at, row), reply in zip(rows, replies, strict=True)]  # fmt: skip
 
@@ -280,9 +274,9 @@ def _worth_of_image(
 ) -> list[float]:
     """Return for each question in InfiMM-Eval's format what is scored less with the next image."""
     rows = [(at, row) for at, scene in enumerate(scenes) for row in infimm("", scene, rng)]
-    texts = [[row["Question"]] for _, row in rows]
+    asked = [[Round(row["Question"], "")] for _, row in rows]
     shown = [
-        _replies(answer, pictures, rows, texts) for pictures in (images, [*images[1:], images[0]])
+        _replies(answer, pictures, rows, asked) for pictures in (images, [*images[1:], images[0]])
     ]
     return [
         _score(scenes[at], row["Answer"], right, row["Steps"])
@@ -296,12 +290,12 @@ def _worth_of_round(
 ) -> list[float]:
     """Return for each question on `it` what is scored less without the round before."""
     rows = [(at, row) for at, scene in enumerate(scenes) for row in dialogs("", scene, rng)]
-    before = [row["before"] for _, row in rows]
-    named = _replies(answer, images, rows, before)
-    texts = [[*asked, reply, row["question"]]
-             for asked, reply, (_, row) in zip(before, named, rows, strict=True)]  # fmt: skip
-    kept = _replies(answer, images, rows, texts)
-    dropped = _replies(answer, images, rows, [[text[-1]] for text in texts])
+    before = [row["before"][0] for _, row in rows]
+    named = _replies(answer, images, rows, [[Round(text, "")] for text in before])
+    alone = [[Round(row["question"], "")] for _, row in rows]
+    whole = [[Round(text, reply), *last]
+             for text, reply, last in zip(before, named, alone, strict=True)]  # fmt: skip
+    kept, dropped = (_replies(answer, images, rows, asked) for asked in (whole, alone))
     return [
         _score(scenes[at], row["answer"], with_it) - _score(scenes[at], row["answer"], without)
         for (at, row), with_it, without in zip(rows, kept, dropped, strict=True)
@@ -312,27 +306,17 @@ def _replies(
     answer: Answerer,
     images: Sequence[Image.Image],
     rows: Sequence[tuple[int, dict[str, Any]]],
-    texts: Sequence[Sequence[str]],
+    asked: Sequence[Sequence[Round]],
 ) -> list[str]:
-    """Return the replies to dialogs, the texts of their messages in turn; empty where one failed.
+    """Return the replies to the last round of each dialog; empty where one failed.
 
     `rows` begin with the place of their image.
     """
-    speakers = ("human", "gpt")
-    asked = [
-        Prompt(
-            str(at),
-            (images[at],),
-            [
-                Message(speakers[place % 2], text if place else f"{IMAGE_MARKER}\n{text}")
-                for place, text in enumerate(dialog)
-            ],
-        )
-        for (at, _), dialog in zip(rows, texts, strict=True)
-    ]
-    replies = dict(answer(asked))
-    texts_or_failures = (replies[number] for number in range(len(asked)))
-    return ["" if isinstance(reply, Failure) else reply for reply in texts_or_failures]
+    prompts = [as_prompt((str(at),), (images[at],), rounds)
+               for (at, _), rounds in zip(rows, asked, strict=True)]  # fmt: skip
+    replies = dict(answer(prompts))
+    in_order = (replies[number] for number in range(len(prompts)))
+    return ["" if isinstance(reply, Failure) else reply for reply in in_order]
 
 
 def _score(scene: Scene, answer: str, reply: str, steps: Sequence[str] = ()) -> float:
