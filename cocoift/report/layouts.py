@@ -71,17 +71,19 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     `table` is that of notebook 07.  `setting` is then where the prompt stands, `sources` whether
     they are apart or mixed.
     """
-    rows = table[(table.ablation == "factors") & (table.protocol == CHANGE)]
-    rows = rows[rows.metric == COLLAPSE]
+    rows = _rises(table)
     parts = rows.setting.str.split(", ", expand=True).reindex(columns=[0, 1])
     return rows.assign(setting=parts[0], sources=parts[1])
 
 
+def _rises(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table[(table.ablation == "factors") & (table.protocol == CHANGE)]
+    return rows[rows.metric == COLLAPSE]
+
+
 def cells_by_seed(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rise of collapse per seed, a column per cell of the 2 x 2, the mean last."""
-    rows = table[(table.ablation == "factors") & (table.protocol == CHANGE)]
-    rows = rows[rows.metric == COLLAPSE]
-    wide = rows.pivot_table(index="seed", columns="setting", values="value", sort=False)
+    wide = _rises(table).pivot_table(index="seed", columns="setting", values="value", sort=False)
     names = [f"{layout.prompts} turn, {layout.sources}" for layout in FACTORS]
     wide = wide.reindex(columns=[name for name in names if name in wide])
     ordered = sorted(wide.index, key=lambda seed: (seed == "all", seed))

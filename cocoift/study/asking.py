@@ -203,8 +203,11 @@ def dialogs_of_variants(
 def _on_few_seeds(
     study: Study, trainings: "Mapping[tuple[str, int], Training]", names: Collection[str]
 ) -> "dict[tuple[str, int], Training]":
-    seeds = study.preset.ablations.seeds or study.preset.seeds
-    return {key: each for key, each in trainings.items() if key[0] in names and key[1] in seeds}
+    return {
+        (name, seed): training
+        for (name, seed), training in trainings.items()
+        if name in names and seed in study.few_seeds
+    }
 
 
 def roll_out_variants(
@@ -222,27 +225,23 @@ def roll_out_variants(
     from cocoift.evaluation.variants import SEVERAL
 
     folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
-    few = study.preset.ablations.seeds or study.preset.seeds
-    asked: dict[bool, list[LocalRun]] = {False: [], True: []}
-    for seed in study.preset.seeds:
-        base = study.base(seed)
-        for other in (False, True):
-            ours = {
-                name: training
-                for (name, of), training in trainings.items()
-                if of == seed and (training.checkpoint != base) == other
-            }
-            if not ours:
-                continue
-            local = replace(
-                study.local_models(seed, {name: each.adapter for name, each in ours.items()}),
-                base=next(iter(ours.values())).checkpoint,
-            )
-            by_model = asked_of(ours, further if seed in few else {}, study.protocols())
-            asked[other] += [LocalRun(local, name, put) for name, put in by_model.items()]
-    runs = evaluate_local(asked[False], [benchmark], folder=folder, processes=processes)
-    several = evaluate_local(
-        asked[True], [benchmark], folder=folder / "several", processes=processes
+    groups: dict[tuple[int, str], dict[str, Training]] = {}
+    for (name, seed), training in trainings.items():
+        groups.setdefault((seed, training.checkpoint), {})[name] = training
+    usual: list[LocalRun] = []
+    several: list[LocalRun] = []
+    order = study.preset.seeds.index
+    for (seed, checkpoint), ours in sorted(groups.items(), key=lambda group: order(group[0][0])):
+        local = replace(
+            study.local_models(seed, {name: each.adapter for name, each in ours.items()}),
+            base=checkpoint,
+        )
+        by_model = asked_of(ours, further if seed in study.few_seeds else {}, study.protocols())
+        runs = usual if checkpoint == study.base(seed) else several
+        runs += [LocalRun(local, name, protocols) for name, protocols in by_model.items()]
+    found = evaluate_local(usual, [benchmark], folder=folder, processes=processes)
+    of_several = evaluate_local(
+        several, [benchmark], folder=folder / "several", processes=processes
     )
     named = {"base": SEVERAL.name}
-    return runs + [replace(run, model=named.get(run.model, run.model)) for run in several]
+    return found + [replace(run, model=named.get(run.model, run.model)) for run in of_several]

@@ -65,10 +65,10 @@ def ablation_plan(study: Study) -> AblationPlan:
     if cures:
         full = ablations.mitigation_protocols(study.protocols())
         further["mix"] = [*further.get("mix", ()), *full]
-    variants, few = ablations.trained([*asked, *cures], mixtures), chosen.seeds
+    variants = ablations.trained([*asked, *cures], mixtures)
     on_all = {each.variant.name for each in asked if each.ablation in ablations.ON_ALL_SEEDS}
     seeds = {
-        name: study.preset.seeds if name in {*on_all, *mixtures} or not few else few
+        name: study.preset.seeds if name in {*on_all, *mixtures} else study.few_seeds
         for name in variants
     }
     return AblationPlan(
@@ -79,7 +79,7 @@ def ablation_plan(study: Study) -> AblationPlan:
         openings=opened,
         positions=placed,
         further=further,
-        few_seeds=few or study.preset.seeds,
+        few_seeds=study.few_seeds,
         left_out=left_out,
     )
 

@@ -176,7 +176,7 @@ def history_worth(study: Study) -> pd.DataFrame:
 
     images = _held_out_images(study)
     parts = [history_worth(replace(study.training("mix", seed), images=images))
-             for seed in study.preset.ablations.seeds or study.preset.seeds]  # fmt: skip
+             for seed in study.few_seeds]  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 

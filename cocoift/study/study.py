@@ -89,6 +89,11 @@ class Study:
         return self.root / self.preset.curation
 
     @property
+    def few_seeds(self) -> list[int]:
+        """The seeds of the ablations that the headline does not rest on."""
+        return self.preset.ablations.seeds or self.preset.seeds
+
+    @property
     def tokenizer_file(self) -> Path | None:
         """The tokenizer that counts tokens, if the preset names one.
 
