@@ -9,7 +9,6 @@ se² = s²(trainings) / S + b², where b is the bootstrap error over images of t
 import math
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -84,26 +83,17 @@ def _p_of_draws(means: np.ndarray) -> float:
 
 
 def t_p(t: float, degrees: int) -> float:
-    """Return the two-sided p of a t statistic (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    angle = math.atan(abs(t) / math.sqrt(degrees))
-    odd = degrees % 2
-    # The sum over powers of the cosine, each term from the one before.
-    term, total = (math.cos(angle) if odd else 1.0), 0.0
-    for power in range(odd, degrees - 1, 2):
-        total += term
-        term *= (power + 1) / (power + 2) * math.cos(angle) ** 2
-    inside = math.sin(angle) * total
-    return max(0.0, 1 - (2 / math.pi * (angle + inside) if odd else inside))
+    """Return the two-sided p of a t statistic."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(degrees, -abs(t)))
 
 
-@cache
 def t_quantile(degrees: int) -> float:
     """Return the t beyond which 5 % of the distribution lie, on both sides together."""
-    low, high = 1.0, 20.0  # 12.7 with one degree of freedom
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_p(middle, degrees) > LEVEL else (low, middle)
-    return high
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 1 - LEVEL / 2))
 
 
 def ratio(

@@ -147,8 +147,6 @@ def opening_effects(
     parts = []
     for chosen in ([*asked], *([name] for name in asked)):
         answers = with_openings(verdicts, chosen)
-        if len(chosen) == 1:
-            answers = answers.drop(columns="opening")
         table = effect_table(answers, metrics, contrasts, resamples=resamples)
         called = "all" if chosen == [*asked] else asked[chosen[0]].opening[0]
         parts.append(table.assign(opening=called))
