@@ -291,7 +291,7 @@ def claims_table() -> pd.DataFrame:
     """Return all claims: question, claim, and what is expected of its difference."""
     rows = [(number, claim.says, claim.expected)
             for number, claims in CLAIMS.items() for claim in claims]  # fmt: skip
-    return pd.DataFrame(rows, columns=["question", "claim", "difference"])
+    return pd.DataFrame(rows, columns=["question", "claim", "expected"])
 
 
 def summary(tables: Tables) -> str:
