@@ -229,6 +229,16 @@ def test_lengths_and_ablations_keep_their_contract(smoke):
     assert set(probe.protocol) == {"single_round", "multi_round"}
 
 
+def test_what_05_has_asked_of_a_model_07_does_not_ask_again(smoke):
+    work, reports = smoke
+    asked = {path.name for path in (work / "ablations/rollouts/mm_vet").glob("*.jsonl")}
+    assert "first-mixed-0-single_round.jsonl" in asked
+    of_05 = tuple(f"{name}-0-" for name in ("base", *MIXTURES))
+    assert not [name for name in asked if name.startswith(of_05)]
+    models = pd.read_csv(reports / "tables/ablations.csv").model
+    assert {"base", "mix", "merged"} <= set(models)
+
+
 def test_every_effect_that_an_answer_states_is_that_of_its_contrast_in_the_tables(smoke):
     _, reports = smoke
     tables, found = recomputed.Tables(reports), 0

@@ -219,17 +219,18 @@ def roll_out_variants(
     """Ask every variant, and the base models, alone and after the short round.
 
     `further` are protocols under which single models are asked too, on the seeds of the ablations.
-    A base of its own is asked as the variant `SEVERAL`.
+    A base of its own is asked as the variant `SEVERAL`.  What notebook 05 has asked of its models
+    is not asked again.
     """
     from cocoift.evaluation.evaluate import LocalRun, evaluate_local
     from cocoift.evaluation.variants import SEVERAL
 
-    folder, processes = study.work / "ablations" / "rollouts", study.preset.processes
+    asked_by_05, ablations = study.work / "rollouts", study.work / "ablations" / "rollouts"
+    several = ablations / "several"
     groups: dict[tuple[int, str], dict[str, Training]] = {}
     for (name, seed), training in trainings.items():
         groups.setdefault((seed, training.checkpoint), {})[name] = training
-    usual: list[LocalRun] = []
-    several: list[LocalRun] = []
+    places: dict[Path, list[LocalRun]] = {asked_by_05: [], ablations: [], several: []}
     order = study.preset.seeds.index
     for (seed, checkpoint), ours in sorted(groups.items(), key=lambda group: order(group[0][0])):
         local = replace(
@@ -237,11 +238,14 @@ def roll_out_variants(
             base=checkpoint,
         )
         by_model = asked_of(ours, further if seed in study.few_seeds else {}, study.protocols())
-        runs = usual if checkpoint == study.base(seed) else several
-        runs += [LocalRun(local, name, protocols) for name, protocols in by_model.items()]
-    found = evaluate_local(usual, [benchmark], folder=folder, processes=processes)
-    of_several = evaluate_local(
-        several, [benchmark], folder=folder / "several", processes=processes
-    )
-    named = {"base": SEVERAL.name}
-    return found + [replace(run, model=named.get(run.model, run.model)) for run in of_several]
+        for name, protocols in by_model.items():
+            place = asked_by_05 if name in ("base", *study.preset.mixtures) else ablations
+            place = place if checkpoint == study.base(seed) else several
+            places[place].append(LocalRun(local, name, protocols))
+    found = []
+    for folder, asked in places.items():
+        processes = study.preset.processes
+        runs = evaluate_local(asked, [benchmark], folder=folder, processes=processes)
+        named = {"base": SEVERAL.name} if folder == several else {}
+        found += [replace(run, model=named.get(run.model, run.model)) for run in runs]
+    return found
