@@ -12,7 +12,7 @@ ROWS = [
     ["core"],
     ["sources"],
     ["merge", "tuning"],
-    ["evaluation"],
+    ["evaluation", "lint"],
     ["inspector", "report", "minicoco"],
     ["study"],
     ["__main__"],

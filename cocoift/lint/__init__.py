@@ -1,0 +1,1 @@
+"""Does instruction data teach a model to stay short?  For anybody's data, before any training."""
