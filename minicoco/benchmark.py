@@ -10,6 +10,7 @@ from typing import Any
 
 from cocoift.evaluation.sanity import HeldOutRound
 from cocoift.merge.layouts import TERSE_PROMPT
+from minicoco import foils
 from minicoco.corpus import ABOUT, ACCOUNTS, SETTINGS_UNTUNED, USES_UNTUNED
 from minicoco.dialog_sets import DESCRIBE
 from minicoco.draw import jpeg
@@ -60,7 +61,7 @@ def graded_scenes(*, pixels: int) -> dict[str, Scene]:
 
 
 def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
-    """Yield questions and images of the benchmarks, replies to opening rounds, probe questions.
+    """Yield questions and images of the benchmarks, opening replies, probe questions, foils.
 
     `dialogs.json` has MM-Vet's format, and `before`: the question of the round that each needs.
     Opening replies say whether the image shows a cup, in a word or a sentence; those in
@@ -84,6 +85,7 @@ def files(scenes: Mapping[str, Scene], seed: int) -> Iterator[tuple[str, Any]]:
     for file, by_image in replies.items():
         yield f"mm_vet/{file}.json", by_image
     yield "gqa/probe_questions.json", dict(_pairs(scenes, random.Random(f"probe/{seed}")))
+    yield from foils.files(scenes, random.Random(f"foils/{seed}"))
     for name, scene in scenes.items():
         for folder in ("mm_vet", "infimm_eval"):
             yield f"{folder}/images/{name}", jpeg(scene)

@@ -20,7 +20,6 @@ from minicoco.facts import (
     SETTING_WORDINGS,
     USE_WORDINGS,
     Fact,
-    article,
     caption,
     dialog_facts,
     paragraph,
@@ -28,6 +27,7 @@ from minicoco.facts import (
     relations,
     sample_facts,
     setting_reasoning,
+    stated,
     use_reasoning,
 )
 from minicoco.scenes import CATEGORIES, COLOURS, SUPERCATEGORIES, Scene
@@ -127,7 +127,7 @@ def _description(scene: Scene, rng: random.Random) -> tuple[str, str]:
 def _about(scene: Scene, rng: random.Random) -> tuple[str, str]:
     thing = rng.choice(scene.unique() or scene.things)
     question = rng.choice(ABOUT).format(category=thing.category)
-    return question, f"There is {article(f'{thing.size} {thing.name}')} at the {thing.place}."
+    return question, stated(thing)
 
 
 def _use(scene: Scene, rng: random.Random) -> tuple[str, str]:

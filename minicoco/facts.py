@@ -153,6 +153,11 @@ def paragraph(scene: Scene) -> str:
     return " ".join(sentences)
 
 
+def stated(thing: Thing) -> str:
+    """Return a sentence with all that is true of a thing."""
+    return f"There is {article(f'{thing.size} {thing.name}')} at the {thing.place}."
+
+
 # Open questions that need a step of reasoning, as the conversational sources word them: from a use
 # to a thing, and from what is seen to the place.
 USE_WORDINGS = (

@@ -15,7 +15,7 @@ from cocoift.evaluation.endpoint import (
     stream_reply,
     to_openai,
 )
-from cocoift.evaluation.generation import generate, margins, stream
+from cocoift.evaluation.generation import generate, log_probabilities, margins, stream
 from cocoift.evaluation.protocols import Answerer, Failure, Prompt
 from cocoift.tuning.chat import ChatFormat
 from cocoift.tuning.checkpoints import WEIGHTS, load_adapters, training_log, using
@@ -33,6 +33,8 @@ _FEWEST = 8
 
 # Questions and two answers for each to how much likelier the first one begins, in nats.
 Margins = Callable[[Sequence[Prompt], Sequence[tuple[str, str]]], list[float]]
+# Questions and any number of answers for each to how likely each answer is, in nats.
+LogProbabilities = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float]]]
 # A question to its answer as it grows, or to why it broke off.
 Streamer = Callable[[Prompt], Iterator[str | Failure]]
 
@@ -41,8 +43,9 @@ Streamer = Callable[[Prompt], Iterator[str | Failure]]
 class Candidate:
     """A model to evaluate: how to ask it, and a digest of what its answers depend on.
 
-    `margins` compares how two answers to each question begin (`generation.margins`); a model
-    behind an endpoint has none.  `stream` answers one question token by token.
+    `margins` compares how two answers to each question begin (`generation.margins`),
+    `log_probabilities` says how likely whole ones are; a model behind an endpoint has neither.
+    `stream` answers one question token by token.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Candidate:
     key: str
     margins: Margins | None = None
     stream: Streamer | None = None
+    log_probabilities: LogProbabilities | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,14 @@ class LocalModel:
         with using(self.model, self.adapter) as model:
             options = {"chat": self.chat, "batch": self.batch}
             return margins(model, self.processor, asked, answers, **options)
+
+    def log_probabilities(
+        self, asked: Sequence[Prompt], answers: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
+        """Say how likely given answers are, in nats; see `generation.log_probabilities`."""
+        with using(self.model, self.adapter) as model:
+            options = {"chat": self.chat, "batch": self.batch}
+            return log_probabilities(model, self.processor, asked, answers, **options)
 
     def stream(self, prompt: Prompt) -> Iterator[str | Failure]:
         """Answer one question token by token; its adapter is in use until the answer ends."""
@@ -161,7 +173,10 @@ def local_candidates(local: LocalModels, names: Sequence[str]) -> Iterator[Candi
         adapter = None if name == "base" else name
         weights = None if name == "base" else sha256(local.adapters[name] / WEIGHTS)
         tuned, key = replace(asked, adapter=adapter), digest([*same, weights])
-        yield Candidate(name, local.seed, tuned.answer, key, tuned.margins, tuned.stream)
+        yield Candidate(
+            name, local.seed, tuned.answer, key, tuned.margins, tuned.stream,
+            tuned.log_probabilities,
+        )  # fmt: skip
 
 
 def _loaded(local: LocalModels, names: Sequence[str], *, four_bit: bool) -> Any:

@@ -14,7 +14,7 @@ from transformers import DynamicCache, LlavaForConditionalGeneration, LlavaProce
 from cocoift.core.images import pixel_values, side_by_side
 from cocoift.evaluation.alike import Alike, group_alike, in_batches, left_padded
 from cocoift.evaluation.protocols import Prompt
-from cocoift.tuning.chat import ChatFormat, Encoding, answered_ids, prompt_ids
+from cocoift.tuning.chat import ChatFormat, Encoding, answered_ids, parted_ids, prompt_ids
 from cocoift.tuning.model import image_tokens
 
 
@@ -100,6 +100,43 @@ def margins(
     return found
 
 
+@torch.inference_mode()
+def log_probabilities(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    asked: Sequence[Prompt],
+    answers: Sequence[Sequence[str]],
+    *,
+    chat: ChatFormat,
+    batch: int = 64,
+) -> list[list[float]]:
+    """Return how likely each of the given answers to each question is, in nats.
+
+    `answers` holds any number of answers for each question.  A number is the sum of the
+    log-probabilities of an answer's tokens, the one that ends it included, given the prompt: that
+    of the model writing this answer and no other.  `batch` answers are read at once.
+    """
+    encoding = Encoding(processor.tokenizer, chat, image_tokens(model.config))
+    every = [
+        (prompt, *parted_ids(prompt.messages, text, encoding))
+        for prompt, texts in zip(asked, answers, strict=True)
+        for text in texts
+    ]
+    alike = group_alike([prompt for prompt, *_ in every], [ids for _, ids, _ in every])
+    found = [0.0] * len(every)
+    for groups in in_batches(alike, batch):
+        numbers = [number for group in groups for number in group.numbers]
+        ends = [every[number][2] for number in numbers]
+        ids, mask, positions, cache = _begin(model, processor, groups, ends)
+        keep = 1 + max(map(len, ends))
+        logits = _logits(model, ids, mask, positions, cache, keep=keep)
+        for row, (number, end) in enumerate(zip(numbers, ends, strict=True)):
+            likely = logits[row, -len(end) - 1 : -1].float().log_softmax(-1)
+            found[number] = float(likely.gather(1, ids[row, -len(end) :, None]).sum())
+    each = iter(found)
+    return [[next(each) for _ in texts] for texts in answers]
+
+
 def _decode(
     model: LlavaForConditionalGeneration,
     processor: LlavaProcessor,
@@ -110,21 +147,11 @@ def _decode(
 
     Rows number the prompts of all groups; the logits have shape (rows, vocabulary).
     """
-    pad, end = processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id
-    cache, mask = _prefill(model, processor, groups, pad)
-    ids, fresh = left_padded([suffix for group in groups for suffix in group.suffixes], pad=pad)
-    ids, mask = ids.to(model.device), torch.cat([mask, fresh.to(model.device)], dim=1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    end = processor.tokenizer.eos_token_id
+    ids, mask, positions, cache = _begin(model, processor, groups)
     running = list(range(len(ids)))
     for _ in range(new_tokens):
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        logits = _logits(model, ids, mask, positions, cache, keep=1)[:, -1]
         chosen = logits.argmax(-1)
         yield running, chosen.tolist(), logits
         going = (chosen != end).nonzero().flatten()
@@ -137,6 +164,46 @@ def _decode(
         ids = chosen[:, None]
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         positions = positions[:, -1:] + 1
+
+
+def _begin(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    groups: Sequence[Alike],
+    ends: Sequence[list[int]] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+    """Return the ids after what prompts share, the mask of all, the ids' positions, and the cache.
+
+    A row per prompt, padded on the left; `ends` are ids that follow the prompts, in their order.
+    """
+    pad = processor.tokenizer.pad_token_id
+    cache, mask = _prefill(model, processor, groups, pad)
+    rest = [suffix for group in groups for suffix in group.suffixes]
+    if ends is not None:
+        rest = [suffix + end for suffix, end in zip(rest, ends, strict=True)]
+    ids, fresh = left_padded(rest, pad=pad)
+    ids, mask = ids.to(model.device), torch.cat([mask, fresh.to(model.device)], dim=1)
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :], cache
+
+
+def _logits(
+    model: LlavaForConditionalGeneration,
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: DynamicCache,
+    *,
+    keep: int,
+) -> Tensor:
+    """Return the logits after the last `keep` ids, shape (rows, keep, vocabulary)."""
+    return model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        cache=cache,
+        use_cache=True,
+        logits_to_keep=keep,
+    ).logits
 
 
 def _prefill(

@@ -44,6 +44,7 @@ METRICS = {
     "collapse": "collapse",
     "closed_collapse": "short answers to closed questions",
     "obedience": "short-answer compliance",
+    "truth_first": "true sentence first",
 }
 _SHORT = {name: label.removesuffix(" mixture") for name, label in LABELS.items()}
 # Columns whose cells are keys, and what is shown for them.

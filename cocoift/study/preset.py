@@ -15,6 +15,7 @@ from cocoift.core.schema import Count, Settings
 from cocoift.evaluation.ablations import GROUPS, Ablation
 from cocoift.evaluation.answers import AnswerFile, LoggedAnswers
 from cocoift.evaluation.benchmarks import BenchmarkFiles, GradedAnswers
+from cocoift.evaluation.choice import RESERVED
 from cocoift.evaluation.endpoint import NamedEndpoint
 from cocoift.evaluation.endpoint_judge import OpenAiJudge
 from cocoift.evaluation.protocols import AFTER, ALONE, Factorial, ProtocolSettings
@@ -69,6 +70,26 @@ class ProbeQuestions(Settings, frozen=True):
     count: Count = 1_000
 
 
+class ChoiceFiles(Settings, frozen=True):
+    """True sentences, each with false ones, in SugarCrepe's format: below `raw_dir`.
+
+    `foils` are files by what the false sentence exchanges; a sentence with a foil in each of them
+    is an item.  `question` is asked where a file states none.
+    """
+
+    foils: dict[str, str]
+    images: str
+    question: str = "What do you see in this picture?"
+    count: Count = 1_000
+
+    def __post_init__(self) -> None:
+        """Refuse no foils, and kinds that are called as a column of the tables."""
+        if not self.foils:
+            raise ValueError("foils names no file; name one for each kind")
+        if taken := self.foils.keys() & set(RESERVED):
+            raise ValueError(f"foils has {', '.join(taken)}; call that kind otherwise")
+
+
 class Bias(Settings, frozen=True):
     """What notebook 06 reads besides the rollouts; `datasets` are below `work_dir`.
 
@@ -81,6 +102,7 @@ class Bias(Settings, frozen=True):
     )
     answer_files: list[AnswerFile] = []
     probe: ProbeQuestions | None = None
+    choice: ChoiceFiles | None = None
     synonyms: str = "data/coco_synonyms.txt"
     captions: list[str] = msgspec.field(
         default_factory=lambda: [

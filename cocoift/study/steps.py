@@ -20,7 +20,7 @@ from cocoift.core.files import (
     write_text,
 )
 from cocoift.evaluation.benchmarks import Benchmark
-from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.protocols import AFTER, ALONE, OTHER_PICTURE
 from cocoift.merge.curation import curated_turns, read_decisions
 from cocoift.merge.partitioned import MergeInputs
 from cocoift.study.study import Study
@@ -168,6 +168,33 @@ def probe_margins(study: Study) -> tuple[pd.DataFrame, str]:
         for candidate in local_candidates(study.local_models(seed), models)
     ]
     return pd.concat(parts, ignore_index=True), f"{len(pairs)} questions are probed."
+
+
+def forced_choices(study: Study) -> tuple[pd.DataFrame, str]:
+    """Return `choice.choose` of every local model, and what it chose between or why nothing.
+
+    Asked alone, after the short round and, where the preset has that protocol, alone with another
+    image.
+    """
+    from cocoift.evaluation.candidates import local_candidates
+    from cocoift.evaluation.choice import choose, read_choices
+
+    named, models = study.preset.bias.choice, study.preset.evaluation.models
+    files = {kind: study.raw / name for kind, name in named.foils.items()} if named else {}
+    if not (named and models and all(path.is_file() for path in files.values())):
+        return pd.DataFrame(), "Nothing is chosen between: no local models, or no foils on disk."
+    images, protocols = study.raw / named.images, study.protocols()
+    items, dropped = read_choices(files, asked=named.question, count=named.count, image_root=images)
+    left = "".join(f" {count} sentences {reason}." for reason, count in dropped.items())
+    if not items:
+        return pd.DataFrame(), f"Nothing is chosen between.{left}"
+    asked = [protocols[name] for name in (ALONE, AFTER, OTHER_PICTURE) if name in protocols]
+    parts = [
+        choose(candidate, items, asked, image_root=images)
+        for seed in study.preset.seeds
+        for candidate in local_candidates(study.local_models(seed), models)
+    ]
+    return pd.concat(parts, ignore_index=True), f"{len(items)} true sentences.{left}"
 
 
 def history_worth(study: Study) -> pd.DataFrame:

@@ -343,6 +343,18 @@ def answered_ids(messages: Sequence[Message], answer: str, encoding: Encoding) -
     return _answered(messages, answer, encoding).input_ids
 
 
+def parted_ids(
+    messages: Sequence[Message], answer: str, encoding: Encoding
+) -> tuple[list[int], list[int]]:
+    """Return the ids of a history ending in a human message, and those of its answer.
+
+    The answer's are what training supervises: its last token is the one that ends it.
+    """
+    sample = _answered(messages, answer, encoding)
+    start, stop = sample.spans[-1]
+    return sample.input_ids[:start], sample.input_ids[start:stop]
+
+
 def _answered(messages: Sequence[Message], answer: str, encoding: Encoding) -> Sample:
     dialog = [*messages, Message("gpt", answer)]
     return encode(Record("", "", dialog, [""] * (len(dialog) // 2)), encoding)
