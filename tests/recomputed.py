@@ -11,7 +11,7 @@ import pandas as pd
 from cocoift.report.tables import LABELS, in_words
 
 EFFECT_TABLES = ("effects", "ablation_effects", "wording_effects", "opening_effects",
-                 "history_effects", "test_effects")  # fmt: skip
+                 "history_effects", "test_effects", "choice_effects")  # fmt: skip
 # An effect as sentences write it, on how many seeds its sign is, and its corrected p.
 EFFECT = re.compile(
     r"([+-]\d+\.\d)(?: points)? \[([+-]\d+\.\d), ([+-]\d+\.\d)\]"
@@ -141,6 +141,10 @@ def bias_numbers(tables) -> dict[str, list[str]]:
     margins = tables["probe.csv"]
     means = margins.groupby(["model", "seed", "protocol"]).margin.mean().unstack("protocol")
     moved = (means[AFTER] - means[ALONE]).groupby("model").mean()
+    ranked = tables["choice.csv"]
+    ranked["first"] = 100 * (ranked.truth > ranked[["colour", "place", "object"]].max(axis=1))
+    ranked = ranked.groupby(["model", "seed", "protocol"])["first"].mean()
+    ranked = ranked.groupby(["model", "protocol"]).mean()
     faithful = tables["faithfulness.csv"]
     faithful = faithful[faithful.protocol == AFTER].set_index("model").absent_share
     for name, label in LABELS.items():
@@ -154,6 +158,7 @@ def bias_numbers(tables) -> dict[str, list[str]]:
             found[label].append(f"{label}: {row.short_share:.0%} of the answers")
             found[label].append(f"{row.prompt_share:.0%} of their questions")
         found[label].append(f"{label} {moved[name]:+.1f} nats")
+        found[label].append(f"{label} {ranked[name, ALONE]:.0f} → {ranked[name, AFTER]:.0f} % (")
         if name in faithful and not np.isnan(faithful[name]):
             found[label].append(f"{label} {faithful[name]:.0f} %")
     return found

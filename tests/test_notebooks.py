@@ -227,6 +227,12 @@ def test_lengths_and_ablations_keep_their_contract(smoke):
     assert set(ablations.ablation) == {*ABLATIONS, "positions"}
     probe = pd.read_csv(reports / "tables/probe.csv")
     assert set(probe.protocol) == {"single_round", "multi_round"}
+    choice = pd.read_csv(reports / "tables/choice.csv")
+    columns = ["model", "seed", "protocol", "question_id", "image", "words", "truth"]
+    assert list(choice.columns) == [*columns, "colour", "place", "object"]
+    assert set(choice.model) == {"base", *MIXTURES}
+    asked = choice.groupby("protocol").question_id.nunique()
+    assert asked.to_dict() == dict.fromkeys(("single_round", "multi_round", "other_picture"), 12)
 
 
 def test_what_05_has_asked_of_a_model_07_does_not_ask_again(smoke):

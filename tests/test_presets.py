@@ -69,6 +69,7 @@ def real_raw(tmp_path_factory):
     (raw / "infimm_eval/core-mm-wo-answer.json").write_text(json.dumps(questions))
     (raw / "gqa/probe_questions.json").rename(raw / "gqa/val_balanced_questions.json")
     shutil.copytree(raw / "mm-vet/images", raw / "gqa/images")
+    shutil.copytree(raw / "mm-vet/images", raw / "images/val2017", dirs_exist_ok=True)
     return raw
 
 

@@ -75,7 +75,8 @@ def read_choices(
     it repeats another of its file, where a file has no foil of it, where two of its sentences are
     the same and, with `image_root`, where its image is not there.  `asked` is the question where
     the files state none.  All sentences begin with a capital and end with a full stop: upstream's
-    foils do, not all of its captions.  Raises `DataError` naming file and record for a missing or damaged file.
+    foils do, not all of its captions.  Raises `DataError` naming file and record for a missing or
+    damaged file.
     """
     captions: dict[tuple[str, str], dict[str, _Foil]] = {}
     found, dropped, of_image = [], Counter[str](), Counter[str]()
@@ -130,10 +131,10 @@ def choose(
 ) -> pd.DataFrame:
     """Return one row per item and protocol: `COLUMNS`, and a column per kind of foil.
 
-    `truth` and the kinds hold the log-probability of each sentence in nats; `words` is the length
-    of what the model itself answers to the same prompt, missing where another image is shown.
-    Items whose opening round failed are left out.  A model behind an endpoint shows no
-    log-probabilities and gives an empty table.
+    `truth` and the kinds hold the log-probability of each sentence, in nats to three places;
+    `words` is the length of what the model itself answers to the same prompt, missing where another
+    image is shown.  Items whose opening round failed are left out.  A model behind an endpoint
+    shows no log-probabilities and gives an empty table.
     """
     kinds = list(choices[0].foils) if choices else []
     rows: list[tuple[object, ...]] = []
@@ -152,7 +153,7 @@ def choose(
             question = choice.question
             rows.append((candidate.name, candidate.seed, protocol.name, question.id,
                          question.images[0], words.get(number, float("nan")),
-                         *likely[number]))  # fmt: skip
+                         *(round(value, 3) for value in likely[number])))  # fmt: skip
     return pd.DataFrame(rows, columns=[*COLUMNS, *kinds])
 
 
@@ -186,6 +187,16 @@ def choice_table(choices: pd.DataFrame, *, resamples: int = 2_000) -> pd.DataFra
     found = ratio_table(every, by, resamples=resamples).merge(numbers)
     found[["low", "high"]] = found[["low", "high"]].clip(0, 100)  # a t interval may go beyond
     return found[[*by, "value", "low", "high", "n"]]
+
+
+def chance(levels: pd.DataFrame) -> float:
+    """Return the percentage of truths that guessing ranks first in a `choice_table`."""
+    return 100 / (1 + len(kinds_of(levels)))
+
+
+def kinds_of(levels: pd.DataFrame) -> list[str]:
+    """Return the kinds of foil in a `choice_table`."""
+    return [str(name) for name in levels.metric.unique() if name not in RESERVED]
 
 
 def _truth_first(choices: pd.DataFrame) -> pd.Series:

@@ -15,6 +15,7 @@ from cocoift.evaluation.answers import (
     without_closed,
 )
 from cocoift.evaluation.benchmarks import Benchmark, Question, read_benchmark
+from cocoift.evaluation.choice import KNOWN_UNSAID, TRUTH_FIRST, kinds_of
 from cocoift.evaluation.effects import change, effect_table
 from cocoift.evaluation.lengths import collapse_intervals, record_rounds
 from cocoift.evaluation.score import COLLAPSE, Metric
@@ -107,6 +108,19 @@ def by_kind(answers: pd.DataFrame, benchmark: Benchmark, *, resamples: int) -> p
     table = stacked(parts, [*answered, "kind", "value"])
     by = ["kind", "value", "model", "protocol"]
     return collapse_intervals(table, by, resamples=resamples)
+
+
+def ranked(levels: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per model and protocol of `choice.choice_table`, a column per metric.
+
+    The main one has its interval.
+    """
+    by, kinds = ["model", "protocol"], kinds_of(levels)
+    wide = levels.pivot_table(index=by, columns="metric", values="value").reset_index()
+    first = levels[levels.metric == TRUTH_FIRST]
+    first = first[[*by, "value", "low", "high"]].rename(columns={"value": TRUTH_FIRST})
+    rest = [*kinds, COLLAPSE, KNOWN_UNSAID]
+    return first.merge(wide.reindex(columns=[*by, *rest]), on=by)
 
 
 def collapse_changes(answers: pd.DataFrame, *, resamples: int) -> pd.DataFrame:

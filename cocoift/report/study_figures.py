@@ -15,13 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cocoift.core.images import open_image, place_labels
+from cocoift.evaluation.choice import TRUTH_FIRST, chance
 from cocoift.evaluation.lengths import SHORT_WORDS
 from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.score import COLLAPSE
 from cocoift.report.figures import (
     MARKS,
     PANELS,
     colour_of,
     facets,
+    interval_plot,
     log_words,
     new_axes,
     stacked_shares,
@@ -210,6 +213,26 @@ def _by_protocol(
     return rows.dropna(subset=["panel", "series"]).sort_values(
         "series", key=lambda labels: labels.map(order), kind="stable"
     )
+
+
+def knows_and_says(
+    levels: pd.DataFrame, *, models: Mapping[str, str], protocols: Mapping[str, str]
+) -> Figure:
+    """Show what models say beside what they know: own answers that collapse, truths ranked first.
+
+    `levels` is `choice.choice_table`; a line marks what guessing ranks first.
+    """
+    panels = {COLLAPSE: "says: three words or fewer (%)",
+              TRUTH_FIRST: "knows: truth ranked first (%)"}  # fmt: skip
+    table, asked = levels.assign(setting=levels.protocol), set(levels.protocol)
+    named = {name: fill(label, 22) for name, label in protocols.items() if name in asked}
+    series = {name: label for name, label in models.items() if name in set(table.model)}
+    title = "What the models say, and which of the sentences they hold for likeliest"
+    figure = interval_plot(table, panels=panels, series=series, settings=named, title=title)
+    guessed = chance(levels)
+    figure.axes[1].axvline(guessed, color="#333333", linestyle=":", linewidth=1.2)
+    figure.axes[1].text(guessed + 1, -0.5, "chance", color="#333333", va="top", fontsize=9)
+    return figure
 
 
 def loss_curves(losses: pd.DataFrame, *, names: Mapping[str, str], smooth: int) -> Figure:

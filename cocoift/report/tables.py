@@ -44,7 +44,8 @@ METRICS = {
     "collapse": "collapse",
     "closed_collapse": "short answers to closed questions",
     "obedience": "short-answer compliance",
-    "truth_first": "true sentence first",
+    "truth_first": "truth ranked first",
+    "known_unsaid": "truth ranked first where the answer collapsed",
 }
 _SHORT = {name: label.removesuffix(" mixture") for name, label in LABELS.items()}
 # Columns whose cells are keys, and what is shown for them.

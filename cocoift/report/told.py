@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cocoift.evaluation.adherence import ADHERENCE
+from cocoift.evaluation.choice import KNOWN_UNSAID, TRUTH_FIRST, chance
 from cocoift.evaluation.effects import (
     ASKED_ALONE,
     HEADLINE,
@@ -21,7 +22,7 @@ from cocoift.evaluation.effects import (
     trainings_of,
 )
 from cocoift.evaluation.lengths import SHORT_WORDS
-from cocoift.evaluation.protocols import AFTER, ALONE
+from cocoift.evaluation.protocols import AFTER, ALONE, OTHER_PICTURE
 from cocoift.evaluation.score import COLLAPSE, TOTALS
 from cocoift.report.tables import in_words, read_saved
 
@@ -172,12 +173,14 @@ def bias_answer(
     faithful: pd.DataFrame,
     *,
     labels: Mapping[str, str],
+    known: str = "",
 ) -> str:
     """Return the answer of notebook 06, a line per table; empty tables are passed over.
 
     `lengths` has protocol, model, median_words and collapse_rate of the benchmark's questions;
     `changes` is `bias.collapse_changes`, `taught` `merge.after_short_table`, `shifts`
-    `probe.margin_table`, `faithful` `faithfulness_table` per model and protocol.
+    `probe.margin_table`, `faithful` `faithfulness_table` per model and protocol, `known`
+    is `choice_answer`.
     """
     lines = []
     compared = lengths[lengths.protocol.isin([ALONE, AFTER])].groupby("model", sort=False)
@@ -213,6 +216,8 @@ def bias_answer(
             "**How does it work?** The short-answer round shifts the margin of the short answer's "
             f"first token over the full one's by: {moves}."
         )
+    if known:
+        lines.append(known)
     if len(faithful):
         mentioned = (faithful.protocol == AFTER) & faithful.absent_share.notna()
         faithful = faithful[mentioned]
@@ -224,6 +229,43 @@ def bias_answer(
             f"show: {named}."
         )
     return "\n".join(f"- {line}" for line in lines) or "There was nothing to compare."
+
+
+def choice_answer(levels: pd.DataFrame, effects: pd.DataFrame, *, labels: Mapping[str, str]) -> str:
+    """Say whether models rank the truth first after the short round, those that collapse too.
+
+    One knows more than it says if it does so more often than by chance and than with another image.
+    `levels` is `choice.choice_table`, `effects` `choice.choice_effects`; empty without levels.
+    """
+    if levels.empty:
+        return ""
+    rows = levels.set_index(["metric", "model", "protocol"]).sort_index()
+    first, guessed, parts, silent = rows.loc[TRUTH_FIRST], chance(levels), [], []
+    for name in levels.model.unique():
+        label = labels.get(name, name)
+        shares = [f"{first.value[name, protocol]:.0f}" for protocol in (ALONE, AFTER)
+                  if (name, protocol) in first.index]  # fmt: skip
+        changed = rows_of(effects, change(name).name, TRUTH_FIRST)
+        parts.append(f"{label} {' → '.join(shares)} % ({describe(changed)})")
+        if sign(rows_of(effects, change(name).name, COLLAPSE)) > 0:
+            said = rows.loc[KNOWN_UNSAID, name, AFTER]
+            more = said.low > max(guessed, first.value.get((name, OTHER_PICTURE), guessed))
+            silent.append(
+                f"{label} answers {rows.value[COLLAPSE, name, ALONE]:.0f} → "
+                f"{rows.value[COLLAPSE, name, AFTER]:.0f} % of these questions in {SHORT_WORDS} "
+                f"words or fewer, and ranks the truth first in {said.value:.0f} % "
+                f"[{said.low:.0f}, {said.high:.0f}] of the cases where it does so: "
+                + ("it knows more than it says." if more else "no more than guessing is shown.")
+            )
+    other = first.value[first.index.get_level_values("protocol") == OTHER_PICTURE]
+    ends = f"{other.min():.0f} to {other.max():.0f} %"
+    control = f" With another image: {ends}." if len(other) else ""
+    told_of = " ".join(silent) or "No rise of collapse is shown on these questions."
+    return (
+        "**Does a model still know what it no longer says?** The true sentence is the likeliest "
+        f"(chance {guessed:.0f} %), single-round → after one short-answer round: "
+        f"{'; '.join(parts)}.{control} {told_of} {basis(effects)}"
+    )
 
 
 def _lengths(label: str, rows: pd.DataFrame) -> str:

@@ -194,7 +194,10 @@ def forced_choices(study: Study) -> tuple[pd.DataFrame, str]:
         for seed in study.preset.seeds
         for candidate in local_candidates(study.local_models(seed), models)
     ]
-    return pd.concat(parts, ignore_index=True), f"{len(items)} true sentences.{left}"
+    first = items[0]
+    false = " ".join(f"{kind.capitalize()} exchanged: {text}" for kind, text in first.foils.items())
+    note = f"{len(items)} true sentences, such as: {first.truth} {false}{left}"
+    return pd.concat(parts, ignore_index=True), note
 
 
 def history_worth(study: Study) -> pd.DataFrame:
