@@ -2,8 +2,10 @@
 
 It tells what a model *knows* from what it *says*: no answer is written, so a model that answers
 with one word can still rank the sentences.  The main measure, named before any outcome was seen, is
-the share of items whose true sentence has the highest probability of all (with three foils, chance
-is 25 %).  The probability is that of the whole sentence, its end included
+the share of items whose true sentence has the highest probability of all.  Of three foils and the
+truth, one drawn by chance is true in 25 % of the cases; a model that has a colour, a place and an
+object in mind, but not by looking, ranks the truth first where it happens to prefer it to each
+foil, down to one case in eight.  The probability is that of the whole sentence, its end included
 (`generation.log_probabilities`), not divided by its length: foils exchange a word or two (in
 SugarCrepe's they have 10.8 to 11.0 words on average, their captions 11.0), and what wording or
 length make unlikely, they do with another picture too, the control.

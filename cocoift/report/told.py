@@ -234,37 +234,57 @@ def bias_answer(
 def choice_answer(levels: pd.DataFrame, effects: pd.DataFrame, *, labels: Mapping[str, str]) -> str:
     """Say whether models rank the truth first after the short round, those that collapse too.
 
-    One knows more than it says if it does so more often than by chance and than with another image.
     `levels` is `choice.choice_table`, `effects` `choice.choice_effects`; empty without levels.
     """
     if levels.empty:
         return ""
     rows = levels.set_index(["metric", "model", "protocol"]).sort_index()
-    first, guessed, parts, silent = rows.loc[TRUTH_FIRST], chance(levels), [], []
+    first, parts = rows.loc[TRUTH_FIRST].value, []
     for name in levels.model.unique():
-        label = labels.get(name, name)
-        shares = [f"{first.value[name, protocol]:.0f}" for protocol in (ALONE, AFTER)
-                  if (name, protocol) in first.index]  # fmt: skip
-        changed = rows_of(effects, change(name).name, TRUTH_FIRST)
-        parts.append(f"{label} {' → '.join(shares)} % ({describe(changed)})")
-        if sign(rows_of(effects, change(name).name, COLLAPSE)) > 0:
-            said = rows.loc[KNOWN_UNSAID, name, AFTER]
-            more = said.low > max(guessed, first.value.get((name, OTHER_PICTURE), guessed))
-            silent.append(
-                f"{label} answers {rows.value[COLLAPSE, name, ALONE]:.0f} → "
-                f"{rows.value[COLLAPSE, name, AFTER]:.0f} % of these questions in {SHORT_WORDS} "
-                f"words or fewer, and ranks the truth first in {said.value:.0f} % "
-                f"[{said.low:.0f}, {said.high:.0f}] of the cases where it does so: "
-                + ("it knows more than it says." if more else "no more than guessing is shown.")
-            )
-    other = first.value[first.index.get_level_values("protocol") == OTHER_PICTURE]
+        shares = [f"{first[name, protocol]:.0f}" for protocol in (ALONE, AFTER)
+                  if (name, protocol) in first]  # fmt: skip
+        changed = describe(rows_of(effects, change(name).name, TRUTH_FIRST))
+        parts.append(f"{labels.get(name, name)} {' → '.join(shares)} % ({changed})")
+    other = first[first.index.get_level_values("protocol") == OTHER_PICTURE]
     ends = f"{other.min():.0f} to {other.max():.0f} %"
     control = f" With another image: {ends}." if len(other) else ""
-    told_of = " ".join(silent) or "No rise of collapse is shown on these questions."
+    unsaid = [
+        _unsaid(rows.loc[:, name, :], labels.get(name, name), chance(levels))
+        for name in _silenced(effects, list(levels.model.unique()))
+    ]
     return (
         "**Does a model still know what it no longer says?** The true sentence is the likeliest "
-        f"(chance {guessed:.0f} %), single-round → after one short-answer round: "
-        f"{'; '.join(parts)}.{control} {told_of} {basis(effects)}"
+        f"(chance {chance(levels):.0f} %), single-round → after one short-answer round: "
+        f"{'; '.join(parts)}.{control} {' '.join(unsaid) or 'None collapses.'} {basis(effects)}"
+    )
+
+
+def _silenced(effects: pd.DataFrame, models: list[str]) -> list[str]:
+    """Return the models whose collapse is shown to rise, or else the one that has the most of it.
+
+    None where no model collapses more often after the round.
+    """
+    rises = {name: rows_of(effects, change(name).name, COLLAPSE) for name in models}
+    shown = [name for name, rows in rises.items() if sign(rows) > 0]
+    most = {name: of.difference for name, rows in rises.items()
+            if (of := overall(rows)) is not None and of.difference > 0}  # fmt: skip
+    return shown or sorted(most, key=lambda name: -most[name])[:1]
+
+
+def _unsaid(rows: pd.DataFrame, label: str, guessed: float) -> str:
+    """Say how often a model ranks the truth first where its own answer collapsed.
+
+    It knows more than it says where that is more than by chance and than with another image.
+    `rows` are by metric and protocol.
+    """
+    said = rows.loc[KNOWN_UNSAID, AFTER]
+    other = rows.value.get((TRUTH_FIRST, OTHER_PICTURE), guessed)
+    more = said.low > max(guessed, other)
+    return (
+        f"{label} answers {rows.value[COLLAPSE, ALONE]:.0f} → {rows.value[COLLAPSE, AFTER]:.0f} % "
+        f"of these questions in {SHORT_WORDS} words or fewer, and ranks the truth first in "
+        f"{said.value:.0f} % [{said.low:.0f}, {said.high:.0f}] of the cases where it does: "
+        + ("it knows more than it says." if more else "no more than guessing is shown.")
     )
 
 

@@ -57,8 +57,18 @@ def test_one_that_guesses_is_not_said_to_know_nor_one_that_another_picture_serve
 
 def test_choices_of_models_that_do_not_collapse_are_told_without_that():
     text = known(choices({"mix": (90, 90)}, {"mix": (9, 9)}, seeds=(0, 1)))
-    assert "No rise of collapse is shown on these questions." in text
-    assert "means over 2 trainings" in text
+    assert "None collapses." in text and "means over 2 trainings" in text
+
+
+def test_where_no_rise_is_shown_the_model_that_collapses_most_is_told_of():
+    """One of two seeds collapses whole, the other not at all: the interval holds zero."""
+    first = {"mix": (90, 90), "merged": (90, 90)}
+    table = choices(first, {"mix": (9, 9), "merged": (9, 9)}, seeds=(0, 1))
+    after = table.protocol.eq("multi_round")
+    table.loc[after & table.model.eq("mix") & table.seed.eq(1), "words"] = 1
+    table.loc[after & table.model.eq("merged") & table.question_id.eq("q0"), "words"] = 1
+    text = known(table)
+    assert "LLaVA-style mixture answers 0 → 50 %" in text and "merged mixture answers" not in text
 
 
 def test_the_answer_holds_what_was_chosen_and_nothing_where_nothing_was():
