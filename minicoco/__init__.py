@@ -23,12 +23,13 @@ VERSION = 2
 class MiniCoco(Settings, frozen=True):
     """How many scenes are drawn to train on, to hold out and to ask about, and from which seed.
 
-    `pixels` is the side of an image.
+    `pretraining` are further ones, of stage one.  `pixels` is the side of an image.
     """
 
     train: Annotated[int, msgspec.Meta(ge=0)]
     held_out: Annotated[int, msgspec.Meta(ge=0)]
     benchmark: Count = 40
+    pretraining: Annotated[int, msgspec.Meta(ge=0)] = 0
     seed: int = 0
     pixels: Count = 64
 

@@ -1,5 +1,6 @@
 """Write a mini-COCO to disk: images, COCO's own annotations, and the files of every source."""
 
+import random
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,16 @@ from cocoift.core.files import DataError, inside, write_bytes, write_text
 from minicoco import dialog_sets, genome_sets, mix_file, qa_sets
 from minicoco.benchmark import benchmark_scenes
 from minicoco.benchmark import files as benchmark_files
+from minicoco.corpus import single_round
 from minicoco.draw import box, flock_outlines, jpeg, outline
 from minicoco.facts import caption
-from minicoco.scenes import CATEGORY_IDS, SUPERCATEGORIES, Scene, World, make_world
+from minicoco.scenes import CATEGORY_IDS, SUPERCATEGORIES, Scene, World, make_world, sample_scenes
 from minicoco.scenes import name_2017 as file_name
 
 # COCO's outlines and boxes have two decimals.
 _DECIMALS = 2
+# Scenes of no study and of no tiny LLaVA, whose seeds are smaller or start at 1,000,003.
+_PRETRAINING = 4_000_037
 # Lists what was drawn; the study's runner ignores it too.
 STAMP = "MINI_COCO.txt"
 _STAMP_HEAD = "Drawn by minicoco and drawn again by each run; other files here stay as they are:"
@@ -46,7 +50,14 @@ _LICENCES = [
 
 
 def write_mini_coco(
-    root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64, benchmark: int = 40
+    root: Path,
+    *,
+    train: int,
+    held_out: int,
+    seed: int,
+    pixels: int = 64,
+    benchmark: int = 40,
+    pretraining: int = 0,
 ) -> World:
     """Write a mini-COCO below `root` and return the scenes it shows.
 
@@ -64,7 +75,25 @@ def write_mini_coco(
     for files in (coco_files, qa_sets.files, genome_sets.files, dialog_sets.files, mix_file.files):
         _write(root, files(world))
     write_benchmarks(root, seed=seed, pixels=pixels, count=benchmark)
+    if pretraining:
+        write_pretraining(root / "llava_pretrain", count=pretraining, seed=seed, pixels=pixels)
     return world
+
+
+def write_pretraining(folder: Path, *, count: int, seed: int, pixels: int) -> None:
+    """Write conversations of single rounds about further scenes, as LLaVA-Pretrain comes.
+
+    `blip_laion_cc_sbu_558k.json` beside `images`, in folders of a thousand, with the conversations
+    of `corpus.single_round`.  Format: huggingface.co/datasets/liuhaotian/LLaVA-Pretrain.
+    """
+    rng, rows = random.Random(f"pretraining/{seed}"), []
+    scenes = sample_scenes(count, seed=_PRETRAINING + seed, pixels=pixels)
+    for scene in tqdm(scenes, desc="drawing for stage one", unit=" images", leave=False):
+        name = f"{scene.image_id:09d}"
+        image = f"{name[:5]}/{name}.jpg"
+        write_bytes(folder / "images" / image, jpeg(scene))
+        rows.append({"id": name, "image": image, "conversations": single_round(scene, rng)})
+    write_bytes(folder / "blip_laion_cc_sbu_558k.json", msgspec.json.encode(rows))
 
 
 def write_benchmarks(root: Path, *, seed: int, pixels: int, count: int) -> None:
@@ -80,18 +109,16 @@ def _write(root: Path, files: Iterable[tuple[str, Any]]) -> None:
         write_bytes(root / name, raw)
 
 
-def replace_mini_coco(
-    root: Path, *, train: int, held_out: int, seed: int, pixels: int = 64, benchmark: int = 40
-) -> World:
+def replace_mini_coco(root: Path, **sizes: int) -> World:
     """Write a mini-COCO in place of the one in `root`, which stays until the new one is drawn.
 
-    Only files that an earlier call wrote are replaced or removed; other files beside them stay.
+    `sizes` are those of `write_mini_coco`.  Only files that an earlier call wrote are replaced or
+    removed; other files beside them stay.
     Raises `DataError` when those are in the way: real data is never overwritten, nor mixed with
     drawn data.
     """
-    sizes = {"train": train, "held_out": held_out, "benchmark": benchmark}
     with _beside(root) as unfinished:
-        world = write_mini_coco(unfinished, **sizes, seed=seed, pixels=pixels)
+        world = write_mini_coco(unfinished, **sizes)
         folders = [root / folder.name for folder in unfinished.iterdir()]
         if not (root / STAMP).exists() and any(folder.exists() for folder in folders):
             raise DataError(f"{root} holds files that are not a mini-COCO; choose another raw_dir")

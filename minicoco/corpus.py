@@ -68,6 +68,17 @@ def conversation(
         pairs = (_with_open if rng.random() < OPEN_SHARE else _closed)(scene, rng)
     else:
         pairs = [_descriptions(scene, rng)[0] if describes else _question(scene, rng)]
+    return _messages(pairs, rng)
+
+
+def single_round(scene: Scene, rng: random.Random) -> list[Message]:
+    """Return a conversation of one round: a description of a scene, or an answer about it."""
+    describes = rng.random() < DESCRIPTION_SHARE
+    return _messages([_descriptions(scene, rng)[0] if describes else _question(scene, rng)], rng)
+
+
+def _messages(pairs: list[tuple[str, str]], rng: random.Random) -> list[Message]:
+    """Return rounds as messages, a format prompt after some of the questions."""
     messages = []
     for position, (question, answer) in enumerate(pairs):
         if rng.random() < PROMPT_SHARE:

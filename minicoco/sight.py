@@ -166,6 +166,23 @@ def sight_table(
     return pd.DataFrame(rows, columns=["image", "fact", "accuracy", "low", "high", "n"])
 
 
+# What a base that sees names rightly: with the image of the scene at least, with another at most.
+SEES = {"category": (0.95, 0.30), "colour": (0.95, 0.15), "place": (0.85, 0.05)}
+
+
+def sight_checks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the checks that a base sees, of a `sight_table`: gate, value, bound, n, passed."""
+    rows, by_fact = [], table.set_index(["image", "fact"])
+    for fact, (least, most) in SEES.items():
+        for image, bound in (("shown", least), ("other", most)):
+            accuracy, count = by_fact.loc[(image, fact), ["accuracy", "n"]]
+            passed = accuracy >= bound if image == "shown" else accuracy <= bound
+            limit = f"at {'least' if image == 'shown' else 'most'} {bound:.0%}"
+            names = {"shown": "its own image", "other": "another scene's"}
+            rows.append((f"{fact}, {names[image]}", accuracy, limit, int(count), passed))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def summary(table: pd.DataFrame) -> str:
     """Return the sight table in a sentence: what is named correctly by seeing, and by guessing."""
 

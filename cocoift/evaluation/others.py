@@ -8,17 +8,10 @@ from typing import Literal
 import msgspec
 
 from cocoift.core.files import DataError, write_bytes
-from cocoift.core.schema import (
-    IMAGE_MARKER,
-    TEXT_ONLY,
-    Message,
-    Record,
-    check_record,
-    coco_id_in,
-    read_records,
-)
+from cocoift.core.schema import TEXT_ONLY, Record, coco_id_in, read_records
 from cocoift.evaluation.variants import Variant, rank
-from cocoift.sources.dialogs import llava_records, rounds
+from cocoift.sources.base import Drop
+from cocoift.sources.dialogs import whole_records
 
 Others = Literal["text-only", "non-COCO"]
 
@@ -39,23 +32,11 @@ def other_records(path: Path, kind: str, *, image_root: Path) -> list[Record]:
 
 
 def _others(path: Path, kind: str, image_root: Path) -> Iterator[Record]:
-    for number, row in enumerate(llava_records(path)):
-        pairs, images = rounds(row.conversations), row.images
-        if not pairs or len(images) > 1 or bool(images) != (kind == "non-COCO"):
+    for record in whole_records(path, source=kind):
+        if isinstance(record, Drop) or (record.image != TEXT_ONLY) != (kind == "non-COCO"):
             continue
-        name = images[0] if images else TEXT_ONLY
-        if images and (coco_id_in(name) is not None or not (image_root / name).is_file()):
-            continue
-        texts = [(text or "").strip() for pair in pairs for text in (pair.question, pair.answer)]
-        if all(text.replace(IMAGE_MARKER, "").strip() for text in texts):
-            first = f"{IMAGE_MARKER}\n" if images else ""
-            speakers = ("human", "gpt") * len(pairs)
-            messages = [
-                Message(*each)
-                for each in zip(speakers, [first + texts[0], *texts[1:]], strict=True)
-            ]
-            record = Record(f"{number}-{row.id}", name, messages, [kind] * len(pairs))
-            check_record(record)
+        foreign = coco_id_in(record.image) is None and (image_root / record.image).is_file()
+        if record.image == TEXT_ONLY or foreign:
             yield record
 
 

@@ -8,7 +8,15 @@ from typing import Annotated
 import msgspec
 
 from cocoift.core.files import DataError
-from cocoift.core.schema import IMAGE_MARKER, Message, coco_id, whole_number
+from cocoift.core.schema import (
+    IMAGE_MARKER,
+    TEXT_ONLY,
+    Message,
+    Record,
+    check_record,
+    coco_id,
+    whole_number,
+)
 from cocoift.sources.base import (
     QA,
     Dialog,
@@ -133,6 +141,35 @@ def llava_records(path: Path) -> Iterator[LlavaRecord]:
     Format: github.com/haotian-liu/LLaVA/blob/main/docs/Finetune_Custom_Data.md.
     """
     return (decode_lines if path.suffix == ".jsonl" else decode_array)(path, LlavaRecord)
+
+
+def whole_records(path: Path, *, source: str) -> Iterator[Record | Drop]:
+    """Yield the conversations of any LLaVA-format file as records, about whatever images.
+
+    Texts are trimmed, the image marker stands before the first question, and `source` is named for
+    every round.  Those whose speakers do not alternate, that show several images or hold an empty
+    message are dropped.
+    """
+    for number, row in enumerate(llava_records(path)):
+        pairs = rounds(row.conversations)
+        count = max(1, len(row.conversations) // 2)
+        texts = [(text or "").strip() for qa in pairs or () for text in (qa.question, qa.answer)]
+        if not pairs:
+            yield Drop("odd_conversation", count)
+        elif len(row.images) > 1:
+            yield Drop("several_images", count)
+        elif not all(text.replace(IMAGE_MARKER, "").strip() for text in texts):
+            yield Drop("empty", count)
+        else:
+            marker = f"{IMAGE_MARKER}\n" if row.images else ""
+            texts[0] = f"{marker}{texts[0]}"
+            said = [
+                Message(*each) for each in zip(("human", "gpt") * len(pairs), texts, strict=True)
+            ]
+            image = row.images[0] if row.images else TEXT_ONLY
+            record = Record(f"{number}-{row.id}", image, said, [source] * len(pairs))
+            check_record(record)
+            yield record
 
 
 def llava(*, conversations: Path) -> Iterator[Dialog | Drop]:

@@ -58,13 +58,18 @@ class TuningRecipe(Settings, frozen=True):
 
 
 class AlignmentRecipe(Settings, frozen=True):
-    """How a base's projector is trained before any tuning, all else frozen: LLaVA's stage one.
+    """How a base learns to see before any tuning: LLaVA's stage one.
 
     The defaults are LLaVA-1.5's (`scripts/v1_5/pretrain.sh` in haotian-liu/LLaVA), except
-    for the chat, which is that of the tuning.  Fields mean what they do in `TuningRecipe`.
+    for the chat, which is that of the tuning: the projector trains alone, at `learning_rate`.  With
+    a `rank` the language model learns too, by LoRA at `language_learning_rate`: a small one cannot
+    read images otherwise.  The other fields mean what they do in `TuningRecipe`.
     """
 
     learning_rate: float = 1e-3
+    rank: int = 0
+    alpha: int = 32
+    language_learning_rate: float = 2e-3
     records_per_step: Count = 256
     epochs: Count = 1
     warmup: float = 0.03
@@ -74,10 +79,11 @@ class AlignmentRecipe(Settings, frozen=True):
     workers: int = 4
 
     def tuning(self) -> TuningRecipe:
-        """Return the recipe of a tuning that trains the projector alone, in full precision."""
+        """Return the recipe as that of a tuning, in full precision and without dropout."""
         values = structs.asdict(self)
-        rate = values.pop("learning_rate")
-        return TuningRecipe(rank=0, projector_learning_rate=rate, four_bit=False, **values)
+        values["projector_learning_rate"] = values.pop("learning_rate")
+        values["learning_rate"] = values.pop("language_learning_rate")
+        return TuningRecipe(dropout=0.0, four_bit=False, **values)
 
 
 class Assembly(Settings, frozen=True):
@@ -87,15 +93,19 @@ class Assembly(Settings, frozen=True):
     the tiny LLaVA's, and the projector starts from the words that name a patch.
     `language_package` is a package for pip that carries the language model as GGUF, for machines
     that reach no hub.  Stage one trains on the turns of `sources` about `images` images (none:
-    all that may train).
+    all that may train), or on `conversations`: a file in LLaVA's format below `raw_dir`, beside a
+    folder `images`, as LLaVA-Pretrain comes.  `shipped` is the folder of what stage one with these
+    settings left, to be used in place of training.
     """
 
     language: str
     vision: str | None = None
     language_package: str | None = None
     sources: list[str] = msgspec.field(default_factory=lambda: ["coco_captions"])
+    conversations: str | None = None
     images: int | None = None
     recipe: AlignmentRecipe = AlignmentRecipe()
+    shipped: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import multiprocessing
 import shutil
 from collections.abc import Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,10 +25,17 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from cocoift.core.bars import is_reported, tqdm
-from cocoift.core.files import DataError, finish_replacing, holds, write_text
+from cocoift.core.files import DataError, digest, finish_replacing, holds, sha256, write_text
 from cocoift.core.parallel import cores, stop
 from cocoift.tuning.batches import Collator, Plan, PlannedBatches, plan_batches
-from cocoift.tuning.checkpoints import NOTES, add_adapter, export, notes_of, save_adapter
+from cocoift.tuning.checkpoints import (
+    NOTES,
+    WEIGHTS,
+    add_adapter,
+    export,
+    notes_of,
+    save_adapter,
+)
 from cocoift.tuning.data import TrainingSet, check_pictures, only_last, read_training_set
 from cocoift.tuning.loss import LossByForm, Progress, last_whole
 from cocoift.tuning.memory import Memory, available, check_fits, estimate
@@ -42,7 +49,7 @@ from cocoift.tuning.model import (
     release,
     use_threads,
 )
-from cocoift.tuning.recipe import Training
+from cocoift.tuning.recipe import Training, weights_digest
 
 Key = TypeVar("Key", bound=Hashable)
 # The training that an aligned base comes from, in its folder.
@@ -173,19 +180,30 @@ def train_all(trainings: Mapping[Key, Training], *, processes: int = 1) -> dict[
     return {key: found[key] for key in trainings}
 
 
-def align(training: Training, out: Path, *, dtype: torch.dtype = torch.float32) -> Path:
-    """Train the projector of `training.checkpoint`, and write the base with it to `out`.
+def align(
+    training: Training,
+    out: Path,
+    *,
+    shipped: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Teach the base `training.checkpoint` to see, and write what comes of it to `out`.
 
     The recipe is an `AlignmentRecipe.tuning()`.  A base left by the same training is kept, an
-    interrupted one resumes, and its log stays in `training.adapter`.  In float32 the base holds the
-    projector bit for bit.  Raises what `train` raises.
+    interrupted one resumes, and its log stays in `training.adapter`.  `shipped` is an adapter that
+    an equal training left, merged in place of it.  In float32 the base holds the projector bit for
+    bit.  Raises what `train` raises.
     """
-    made = f"{training.key()} {dtype}"
+    adapter, made = training.adapter, f"{training.key()} {dtype}"
+    if shipped:
+        adapter, weights = shipped, weights_digest(training.checkpoint)
+        made = digest([sha256(shipped / WEIGHTS), weights, asdict(training.chat), str(dtype)])
     stamp = out / _ALIGNED
     if holds(stamp, made):
         return out
-    train(training)
-    export(training.adapter, out, checkpoint=training.checkpoint, chat=training.chat, dtype=dtype)
+    if not shipped:
+        train(training)
+    export(adapter, out, checkpoint=training.checkpoint, chat=training.chat, dtype=dtype)
     write_text(stamp, made)
     return out
 

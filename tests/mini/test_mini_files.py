@@ -7,6 +7,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from cocoift.core.files import DataError, sha256
+from cocoift.core.schema import coco_id_in
+from cocoift.sources.dialogs import whole_records
 from minicoco.annotate import add_benchmarks, drawn_files, replace_mini_coco, write_mini_coco
 from minicoco.draw import draw
 from minicoco.scenes import COLOURS, GRID, sample_scenes
@@ -206,3 +208,17 @@ def test_a_mini_coco_killed_while_it_takes_its_place_is_drawn_whole_by_the_next_
         replace_mini_coco(raw, **SMALL)
     replace_mini_coco(raw, **SMALL)
     assert digests(raw) == digests(whole)
+
+
+def test_stage_ones_conversations_have_one_round_and_show_scenes_of_no_study(tmp_path):
+    write_mini_coco(tmp_path, train=12, held_out=4, seed=1, pretraining=40)
+    file = tmp_path / "llava_pretrain/blip_laion_cc_sbu_558k.json"
+    records = list(whole_records(file, source="stage one"))
+    assert [len(record.conversations) for record in records] == [2] * 40
+    for record in records:
+        image = Image.open(file.parent / "images" / record.image)
+        assert image.size == (64, 64) and coco_id_in(record.image) is None
+    asked = " ".join(record.conversations[0].value for record in records)
+    assert "Describe" in asked and "?" in asked
+    images = {sha256(path) for path in (tmp_path / "images").rglob("*.jpg")}
+    assert not images & {sha256(path) for path in (file.parent / "images").rglob("*.jpg")}

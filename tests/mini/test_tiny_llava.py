@@ -31,6 +31,7 @@ from minicoco.scenes import sample_scenes
 from minicoco.sight import (
     IMAGES,
     describe,
+    sight_checks,
     sight_table,
     stated_facts,
 )
@@ -277,3 +278,17 @@ def test_describing_in_batches_changes_no_answer(loaded):
     images = [draw(scene) for scene in sample_scenes(5, seed=8)]
     alone = [describe(*loaded, [image], new_tokens=8)[0] for image in images]
     assert describe(*loaded, images, new_tokens=8, batch=3) == alone
+
+
+def test_a_base_sees_where_its_own_image_tells_it_what_another_does_not(loaded):
+    facts = ("category", "colour", "place")
+    table = pd.DataFrame(
+        [("shown", fact, 0.95, 40) for fact in facts]
+        + [("other", fact, 0.1, 40) for fact in facts],
+        columns=["image", "fact", "accuracy", "n"],
+    )
+    checked = sight_checks(table)
+    assert list(checked[~checked.passed].gate) == ["place, another scene's"]
+    blind = table.assign(accuracy=0.1)
+    assert list(checked.passed) == [True] * 5 + [False]
+    assert list(sight_checks(blind).passed) == [False, True, False, True, False, False]

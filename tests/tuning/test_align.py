@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from msgspec import structs
 from safetensors.torch import load_file
 
 from cocoift.report.training import alignment_sentence
 from cocoift.tuning import train as training_module
-from cocoift.tuning.checkpoints import training_log
+from cocoift.tuning.checkpoints import is_adapted, training_log
 from cocoift.tuning.data import split_images
 from cocoift.tuning.loss import mean_loss, picture_losses
 from cocoift.tuning.model import load_model, load_processor
@@ -89,6 +90,21 @@ def test_the_defaults_are_llavas_first_stage():
     recipe = AlignmentRecipe()
     assert (recipe.learning_rate, recipe.records_per_step, recipe.epochs) == (1e-3, 256, 1)
     assert (recipe.tuning().rank, recipe.tuning().projector_learning_rate) == (0, 1e-3)
+
+
+def test_with_a_rank_the_language_model_learns_too_and_the_tower_does_not(stage_one, tmp_path):
+    recipe = structs.replace(RECIPE, rank=4, alpha=8).tuning()
+    assert (recipe.learning_rate, recipe.projector_learning_rate) == (2e-3, 1e-2)
+    base = align(replace(stage_one, recipe=recipe), tmp_path / "base")
+    before, after = (load_model(path, four_bit=False) for path in (stage_one.checkpoint, base))
+    moved = {
+        name
+        for name, tensor in after.state_dict().items()
+        if not torch.equal(tensor, before.state_dict()[name])
+    }
+    layers = {name.removesuffix(".weight") for name in moved if "projector" not in name}
+    linear = {name for name, _ in before.named_modules() if is_adapted(name)}
+    assert layers == linear and len(moved) == len(linear) + 4
 
 
 def test_a_base_that_sees_finds_captions_likelier_with_their_own_picture(root, stage_one):
