@@ -41,6 +41,7 @@ READERS = {
     "bias": ("06",),
     "ablations": ("07",),
     "chat_checkpoints": ("08",),
+    "chat_presets": ("08",),
 }
 
 

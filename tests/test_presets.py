@@ -128,11 +128,16 @@ def run(root, preset, changes, folder):
 
 def test_no_preset_is_without_a_run(root):
     committed = {"mini", "mini-full", "smol", "small", "llava-1.5-7b", "endpoint"}
-    elsewhere = {"smoke", "llava-1.5-13b"}  # in kernels; as 7b
+    # In kernels; as 7b; as smol, but for the language model, whose architecture `small` has.
+    elsewhere = {"smoke", "llava-1.5-13b", "smol-qwen"}
     assert {path.stem for path in root.glob("notebooks/presets/*.yaml")} == committed | elsewhere
     seven, thirteen = (study.read_preset(f"llava-1.5-{size}") for size in ("7b", "13b"))
     same = {"name": "x", "work_dir": "w", "report_dir": "r", "curation": "c", "checkpoint": "p"}
     assert structs.replace(seven, **same) == structs.replace(thirteen, **same)
+    smol, qwen = study.read_preset("smol"), study.read_preset("smol-qwen")
+    same |= {"seeds": [0], "assembly": smol.assembly, "ablations": qwen.ablations}
+    same |= {"raw_dir": "r", "image_dir": "i", "tokenizer_file": "t", "system_prompt": "s"}
+    assert structs.replace(smol, **same) == structs.replace(qwen, **same)
 
 
 def test_mini_and_mini_full_run_whole(root, tmp_path):
@@ -146,14 +151,16 @@ def test_mini_and_mini_full_run_whole(root, tmp_path):
 
 
 def test_smol_runs_whole(root, tmp_path, parts):
-    base = {"checkpoint": str(tmp_path / "base"), "seeds": [0, 1]}
+    base = {"checkpoint": str(tmp_path / "base"), "seeds": [0, 1], "ablations": {"seeds": [0]}}
     base["tokenizer_file"] = str(tmp_path / "base/tokenizer.json")
     base["assembly"] = {"language": str(parts / "smollm2"), "language_package": None, "images": 12}
+    base["mini_coco"] = {"pretraining": 20}
     outputs = run(root, "smol", with_changes(SIZES, DRAWN, base), tmp_path)
     alignment = pd.read_csv(tmp_path / "reports/tables/alignment.csv")
     assert len(alignment) == 2
     # A language model that follows instructions before it is tuned has no gate that it must not.
-    assert set(pd.read_csv(tmp_path / "reports/tables/gates.csv").model) == {"mix", "merged"}
+    assert set(pd.read_csv(tmp_path / "reports/tables/gates.csv").model) == {
+        "mix", "merged", "instructed"}  # fmt: skip
     assert "<|im_end|>" in outputs["04"].text
 
 

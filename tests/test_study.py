@@ -23,7 +23,7 @@ from cocoift.__main__ import main
 from cocoift.core.files import DataError, write_text
 from cocoift.evaluation.reference_judge import ReferenceJudge
 from cocoift.report.pages import headline, index_page, notebook_page
-from cocoift.study import steps
+from cocoift.study import asking, steps
 from cocoift.study.index import _figures, write_index
 
 
@@ -608,3 +608,18 @@ def test_project_paths_start_at_the_root_from_any_folder(root, monkeypatch):
 def test_notebook_page_keeps_its_title():
     made = nbformat.v4.new_notebook()
     assert "<title>00_a</title>" in notebook_page(made, title="00_a")
+
+
+def test_notebook_08_talks_to_the_models_of_another_preset_once_they_are_there(root, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        f"extends: mini\nname: other\ncheckpoint: {tmp_path}/base\nwork_dir: {tmp_path}\n"
+        "evaluation: {models: [base], benchmarks: null}\nchat_presets: []\n"
+    )
+    changes = {"chat_presets": [str(other)], "evaluation": {"models": []}}
+    before = study.open_study("mini", changes)
+    assert not before.chat_studies and asking.chat_models(before) == []
+    shutil.copytree(root / "data/mini_llava", tmp_path / "base")
+    after = study.open_study("mini", changes)
+    assert [model.name for model in asking.chat_models(after)] == ["other, base"]
+    assert after.labels["other, base"] == "other, base model"

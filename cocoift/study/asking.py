@@ -165,7 +165,8 @@ def harness_tasks(study: Study, benchmark: str, protocols: Sequence[str]) -> "Ta
 def chat_models(study: Study) -> "list[Candidate]":
     """Return the models of notebook 08: local ones of the first seed, other checkpoints, endpoints.
 
-    Adapters on the same base share it in memory.
+    Adapters on the same base share it in memory.  Models of the `chat_presets` come after those of
+    the study, as `<preset>, <model>`, where all of their files are there.
     """
     from cocoift.evaluation.candidates import local_candidates
 
@@ -175,6 +176,10 @@ def chat_models(study: Study) -> "list[Candidate]":
     for name, checkpoint in preset.chat_checkpoints.items():
         alone = replace(local, base=checkpoint, adapters={})
         found += [replace(candidate, name=name) for candidate in local_candidates(alone, ["base"])]
+    for name, other in study.chat_studies.items():
+        models, asked = other.local_models(other.preset.seeds[0]), other.preset.evaluation.models
+        for candidate in local_candidates(models, asked):
+            found.append(replace(candidate, name=f"{name}, {candidate.name}"))
     return [*found, *_served(preset)]
 
 

@@ -142,8 +142,9 @@ class Preset(Settings, frozen=True):
     may train (none: any COCO image), `licences` the licences of their images (none: any; by
     COCO's number or name, or as `CC BY 2.0`), `evaluation_sets` the images that must not.
     `tokenizer_file` counts the tokens of the merge (`None`: they are estimated). `processes`
-    trainings or models run at once, a thread each; a GPU holds one. `chat_checkpoints` are
-    further checkpoints for notebook 08, by display name.
+    trainings or models run at once, a thread each; a GPU holds one. Notebook 08 talks to the
+    `chat_checkpoints` too, by display name, and to the models of the `chat_presets` that were
+    tuned here.
     """
 
     name: str
@@ -191,6 +192,7 @@ class Preset(Settings, frozen=True):
     bias: Bias = Bias()
     ablations: Ablations = Ablations()
     chat_checkpoints: dict[str, str] = {}
+    chat_presets: list[str] = []
 
     def __post_init__(self) -> None:
         """Refuse a name that is no folder, values named twice, models that no mixture tunes."""

@@ -143,7 +143,7 @@ def present_answers(study: Study) -> tuple[Mapping[tuple[str, str], pd.DataFrame
 def _inputs_of_answers(study: Study) -> str:
     """Return a digest of the sources, the merge and the settings that models' answers follow."""
     settings = msgspec.to_builtins(study.preset)
-    for section in ("bias", "ablations", "chat_checkpoints", "notebooks"):
+    for section in ("bias", "ablations", "chat_checkpoints", "chat_presets", "notebooks"):
         del settings[section]
     made = [study.work / "interim/manifest.json", study.merged / "manifest.json"]
     return digest([settings, [sha256(path) if path.is_file() else "" for path in made]])

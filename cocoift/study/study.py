@@ -120,7 +120,24 @@ class Study:
     @property
     def labels(self) -> dict[str, str]:
         """How tables and figures call each model."""
-        return LABELS | {name: name for name in (*self._further, *self.preset.chat_checkpoints)}
+        chats = {f"{name}, {model}": f"{name}, {LABELS[model]}"
+                 for name, other in self.chat_studies.items()
+                 for model in other.preset.evaluation.models}  # fmt: skip
+        named = (*self._further, *self.preset.chat_checkpoints)
+        return LABELS | {name: name for name in named} | chats
+
+    @cached_property
+    def chat_studies(self) -> "dict[str, Study]":
+        """The `chat_presets` whose base and adapters of the first seed are on disk, by name."""
+        others = [Study(self.root, read_preset(name)) for name in self.preset.chat_presets]
+        return {other.preset.name: other for other in others if other.has_models}
+
+    @property
+    def has_models(self) -> bool:
+        """Whether the base and the adapters of the first seed are on disk."""
+        local = self.local_models(self.preset.seeds[0])
+        notes = [folder / "training.json" for folder in local.adapters.values()]
+        return all(path.is_file() for path in (Path(local.base, "config.json"), *notes))
 
     @property
     def models(self) -> list[str]:
