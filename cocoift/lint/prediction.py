@@ -159,17 +159,20 @@ def _ablations(arms: Iterable[Arm]) -> list[str]:
 
 
 def agreement(left: pd.DataFrame) -> pd.DataFrame:
-    """Return how well `left_out` predictions do, alone and after: arms, Spearman, mean error.
+    """Return how well `left_out` predictions do, alone and after, an arm counting once.
 
-    An arm counts once, with the mean of its predictions; the error is in points.
+    Columns: asked, arms, spearman, mean_error (in points), raw_spearman.  The curves never fall,
+    so on all arms together the ranks are the raw ones; those of left-out predictions differ where
+    curves fitted without different ablations do.
     """
     rows = []
     means = left.groupby("arm", sort=False).mean(numeric_only=True)
     for asked in ("alone", "after"):
         predicted, measured = means[f"predicted_{asked}"], means[asked]
         ranks = predicted.corr(measured, method="spearman")
-        rows.append((asked, len(means), ranks, (predicted - measured).abs().mean()))
-    return pd.DataFrame(rows, columns=["asked", "arms", "spearman", "mean_error"])
+        raw = means[f"raw_{asked}"].corr(measured, method="spearman")
+        rows.append((asked, len(means), ranks, (predicted - measured).abs().mean(), raw))
+    return pd.DataFrame(rows, columns=["asked", "arms", "spearman", "mean_error", "raw_spearman"])
 
 
 def prediction_error(left: pd.DataFrame) -> float:
