@@ -97,7 +97,8 @@ def raw_prediction(
         for past in (ALONE, AFTER)
     ]
     # Ten digits: what the order of additions on another machine changes is far below.
-    return Raw(*(round(100 * share, 8) for share in shares), len(seen))
+    alone, after = (round(100 * share, 8) for share in shares)
+    return Raw(alone, after, len(seen))
 
 
 def sample(

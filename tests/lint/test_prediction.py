@@ -20,7 +20,6 @@ from cocoift.lint.conversations import Conversation, Round
 from cocoift.lint.prediction import (
     CALIBRATION,
     Arm,
-    Calibration,
     Curve,
     agreement,
     calibrated,
@@ -34,6 +33,12 @@ from cocoift.lint.prediction import (
 
 PROMPT = "Answer the question with a short phrase."
 FULL = "A small red cup stands on the table near a window."
+WIDE = (
+    "Tell me about the {}.",
+    "What is happening around the {}, and why?",
+    "Describe the {} and what you see near it.",
+    "How can you tell what the {} is for?",
+)
 THINGS = ("cup", "dog", "kite", "car", "book", "tree", "boat", "ball")
 
 
@@ -48,24 +53,29 @@ def thing(number):
     return THINGS[number % len(THINGS)]
 
 
+def wide(number):
+    return WIDE[number % len(WIDE)].format(thing(number // 4)), FULL
+
+
 def first_turn(number):
     """Half are short to the end once the first turn has asked for it, half are full."""
     if number % 2:
-        return [(f"Tell me about the {thing(number + at)}.", FULL) for at in range(3)]
+        return [wide(number // 2 + at) for at in range(3)]
     asked = [f"What color is the {thing(number + at)}?" for at in range(3)]
     return [(f"{asked[0]} {PROMPT}", "red"), (asked[1], "blue"), (asked[2], "green")]
 
 
 def every_turn(number):
-    """Every short answer is asked for, and full ones follow them."""
+    """Every short answer is asked for, and full ones follow them, or nothing."""
+    if number % 2:
+        return [wide(number // 2)]
     pairs = [(f"What color is the {thing(number + at)}? {PROMPT}", "red") for at in range(2)]
-    return [pairs[0], (f"Tell me about the {thing(number)}.", FULL), pairs[1],
-            (f"Tell me about the {thing(number + 3)}.", FULL)]  # fmt: skip
+    return [pairs[0], wide(number), pairs[1], wide(number + 1)]
 
 
 def test_short_answers_that_always_follow_short_ones_are_foretold_after_one_only():
     found = cues.raw_prediction(chats(first_turn))
-    assert found.after > 60 and found.alone < 20
+    assert found.after > 40 and found.alone < 10
     assert found.answers == 360
 
 
@@ -114,7 +124,7 @@ def test_a_sample_is_even_over_the_whole_file():
     parts = [chats(first_turn, 4_000), chats(every_turn, 4_000)]
     kept = cues.sample(itertools.chain(*parts), most=800)
     assert len(kept) == 800
-    asked = np.mean([len(each.rounds) == 4 for each in kept])
+    asked = np.mean([len(each.rounds) == 3 for each in kept])
     assert asked == pytest.approx(0.5, abs=0.06)  # three standard deviations
     places = np.array([int(each.id) for each in kept])
     quarters = np.histogram(places, bins=4, range=(0, 4_000))[0]
@@ -200,11 +210,10 @@ def test_an_interval_is_one_of_percents():
 
 
 def test_a_prediction_is_the_curve_of_what_cues_foretell(tmp_path):
-    made = Calibration(Curve(0, 1), Curve(0.5, 0.5), error=0.1, arms=9, run="r", commit="c")
     path = tmp_path / "calibration.json"
-    table = pd.DataFrame([[a.name, a.ablations[0], a.alone, a.after, a.raw_alone, a.raw_after]
-                          for a in arms()],
-                         columns=["arm", "ablation", "alone", "after", "raw_alone", "raw_after"])  # fmt: skip
+    rows = [[a.name, *a.ablations, a.alone, a.after, a.raw_alone, a.raw_after] for a in arms()]
+    columns = ["arm", "ablation", "alone", "after", "raw_alone", "raw_after"]
+    table = pd.DataFrame(rows, columns=columns)
     (tmp_path / "tables").mkdir()
     table.to_csv(tmp_path / "tables/lint_arms.csv", index=False)
     (tmp_path / "run.json").write_text(json.dumps({"preset": "r", "commit": "abc"}))
