@@ -27,7 +27,7 @@ RAW = {
 
 
 def levels(models, seeds=(0, 1)):
-    """Return levels as notebook 07 has them: 1 + seed alone, after the round 4 points more per model."""
+    """Return levels as in notebook 07: 1 + seed alone, after the round 4 points more per model."""
     rows = [
         (model, str(seed), protocol, COLLAPSE, value)
         for place, model in enumerate(models)
