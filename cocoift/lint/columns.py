@@ -33,6 +33,7 @@ TURN = np.dtype([("record", "i4"), ("position", "u2"), ("source", "u2"), ("words
                  ("asked", "?"), ("beginning", "u4"), ("key", "u8")])  # fmt: skip
 RECORD = np.dtype([("source", "u2"), ("rounds", "u2"), ("flags", "u1"), ("coco", "i8"),
                    ("tokens", "i4")])  # fmt: skip
+_COUNTED = ("record", "position", "source", "words", "asked")
 _MOST = 65_535
 # Sources beyond the largest ones are counted together.
 SOURCES, OTHERS = 30, "(others)"
@@ -66,16 +67,14 @@ class Data:
         """Return some conversations, by their number over all files, as they stand in the files."""
         by_piece: dict[int, list[int]] = {}
         for record in sorted(set(records)):
-            piece = int(np.searchsorted(self.firsts, record, side="right")) - 1
-            by_piece.setdefault(piece, []).append(record)
-        found = {}
+            place = int(np.searchsorted(self.firsts, record, side="right")) - 1
+            by_piece.setdefault(place, []).append(record)
+        found: dict[int, Conversation] = {}
         for number, wanted in by_piece.items():
             piece, first = self.pieces[number], int(self.firsts[number])
             read = (c for c in conversations(piece) if isinstance(c, Conversation))
-            places = {record - first: record for record in wanted}
-            for place, conversation in enumerate(read):
-                if place in places:
-                    found[places[place]] = conversation
+            here = set(wanted)
+            found |= {n: c for n, c in enumerate(read, start=first) if n in here}
         return found
 
 
@@ -143,7 +142,7 @@ def read_piece(task: Task) -> Columns:
         records.append(_record(found, own, keys[first:], count_tokens))
     columns = np.zeros(len(turns), TURN)
     if turns:
-        for name, values in zip(TURN.names[:5], np.array(turns, np.int64).T, strict=True):
+        for name, values in zip(_COUNTED, np.array(turns, np.int64).T, strict=True):
             columns[name] = np.minimum(values, _MOST) if TURN[name].itemsize == 2 else values
     columns["key"] = _hashed(keys)
     columns["beginning"] = _hashed([beginning(key) for key in keys]) >> np.uint64(32)

@@ -28,10 +28,11 @@ _ASKED = re.compile(
 )
 # Spare most questions the search, which is slow: one of these is in every wording above.
 _WORDS = frozenset(
-    """short shortly brief briefly brevity terse tersely concise concisely succinct succinctly quick
-    direct point word words sentence sentences phrase phrases letter letters number numbers yes true
-    bounding coordinate coordinates b""".split()
-)
+    {"short", "shortly", "brief", "briefly", "brevity", "terse", "tersely", "concise", "concisely",
+     "succinct", "succinctly", "quick", "direct", "point", "word", "words", "sentence", "sentences",
+     "phrase", "phrases", "letter", "letters", "number", "numbers", "yes", "true", "bounding",
+     "coordinate", "coordinates", "b"}
+)  # fmt: skip
 
 
 def states_form(question: str, key: str) -> bool:
