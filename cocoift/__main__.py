@@ -10,6 +10,7 @@ from typing import get_args
 
 from cocoift import __version__
 from cocoift.core.files import DataError
+from cocoift.lint import command as lint
 from cocoift.merge.layouts import MIXTURES
 from cocoift.tuning.chat import VICUNA_SYSTEM, ChatFormat, FormatName
 
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("preset", nargs="?", default="mini", help=PRESET)
     text = "on top of the preset, e.g. '{name: trial, seeds: [0, 1]}'; a new name, new folders"
     study.add_argument("--changes", metavar="YAML", default="{}", help=text)
+    lint.add_commands(command)
     text = "probe a model behind a server: does one short answer make it terse?"
     example = "--base-url http://localhost:8000/v1 --model my-llava"
     _add_server(command("probe-server", _probe_server, text, example))
