@@ -84,9 +84,9 @@ class Result(msgspec.Struct, frozen=True):
             bound = f"{'above' if self.fails else 'not above'} {self.fail_above:g} %"
             return f"{told} after one short round (alone {p.alone:.0f} %): {bound}"
         if cue is None:
-            return "no cue to be compared: no question is asked both after a short answer and else"
-        strength = f"after a short answer, like questions get {cue.strength:+.0f} points more short"
-        return f"{strength} answers [{cue.low:+.0f}, {cue.high:+.0f}]; no prediction was made"
+            return "no collapse predicted, for want of a calibration, and no cue to be compared"
+        points = f"{cue.strength:+.0f} points [{cue.low:+.0f}, {cue.high:+.0f}]"
+        return f"cue strength of a short answer {points}; no calibration to predict the collapse by"
 
 
 def check(
@@ -102,7 +102,8 @@ def check(
     `against` is a benchmark's folder of images, or its file of questions: records with one of its
     COCO ids are counted, and with `images`, the folder of the records' images, near-duplicate
     pictures too.  `tokenizer` is a `tokenizer.json`, with which conversations longer than
-    `limits.context_tokens` are counted.  Raises `DataError` for what cannot be read.
+    `limits.context_tokens` are counted.  Files of more than a few megabytes are read by several
+    processes, so a script calls this under `if __name__ == "__main__":`.  Raises `DataError` for what cannot be read.
     """
     if images and not against:
         raise DataError("images are compared with a benchmark's; name it with against")
