@@ -103,7 +103,8 @@ def check(
     COCO ids are counted, and with `images`, the folder of the records' images, near-duplicate
     pictures too.  `tokenizer` is a `tokenizer.json`, with which conversations longer than
     `limits.context_tokens` are counted.  Files of more than a few megabytes are read by several
-    processes, so a script calls this under `if __name__ == "__main__":`.  Raises `DataError` for what cannot be read.
+    processes, so a script calls this under `if __name__ == "__main__":`.  Raises `DataError` for
+    what cannot be read.
     """
     if images and not against:
         raise DataError("images are compared with a benchmark's; name it with against")

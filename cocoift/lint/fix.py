@@ -93,8 +93,8 @@ def _fix_json(file: Path, path: Path, cure: Cure, changes: Changes) -> None:
         # Decoded one group at a time: all records as objects would take several times the file.
         for places in _groups((_decoded(record) for record in held), cure):
             found = _interleaved([msgspec.json.decode(held[n]) for n in places], cure, changes)
-            for place, record in zip(places, found, strict=True):
-                held[place] = b"" if record is None else encode(record)
+            for place, row in zip(places, found, strict=True):
+                held[place] = b"" if row is None else encode(row)
         cured = (record for record in held if record)
     with path.open("wb") as target:
         target.write(before)

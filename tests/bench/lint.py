@@ -42,8 +42,9 @@ OPEN = ("Describe the image in detail.", "What is happening in the scene with th
         "Why would someone leave the {} there?", "What is the mood of the scene?")  # fmt: skip
 CLOSED = ("What color is the {}?", "Is there a {} near the {}?", "What is on the {}?",
           "How many {} are there?", "Where is the {}?", "Which side is the {} on?")  # fmt: skip
-WORDS = ("the image shows a wooden table near the window while people walk along a wide street and "
-         "some of them carry bags because it has rained in the morning").split()  # fmt: skip
+WORDS = tuple(
+    ["the", "image", "shows", "a", "wooden", "table", "near", "the", "window", "while", "people", "walk", "along", "a", "wide", "street", "and", "some", "of", "them", "carry", "bags", "because", "it", "has", "rained", "in", "the", "morning"]
+)
 
 
 def records(share, rng):
@@ -68,7 +69,7 @@ def records(share, rng):
             if place == 0 and folder:
                 text = f"<image>\n{text}" if rng.random() < 0.9 else f"{text}\n<image>"
             start, count = rng.randrange(20), rng.randint(*words)
-            answer = " ".join((WORDS * 20)[start : start + count])
+            answer = " ".join((list(WORDS) * 20)[start : start + count])
             messages += [{"from": "human", "value": text}, {"from": "gpt", "value": answer}]
         name = f"{rng.randrange(1, 581_921):012d}"
         image = {"image": f"{folder}/{name}.jpg"} if folder else {}
