@@ -16,6 +16,7 @@ import recomputed
 from accelerate.commands import launch
 
 from cocoift import __main__
+from cocoift.lint import command
 from cocoift.study import read_preset
 
 
@@ -180,6 +181,8 @@ def test_its_commands_are_understood(readme, monkeypatch):
     for name in ("_download", "_assemble", "_export", "_train", "_study", "_probe_server", "_tasks",
                  "_dataset"):  # fmt: skip
         monkeypatch.setattr(__main__, name, named(name))
+    for name in ("run_lint", "run_fix"):
+        monkeypatch.setattr(command, name, named(name))
     for line in found:
         __main__.main(shlex.split(line, comments=True))
 

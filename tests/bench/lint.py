@@ -42,9 +42,9 @@ OPEN = ("Describe the image in detail.", "What is happening in the scene with th
         "Why would someone leave the {} there?", "What is the mood of the scene?")  # fmt: skip
 CLOSED = ("What color is the {}?", "Is there a {} near the {}?", "What is on the {}?",
           "How many {} are there?", "Where is the {}?", "Which side is the {} on?")  # fmt: skip
-WORDS = tuple(
-    ["the", "image", "shows", "a", "wooden", "table", "near", "the", "window", "while", "people", "walk", "along", "a", "wide", "street", "and", "some", "of", "them", "carry", "bags", "because", "it", "has", "rained", "in", "the", "morning"]
-)
+WORDS = ("the", "image", "shows", "a", "wooden", "table", "near", "the", "window", "while",
+         "people", "walk", "along", "a", "wide", "street", "and", "some", "of", "them", "carry", "bags",
+         "because", "it", "has", "rained", "in", "the", "morning")  # fmt: skip
 
 
 def records(share, rng):

@@ -69,7 +69,7 @@ def test_each_fault_is_found_in_its_record_and_in_no_other(tmp_path):
 def test_placements_are_told_apart(tmp_path):
     asked, bare = (f"What is it?\n{SHORT}", "cat"), ("Which animal?", "dog")
     rows = [talk(bare, bare), talk(asked, bare), talk(asked, asked), talk(bare, asked),
-            talk(asked, asked, bare), talk(asked), talk(("Why?", "It is so, I think."))]  # fmt: skip
+            talk(asked, asked, bare), talk(asked), talk(("Why?", "So it is, I say."))]  # fmt: skip
     placed = check(write(tmp_path, "x.json", rows)).total.placed
     assert placed == {"no turn": 1, "first turn only": 1, "some terse turns": 2,
                       "every terse turn": 1}  # fmt: skip

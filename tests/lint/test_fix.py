@@ -131,14 +131,15 @@ def test_the_sources_of_rounds_follow_them(mixture, tmp_path):
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20)
     | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
 TAKEN = ("conversations", "messages", "texts", "image", "images", "sources")
 OTHERS = st.dictionaries(st.text(max_size=8).filter(lambda k: k not in TAKEN), VALUES, max_size=4)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(llava()), OTHERS, OTHERS), min_size=1, max_size=4),
        st.sampled_from(["x.json", "x.jsonl"]), st.sampled_from([TERSE, NONE]))  # fmt: skip
 def test_whatever_other_fields_there_are_they_stay(tmp_path, drawn, name, cure):
