@@ -43,8 +43,8 @@ def test_the_commands_without_make_are_those_of_make(root, readme):
     commands = [part.split("#")[0].strip() for line in plain.splitlines()
                 for part in line.split("&&")]  # fmt: skip
     assert len(commands) == 10
-    for command in commands:
-        assert f"\t{command}\n" in rules, command
+    for line in commands:
+        assert f"\t{line}\n" in rules, line
 
 
 def test_every_file_it_names_is_there(root, readme):

@@ -1,8 +1,8 @@
 """`check`: one call from files to a verdict."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,14 +10,11 @@ import numpy as np
 from cocoift.core.files import DataError
 from cocoift.core.text import counted
 from cocoift.lint.columns import Data, read_data
-from cocoift.lint.conversations import Conversation
 from cocoift.lint.cue import Cue, cue_strength
 from cocoift.lint.findings import ALL, PLACEMENTS, Finding, Limits, findings, placements
 from cocoift.lint.leakage import against_ids, near_duplicates
+from cocoift.lint.prediction import Prediction, predict
 from cocoift.lint.wording import SHORT_WORDS
-
-if TYPE_CHECKING:
-    from cocoift.lint.prediction import Prediction  # type: ignore[import-not-found,unused-ignore]
 
 # Percent of open answers predicted to collapse after one short round, from which data fails.
 FAIL_ABOVE = 20.0
@@ -59,7 +56,7 @@ class Result(msgspec.Struct, frozen=True):
     sources: list[Source]
     lengths: list[Lengths]
     findings: list[Finding]
-    prediction: "Any | None" = None
+    prediction: Prediction
     fail_above: float = FAIL_ABOVE
 
     @property
@@ -70,23 +67,15 @@ class Result(msgspec.Struct, frozen=True):
     @property
     def fails(self) -> bool:
         """Tell whether the predicted collapse after one short round is above the bound."""
-        return self.prediction is not None and self.prediction.after > self.fail_above
+        return self.prediction.after > self.fail_above
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        cue = self.total.cue
-        if self.prediction is not None:
-            p = self.prediction
-            told = (
-                f"{p.after:.0f} % [{p.low:.0f}, {p.high:.0f}] of open answers predicted to collapse"
-            )
-            bound = f"{'above' if self.fails else 'not above'} {self.fail_above:g} %"
-            return f"{told} after one short round (alone {p.alone:.0f} %): {bound}"
-        if cue is None:
-            return "no collapse predicted, for want of a calibration, and no cue to be compared"
-        points = f"{cue.strength:+.0f} points [{cue.low:+.0f}, {cue.high:+.0f}]"
-        return f"cue strength of a short answer {points}; no calibration to predict the collapse by"
+        p = self.prediction
+        told = f"{p.after:.0f} % [{p.low:.0f}, {p.high:.0f}] of open answers predicted to collapse"
+        bound = f"{'above' if self.fails else 'not above'} {self.fail_above:g} %"
+        return f"{told} after one short round (alone {p.alone:.0f} %): {bound}"
 
 
 def check(
@@ -121,18 +110,9 @@ def check(
         sources=_sources(data),
         lengths=_lengths(data),
         findings=findings(data, limits),
-        prediction=_prediction(data.columns.sample),
+        prediction=predict(data.columns.sample),
         fail_above=fail_above,
     )
-
-
-def _prediction(sample: Iterable[Conversation]) -> "Prediction | None":
-    """Return the predicted collapse, where the package's calibration is there."""
-    try:
-        from cocoift.lint.prediction import predict
-    except ImportError:
-        return None
-    return predict(sample)
 
 
 def _sources(data: Data) -> list[Source]:

@@ -43,8 +43,8 @@ OPEN = ("Describe the image in detail.", "What is happening in the scene with th
 CLOSED = ("What color is the {}?", "Is there a {} near the {}?", "What is on the {}?",
           "How many {} are there?", "Where is the {}?", "Which side is the {} on?")  # fmt: skip
 WORDS = ("the", "image", "shows", "a", "wooden", "table", "near", "the", "window", "while",
-         "people", "walk", "along", "a", "wide", "street", "and", "some", "of", "them", "carry", "bags",
-         "because", "it", "has", "rained", "in", "the", "morning")  # fmt: skip
+         "people", "walk", "along", "a", "wide", "street", "and", "some", "of", "them", "carry",
+         "bags", "because", "it", "has", "rained", "in", "the", "morning")  # fmt: skip
 
 
 def records(share, rng):

@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
-import types
 
 import pytest
 from files import llava, write
 
 from cocoift import __main__, lint
-from cocoift.lint import page
+from cocoift.lint import checking, page
+from cocoift.lint.prediction import Prediction
 
 
 def run(capsys, *arguments):
@@ -20,10 +19,9 @@ def run(capsys, *arguments):
 
 def predicted(monkeypatch, after):
     """Put a prediction in the place of the study's calibration."""
-    made = types.SimpleNamespace(alone=4.0, after=after, low=after - 9, high=after + 9)
-    module = types.ModuleType("cocoift.lint.prediction")
-    module.predict = lambda conversations: made if list(conversations) else None
-    monkeypatch.setitem(sys.modules, "cocoift.lint.prediction", module)
+    made = Prediction(alone=4.0, after=after, low=after - 9, high=after + 9, raw_alone=1.0,
+                      raw_after=2.0, answers=3, run="none", arms=4)  # fmt: skip
+    monkeypatch.setattr(checking, "predict", lambda conversations: made)
 
 
 def test_the_table_fits_a_terminal_and_ends_with_the_verdict(tmp_path, capsys, monkeypatch):

@@ -21,8 +21,9 @@ ASKED = [
 ]
 RAW = {
     each.variant.name: Raw(alone=2.0, after=3.0 + 4 * place, answers=100)
-    for place, each in enumerate({e.variant.name: e for e in ASKED}.values())
-    if lint.is_data_change(each)
+    for place, each in enumerate(
+        {each.variant.name: each for each in ASKED if lint.is_data_change(each)}.values()
+    )
 }
 
 
