@@ -63,7 +63,7 @@ def test_the_page_shows_everything_and_runs_nothing(tmp_path, capsys, monkeypatc
     assert code == 1 and "&lt;script&gt;" in text and "[U+202E]" in text
     assert not re.search(r"<script|<img|https?://|\u202e", text)
     found = json.loads((tmp_path / "p.json").read_text())
-    assert found["fails"] is True and found["verdict"] in text[0].lower() + text
+    assert found["fails"] is True and found["verdict"] in text
     names = {finding["name"] for finding in found["findings"]}
     assert {"unasked", "first_turn_only"} <= names
     assert all(f'id="{name}"' in text for name in names)
