@@ -16,7 +16,7 @@ import recomputed
 from accelerate.commands import launch
 
 from cocoift import __main__
-from cocoift.lint import command
+from cocoift.lint import command as lint_command
 from cocoift.study import read_preset
 
 
@@ -182,7 +182,7 @@ def test_its_commands_are_understood(readme, monkeypatch):
                  "_dataset"):  # fmt: skip
         monkeypatch.setattr(__main__, name, named(name))
     for name in ("run_lint", "run_fix"):
-        monkeypatch.setattr(command, name, named(name))
+        monkeypatch.setattr(lint_command, name, named(name))
     for line in found:
         __main__.main(shlex.split(line, comments=True))
 
