@@ -568,13 +568,16 @@ def test_a_failing_notebook_ends_the_run_with_one_error(project):
     assert not (folder / "reports/p/index.html").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the committed runs are of the base and protocols before")
-@pytest.mark.parametrize("name", ["mini-full", "smol"])
+OLDER = pytest.mark.xfail(strict=True, reason="the committed run is of the stage one before")
+
+
+@pytest.mark.parametrize("name", ["mini-full", pytest.param("smol", marks=OLDER)])
 def test_a_run_json_is_the_preset_that_repeats_its_run(root, name):
     path = root / f"reports/{name}/run.json"
     facts = json.loads(path.read_text())
-    assert study.read_preset(path) == study.read_preset(name)
-    assert len(facts["commit"]) == 40 and facts["versions"]["torch"] and facts["seeds"] == [0, 1, 2]
+    preset = study.read_preset(name)
+    assert study.read_preset(path) == preset and facts["seeds"] == preset.seeds
+    assert len(facts["commit"]) == 40 and facts["versions"]["torch"]
 
 
 def requirements(path):
