@@ -73,7 +73,9 @@ def test_its_notebooks_are_there_with_their_questions(root, readme):
 
 
 def test_its_presets_are_there(root, readme):
-    named = set(re.findall(r"`(smoke|endpoint|mini|mini-full|smol|smol-qwen|small|llava-[\w.-]+)`", readme))
+    named = set(
+        re.findall(r"`(smoke|endpoint|mini|mini-full|smol|smol-qwen|small|llava-[\w.-]+)`", readme)
+    )
     assert named == {path.stem for path in (root / "notebooks/presets").iterdir()}
 
 

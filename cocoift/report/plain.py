@@ -58,8 +58,9 @@ def example(verdicts: pd.DataFrame) -> pd.DataFrame:
 
     `verdicts` are those of `verdicts.csv.gz`.  Of the first benchmark and seed: a question that the
     LLaVA-style model answers in three words or fewer after the short-answer round alone, and the
-    merged model never; of those the first with the best scores.  Columns: those of `verdicts`, a
-    row per model (`mix`, `merged`) and protocol (single-round, after).
+    merged model never; of those with its most frequent short answer the first with the best scores.
+    Columns: those of `verdicts`, a row per model (`mix`, `merged`) and protocol (single-round,
+    after).
     """
     rows = verdicts[verdicts.model.isin(_CALLED) & verdicts.protocol.isin([ALONE, AFTER])]
     rows = rows.drop_duplicates(["benchmark", "seed", "model", "protocol", "question_id"])
@@ -77,6 +78,9 @@ def example(verdicts: pd.DataFrame) -> pd.DataFrame:
     fits = short[collapsed] & ~short[full].any(axis=1)
     if not fits.any():
         return verdicts.head(0)
+    of_mix = rows[(rows.model == collapsed[0]) & (rows.protocol == collapsed[1])]
+    said = of_mix.set_index("question_id").answer.reindex(fits[fits].index)
+    usual = said.index[said == said.mode()[0]]
     # A word that is at least part of the answer shows what is lost better than a wrong one.
     best = wide["score"][full].sum(axis=1) + (wide["score"][collapsed] > 0)
-    return rows[rows.question_id == best[fits].idxmax()]
+    return rows[rows.question_id == best[usual].idxmax()]

@@ -57,23 +57,24 @@ def test_without_one_of_the_two_models_or_without_a_score_there_are_no_bullets()
 
 
 def verdicts(*rows):
-    columns = ["question_id", "closed", "model", "protocol", "words", "score"]
+    columns = ["question_id", "closed", "model", "protocol", "words", "score", "answer"]
     return pd.DataFrame(rows, columns=columns).assign(benchmark="b", seed=0, wording="")
 
 
-def dialog(name, *, closed=False, collapsed=1, short_score=0.2, full=1.0):
+def dialog(name, *, closed=False, collapsed=1, short_score=0.2, full=1.0, said="no"):
     """Four answers to a question: all of nine words but that of `mix` after the short round."""
     both = ("single_round", "multi_round")
-    rows = [(name, closed, model, protocol, 9, full)
+    rows = [(name, closed, model, protocol, 9, full, "A red cup.")
             for model in ("mix", "merged") for protocol in both]  # fmt: skip
-    rows[1] = (*rows[1][:4], collapsed, short_score)
+    rows[1] = (*rows[1][:4], collapsed, short_score, said)
     return rows
 
 
 def test_the_dialog_shown_is_an_open_question_that_only_one_model_collapses_on():
     table = verdicts(*dialog("closed", closed=True), *dialog("long", collapsed=9),
                      *dialog("worse", full=0.5), *dialog("senseless", short_score=0.0),
-                     *dialog("best"), *dialog("best too"))  # fmt: skip
+                     *dialog("rare", said="Bo.", short_score=1.0), *dialog("best"),
+                     *dialog("best too"))  # fmt: skip
     shown = plain.example(table)
     assert set(shown.question_id) == {"best"} and len(shown) == 4
     assert plain.example(table[table.question_id == "long"]).empty
