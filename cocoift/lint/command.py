@@ -20,8 +20,8 @@ def add_commands(command: Add) -> None:
     lint.add_argument("data", nargs="+", type=Path, metavar="FILE_OR_FOLDER", help=text)
     lint.add_argument("--html", type=Path, metavar="FILE", help="write a page that opens offline")
     lint.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and examples")
-    text = "exit with 1 where the predicted collapse after one short round is above this; 20"
-    lint.add_argument("--fail-above", type=float, default=20.0, metavar="PERCENT", help=text)
+    text = "exit with 1 where the predicted collapse after one short round is above this; 10"
+    lint.add_argument("--fail-above", type=float, default=10.0, metavar="PERCENT", help=text)
     text = "a benchmark's folder of images or file of questions, to find its images in the data"
     lint.add_argument("--against", type=Path, metavar="BENCHMARK_IMAGES", help=text)
     text = "folder of the data's images: look for near-duplicate pictures too"

@@ -25,19 +25,21 @@ def predicted(monkeypatch, after):
 
 
 def test_the_table_fits_a_terminal_and_ends_with_the_verdict(tmp_path, capsys, monkeypatch):
-    predicted(monkeypatch, 12)
+    predicted(monkeypatch, 9)
     rows = [row | {"source": "s" * 200, "id": "i" * 300} for row in llava()]
     path = write(tmp_path, "x" * 120 + ".json", rows)
     code, printed, _ = run(capsys, path)
     lines = printed.splitlines()
     assert code == 0 and max(map(len, lines)) <= 100
-    assert lines[-1].startswith("12 % [3, 21] of open answers predicted to collapse")
-    assert lines[-1].endswith("not above 20 %")
+    assert lines[-1].startswith("9 % [0, 18] of open answers predicted to collapse")
+    assert lines[-1].endswith("not above 10 %")
     assert "terse answer that nobody asked for" in printed
 
 
 def test_the_status_says_whether_the_data_fails(tmp_path, capsys, monkeypatch):
     path = write(tmp_path, "llava.json")
+    predicted(monkeypatch, checking.FAIL_ABOVE)
+    assert run(capsys, path)[0] == 0
     predicted(monkeypatch, 53)
     assert run(capsys, path)[0] == 1
     assert run(capsys, path, "--fail-above", "60")[0] == 0

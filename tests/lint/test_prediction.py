@@ -16,6 +16,7 @@ from cocoift.core.files import DataError
 from cocoift.core.text import has_format_prompt
 from cocoift.evaluation import lengths
 from cocoift.lint import cues
+from cocoift.lint.checking import FAIL_ABOVE
 from cocoift.lint.conversations import Conversation, Round
 from cocoift.lint.prediction import (
     CALIBRATION,
@@ -257,3 +258,10 @@ def test_the_calibration_that_is_shipped_can_be_read_and_rises(root):
     shipped = read_calibration()
     assert shipped.after.rise > 0 and shipped.commit and shipped.run
     assert CALIBRATION.name in (root / "pyproject.toml").read_text()
+
+
+def test_the_bound_parts_what_is_predicted_of_the_studys_two_mixtures(root):
+    arms = pd.read_csv(root / "reports/mini-full/tables/lint_arms.csv").drop_duplicates("arm")
+    raw = arms.set_index("arm").raw_after
+    curve = read_calibration().after
+    assert curve.at(raw["merged"]) < FAIL_ABOVE < curve.at(raw["mix"])
