@@ -8,6 +8,7 @@ import pandas as pd
 from cocoift.core.files import read_json
 from cocoift.core.images import png_texts
 from cocoift.report import plain
+from cocoift.report.evaluation import sanity_sentence
 from cocoift.study.index import HEADLINES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,8 @@ def computed(run: Path) -> str:
     figure = next(name for name in HEADLINES if (run / f"figures/{name}.png").is_file())
     title, _ = png_texts(run / f"figures/{figure}.png")
     image = f"![{title}]({RUN}/figures/{figure}.png)"
-    return "\n\n".join([dialog, bullets, image, _levels(scores, effects)])
+    checks = sanity_sentence(pd.read_csv(tables / "gates.csv"))
+    return "\n\n".join([dialog, bullets, image, _levels(scores, effects), checks])
 
 
 def _dialog(verdicts: pd.DataFrame, run: Path) -> str:
@@ -62,7 +64,8 @@ def _levels(scores: pd.DataFrame, effects: pd.DataFrame) -> str:
                             for when in ("single_round", "multi_round"))
                  for metric, unit in (("total", ""), ("collapse", " %"))]  # fmt: skip
         row = changes.loc[f"change of {name}"]
-        cells.append(f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]")
+        holm = "" if pd.isna(row.get("holm")) else f", Holm p {row.holm:.2g}"
+        cells.append(f"{row.difference:+.1f} [{row.low:+.1f}, {row.high:+.1f}]{holm}")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

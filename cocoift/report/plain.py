@@ -50,7 +50,23 @@ def bullets(scores: pd.DataFrame, effects: pd.DataFrame) -> list[str]:
     count = first[(first.model == "mix") & ~whole].seed.nunique()
     from_ = f"the mean of {_COUNTS[count] if count < len(_COUNTS) else count} trainings"
     every = from_ if count > 1 else "that of one training"
+    found += _dialogs(scores)
     return [*found, f"Asked alone, {' and '.join(alone)} points{untuned}; each number is {every}."]
+
+
+def _dialogs(scores: pd.DataFrame) -> list[str]:
+    """Say how the models do where a question needs the round before it; nothing if not asked."""
+    rows = scores[(scores.benchmark == "dialogs") & (scores.seed.astype(str) == "all")]
+    rows = rows[rows.metric.isin(TOTALS) & (rows.protocol == ALONE)]
+    level = rows.set_index("model").value
+    called = {"base": "the base model"} | _CALLED
+    parts = [
+        f"{name} {level[model]:.0f} points" for model, name in called.items() if model in level
+    ]
+    if len(parts) < 2:
+        return []
+    listed = f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return [f"A second question that needs the first earns {listed}."]
 
 
 def example(verdicts: pd.DataFrame) -> pd.DataFrame:

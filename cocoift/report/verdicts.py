@@ -51,6 +51,14 @@ class Found:
         excluded = {"higher": (-1,), "not lower": (-1,), "lower": (1,), "not higher": (1,)}
         return self.way in excluded.get(expected, (-1, 1))
 
+    def excludes(self, expected: str) -> bool:
+        """Tell whether a difference that matters, in a claim's direction, is excluded."""
+        if self.contradicts(expected):
+            return True
+        if self.low is None or self.high is None:
+            return False
+        return self.high < MARGIN if expected == "higher" else self.low > -MARGIN
+
 
 NOTHING = Found(None)
 _WAYS = {"higher": 1, "lower": -1}
@@ -66,10 +74,11 @@ RULES = f"""What the paper says or takes for granted is written as claims, each 
   zero on that side: that no rise is shown is not enough.
 - A claim about counts or means without an interval holds where their order is as it says, on every
   training.
-- **{REPRODUCED}**: every claim was measured and holds. **{NOT_REPRODUCED}**: claims were measured,
-  and of those that name a direction none holds (where none names one: none holds at all, and the
-  contrary of one is shown). **{NOT_TESTABLE}**: none was measured in this run, or none names a
-  direction and intervals are too wide to tell. **{PARTLY}**: everything between.
+- **{REPRODUCED}**: every claim was measured and holds. **{NOT_REPRODUCED}**: of those that name a
+  direction none holds, and the interval of one excludes {MARGIN:.0f} points in that direction
+  (where none names one: none holds at all, and the contrary of one is shown). **{NOT_TESTABLE}**:
+  none was measured in this run, or none holds and intervals are too wide to tell. **{PARTLY}**:
+  everything between.
 - At most two numbers follow, those of claims that do not hold first."""
 
 
@@ -269,8 +278,12 @@ def verdict(claims: Sequence[Claim], tables: Tables) -> tuple[str, list[tuple[Cl
     if all(holds for _, holds, _ in measured) and len(measured) == len(claims):
         return REPRODUCED, measured
     if not any(directed or (holds for _, holds, _ in measured)):
-        contrary = any(shown.contradicts(claim.expected) for claim, shown in found)
-        return (NOT_REPRODUCED if directed or contrary else NOT_TESTABLE), measured
+        refuted = any(
+            shown.excludes(claim.expected) if claim.expected in _WAYS
+            else shown.contradicts(claim.expected) and not directed
+            for claim, shown in found
+        )  # fmt: skip
+        return (NOT_REPRODUCED if refuted else NOT_TESTABLE), measured
     return PARTLY, measured
 
 

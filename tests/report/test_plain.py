@@ -49,6 +49,19 @@ def test_the_last_sentence_tells_how_many_trainings_the_numbers_are_means_of():
     assert one.endswith("each number is that of one training.")
 
 
+def test_what_questions_earn_that_need_a_round_before_them_is_told_where_they_were_asked():
+    scores, effects = run(61, 28, -38, -27)
+    rows = [("dialogs", model, "all", "single_round", "total", value)
+            for model, value in (("base", 87.4), ("mix", 75), ("merged", 54))]  # fmt: skip
+    columns = ["benchmark", "model", "seed", "protocol", "metric", "value"]
+    asked = pd.concat([scores, pd.DataFrame(rows, columns=columns)])
+    assert plain.bullets(asked, effects)[-2] == (
+        "A second question that needs the first earns the base model 87 points, the LLaVA-style "
+        "model 75 points and the merged model 54 points."
+    )
+    assert len(plain.bullets(scores, effects)) == 3
+
+
 def test_without_one_of_the_two_models_or_without_a_score_there_are_no_bullets():
     scores, effects = run(61, 28, -38, -27)
     assert plain.bullets(scores[scores.model == "mix"], effects) == []
