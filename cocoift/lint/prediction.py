@@ -169,10 +169,16 @@ def agreement(left: pd.DataFrame) -> pd.DataFrame:
     means = left.groupby("arm", sort=False).mean(numeric_only=True)
     for asked in ("alone", "after"):
         predicted, measured = means[f"predicted_{asked}"], means[asked]
-        ranks = predicted.corr(measured, method="spearman")
-        raw = means[f"raw_{asked}"].corr(measured, method="spearman")
+        ranks, raw = (_spearman(found, measured) for found in (predicted, means[f"raw_{asked}"]))
         rows.append((asked, len(means), ranks, (predicted - measured).abs().mean(), raw))
     return pd.DataFrame(rows, columns=["asked", "arms", "spearman", "mean_error", "raw_spearman"])
+
+
+def _spearman(found: pd.Series, measured: pd.Series) -> float:
+    """Return the rank correlation, missing where all values of one are equal: there is none."""
+    if min(found.nunique(), measured.nunique()) < 2:
+        return math.nan
+    return float(found.corr(measured, method="spearman"))
 
 
 def prediction_error(left: pd.DataFrame) -> float:

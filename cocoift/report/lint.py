@@ -160,10 +160,12 @@ def agreement_in_words(table: pd.DataFrame) -> str:
             f"ablation to fit a curve ({FEWEST} are needed)."
         )
     both = agreement(left).set_index("asked")
+    ranks = both[["spearman", "raw_spearman"]].map("{:.2f}".format)
+    ranks = ranks.replace("nan", "none, all values are equal")
     parts = [
-        f"{words}, rank correlation (Spearman) {both.spearman[asked]:.2f} and a mean error of "
+        f"{words}, rank correlation (Spearman) {ranks.spearman[asked]} and a mean error of "
         f"{both.mean_error[asked]:.1f} points (rank correlation of what the cues alone foretell, "
-        f"which no calibration has touched: {both.raw_spearman[asked]:.2f})"
+        f"which no calibration has touched: {ranks.raw_spearman[asked]})"
         for asked, words in (("after", "after one short round"), ("alone", "alone"))
     ]
     known = left[["low", "high", "after"]].groupby(left.arm).mean()
