@@ -626,3 +626,9 @@ def test_notebook_08_talks_to_the_models_of_another_preset_once_they_are_there(r
     after = study.open_study("mini", changes)
     assert [model.name for model in asking.chat_models(after)] == ["other, base"]
     assert after.labels["other, base"] == "other, base model"
+
+
+def test_the_names_of_models_are_known_without_torch(root):
+    code = "import sys; from cocoift.study import open_study; open_study('mini').labels; "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

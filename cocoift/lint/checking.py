@@ -11,7 +11,15 @@ from cocoift.core.files import DataError
 from cocoift.core.text import counted
 from cocoift.lint.columns import Data, read_data
 from cocoift.lint.cue import Cue, cue_strength
-from cocoift.lint.findings import ALL, PLACEMENTS, Finding, Limits, findings, placements
+from cocoift.lint.findings import (
+    ALL,
+    PLACEMENTS,
+    Finding,
+    Limits,
+    are_terse,
+    findings,
+    placements,
+)
 from cocoift.lint.leakage import against_ids, near_duplicates
 from cocoift.lint.prediction import Prediction, predict
 from cocoift.lint.wording import SHORT_WORDS
@@ -129,10 +137,9 @@ def _sources(data: Data) -> list[Source]:
     found = []
     for name, of_turns, of_records in every:
         rows, here = turns[of_turns], placed[of_records]
-        terse = (rows["words"] <= SHORT_WORDS) & (rows["words"] > 0)
         counts = {str(p): int((here == number).sum()) for number, p in enumerate(PLACEMENTS)}
         found.append(
-            Source(name, int(of_records.sum()), len(rows), int(terse.sum()),
+            Source(name, int(of_records.sum()), len(rows), int(are_terse(rows).sum()),
                    int(rows["asked"].sum()), counts, cue_strength(turns, of_turns))
         )  # fmt: skip
     return found

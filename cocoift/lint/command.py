@@ -21,7 +21,7 @@ def add_commands(command: Add) -> None:
     lint.add_argument("--html", type=Path, metavar="FILE", help="write a page that opens offline")
     lint.add_argument("--json", type=Path, metavar="FILE", help="write all numbers and examples")
     text = "exit with 1 where the predicted collapse after one short round is above this; 10"
-    lint.add_argument("--fail-above", type=float, default=10.0, metavar="PERCENT", help=text)
+    lint.add_argument("--fail-above", type=float, metavar="PERCENT", help=text)
     text = "a benchmark's folder of images or file of questions, to find its images in the data"
     lint.add_argument("--against", type=Path, metavar="BENCHMARK_IMAGES", help=text)
     text = "folder of the data's images: look for near-duplicate pictures too"
@@ -45,7 +45,7 @@ def add_commands(command: Add) -> None:
 def run_lint(chosen: argparse.Namespace) -> None:
     """Print what is found; end with the exit status that the docs name."""
     from cocoift.lint import page
-    from cocoift.lint.checking import check
+    from cocoift.lint.checking import FAIL_ABOVE, check
     from cocoift.lint.findings import Limits
 
     try:
@@ -55,7 +55,7 @@ def run_lint(chosen: argparse.Namespace) -> None:
             against=chosen.against,
             tokenizer=chosen.tokenizer,
             limits=Limits(context_tokens=chosen.context),
-            fail_above=chosen.fail_above,
+            fail_above=FAIL_ABOVE if chosen.fail_above is None else chosen.fail_above,
         )
         if chosen.html:
             write_text(chosen.html, page.as_page(result))

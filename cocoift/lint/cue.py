@@ -12,6 +12,7 @@ empty, as an odds ratio does not.
 import msgspec
 import numpy as np
 
+from cocoift.core.resampling import t_quantile
 from cocoift.lint.wording import SHORT_WORDS
 
 # Groups of conversations for the jackknife: turns of one conversation are not independent.
@@ -55,7 +56,7 @@ def cue_strength(turns: np.ndarray, chosen: np.ndarray) -> Cue | None:
     strength, (otherwise, after_short) = _difference(whole)
     left_out = [_difference(whole - cells[:, place])[0] for place in range(_GROUPS)]
     spread = (_GROUPS - 1) / _GROUPS * np.nansum((np.array(left_out) - strength) ** 2)
-    half = 2.093 * np.sqrt(spread)  # Student's t of 19 degrees
+    half = t_quantile(_GROUPS - 1) * np.sqrt(spread)
     low, high = np.clip([strength - half, strength + half], -100, 100)
     return Cue(strength, float(low), float(high), after_short, otherwise, int(whole.sum()))
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from cocoift.core.files import DataError
-from cocoift.core.text import question_key, without_format_prompt
+from cocoift.core.text import without_format_prompt
 from cocoift.lint.conversations import Conversation
 from cocoift.lint.wording import SHORT_WORDS, states_form
 
@@ -140,7 +140,7 @@ def _answers(conversation: Conversation) -> Iterator[tuple[dict[str, float], boo
     for each in conversation.rounds:
         is_short = len(each.answer.split()) <= SHORT_WORDS
         yield cues_of(each.question, past), is_short
-        past.append(Past(states_form(each.question, question_key(each.question)), is_short))
+        past.append(Past(states_form(each.question), is_short))
 
 
 def cues_of(question: str, past: Sequence[Past]) -> dict[str, float]:
@@ -151,7 +151,7 @@ def cues_of(question: str, past: Sequence[Past]) -> dict[str, float]:
     question's own; and the share of rounds so far that were short without being asked to be, which
     tells terse chats from short questions and answers.
     """
-    prompted = states_form(question, question_key(question))
+    prompted = states_form(question)
     bare = without_format_prompt(question).strip()
     words = ["^", *_WORD.findall(bare.lower())]
     found = {f"word {word}": 1.0 for word in words}

@@ -145,7 +145,7 @@ def findings(data: Data, limits: Limits) -> list[Finding]:
 def _marks(data: Data, limits: Limits) -> dict[str, np.ndarray]:
     """Return, by check, which turns or records it is true of."""
     turns, records = data.columns.turns, data.columns.records
-    terse = (turns["words"] <= SHORT_WORDS) & (turns["words"] > 0)
+    terse = are_terse(turns)
     unasked = terse & ~turns["asked"]
     placed = placements(data)
     total = len(records)
@@ -169,13 +169,18 @@ def _marks(data: Data, limits: Limits) -> dict[str, np.ndarray]:
     return found
 
 
+def are_terse(turns: np.ndarray) -> np.ndarray:
+    """Return which turns have a short answer; an empty one is none."""
+    return (turns["words"] <= SHORT_WORDS) & (turns["words"] > 0)
+
+
 def placements(data: Data) -> np.ndarray:
     """Return where each record's terse turns are asked to be terse, as a number of `PLACEMENTS`.
 
     -1 for records with fewer than two terse turns, where placements cannot be told apart.
     """
     turns, total = data.columns.turns, len(data.columns.records)
-    terse = (turns["words"] <= SHORT_WORDS) & (turns["words"] > 0)
+    terse = are_terse(turns)
     of, asked, first = turns["record"], turns["asked"], turns["position"] == 0
     many = np.bincount(of[terse], minlength=total)
     prompted = np.bincount(of[terse & asked], minlength=total)

@@ -19,9 +19,9 @@ from cocoift.core.bars import tqdm
 from cocoift.core.files import DataError, replacing
 from cocoift.core.schema import Turn
 from cocoift.core.tables import reading
-from cocoift.core.text import FORMAT_PROMPTS, counted, estimate_tokens, question_key
+from cocoift.core.text import FORMAT_PROMPTS, counted, estimate_tokens
 from cocoift.lint.formats import FIX, pieces, raw_records
-from cocoift.lint.messages import Exchange, exchanges, field_of, image_of, joined
+from cocoift.lint.messages import FIELDS, Exchange, exchanges, field_of, image_of, joined
 from cocoift.lint.wording import SHORT_WORDS, states_form
 from cocoift.merge.layouts import TERSE_PROMPT
 from cocoift.merge.rules import Rules, pack, shuffled_dialogs
@@ -126,17 +126,13 @@ def _cured(record: Any, cure: Cure, changes: Changes) -> bool:
     changed = False
     for number, exchange in enumerate(found):
         question, words = exchange.question, len(exchange.answer.split())
-        if 0 < words <= SHORT_WORDS and question and not _asks(question):
+        if 0 < words <= SHORT_WORDS and question and not states_form(question):
             gap = "\n" if "value" in exchange.asked else " "
             added = f"{gap}{TERSE_PROMPT}"
             exchange.rewrite(added if not exchange.is_plain else f"{question}{added}")
             changes.note("prompts added", record, turn=number, question=question)
             changed = True
     return changed
-
-
-def _asks(question: str) -> bool:
-    return states_form(question, question_key(question))
 
 
 def _without_prompt(record: Row, found: list[Exchange], changes: Changes) -> bool:
@@ -204,7 +200,7 @@ def _fix_parquet(file: Path, path: Path, cure: Cure, changes: Changes) -> None:
     with reading(file, fix=FIX):
         source = pq.ParquetFile(file)
         schema = source.schema_arrow
-        if not any(name in schema.names for name in ("conversations", "messages", "texts")):
+        if not any(name in schema.names for name in FIELDS):
             raise DataError(f"{file}: no column of conversations, messages or texts; {FIX}")
         groups = range(source.metadata.num_row_groups)
         tables: Iterable[pa.Table] = (source.read_row_group(number) for number in groups)
@@ -217,9 +213,7 @@ def _fix_parquet(file: Path, path: Path, cure: Cure, changes: Changes) -> None:
 
 def _cured_table(table: pa.Table, cure: Cure, changes: Changes) -> pa.Table:
     """Return a table whose turns are cured; columns without turns are those of the rows kept."""
-    names = [
-        n for n in ("conversations", "messages", "texts", "sources") if n in table.column_names
-    ]
+    names = [name for name in (*FIELDS, "sources") if name in table.column_names]
     looked_at = [*names, *(n for n in ("id", "image", "images") if n in table.column_names)]
     rows: list[Row | None] = [*_text_columns(table.select(looked_at)).to_pylist()]
     changes.records += len(rows)

@@ -17,6 +17,7 @@ from cocoift.core.files import DataError
 from cocoift.core.schema import TEXT_ONLY
 from cocoift.core.tables import reading
 from cocoift.lint.conversations import Conversation, Fault, Round, Unread
+from cocoift.lint.messages import FIELDS, MARKER
 from cocoift.sources.base import is_blank, paused_collector
 from cocoift.sources.dialogs import ANSWERERS, ASKERS
 
@@ -24,10 +25,8 @@ from cocoift.sources.dialogs import ANSWERERS, ASKERS
 PIECE = 4 << 20
 SUFFIXES = (".json", ".jsonl", ".parquet")
 FIX = "lint reads lists of conversations as JSON, JSON Lines or Parquet"
-_FIELDS = ("conversations", "messages", "texts")
 # An image in the file itself, which has no name.
 EMBEDDED = "(embedded)"
-_MARKER = re.compile(r"<image ?>")
 _FIRST_BYTES = re.compile(rb"^(?:\xef\xbb\xbf)?\s*([\[{])")
 _BETWEEN = re.compile(rb"[\s,\[]*")
 # `vqav2_000123`, `svit-17`: letters that name a source, then a number.
@@ -122,10 +121,10 @@ def _has_conversations(path: Path) -> bool:
     """Tell from a file's head, or its schema, whether records in it may be conversations."""
     if path.suffix == ".parquet":
         with reading(path, fix=FIX):
-            return any(name in _FIELDS for name in pq.read_schema(path).names)
+            return any(name in FIELDS for name in pq.read_schema(path).names)
     with path.open("rb") as file:
         head = file.read(1 << 20)
-    return any(f'"{name}"'.encode() in head for name in _FIELDS)
+    return any(f'"{name}"'.encode() in head for name in FIELDS)
 
 
 def pieces(path: Path) -> list[Piece]:
@@ -199,11 +198,9 @@ def _line_pieces(path: Path, content: mmap.mmap) -> list[Piece]:
 def _row_groups(path: Path) -> list[Piece]:
     with reading(path, fix=FIX):
         file = pq.ParquetFile(path)
-        if not any(name in _FIELDS for name in file.schema_arrow.names):
+        if not any(name in FIELDS for name in file.schema_arrow.names):
             columns = ", ".join(file.schema_arrow.names[:8])
-            raise DataError(
-                f"{path}: none of the columns {', '.join(_FIELDS)} but {columns}; {FIX}"
-            )
+            raise DataError(f"{path}: none of the columns {', '.join(FIELDS)} but {columns}; {FIX}")
         wanted = set(_columns(file))
         cut, first = [], 0
         for number in range(file.metadata.num_row_groups):
@@ -340,8 +337,8 @@ def _rounds(messages: list[_Message]) -> tuple[list[Round] | None, int, bool]:
         if speaker is None:
             speaker = message.role or ""
         if "<image" in text:
-            markers += len(_MARKER.findall(text))
-            text = _MARKER.sub("", text).strip()
+            markers += len(MARKER.findall(text))
+            text = MARKER.sub("", text).strip()
         if speaker not in ASKERS and speaker not in ANSWERERS:
             speaker = speaker.strip().casefold()
         if speaker in ASKERS and question is None:

@@ -14,7 +14,7 @@ from cocoift.sources.dialogs import ANSWERERS, ASKERS
 
 Field = Literal["conversations", "messages", "texts"]
 FIELDS: tuple[Field, ...] = ("conversations", "messages", "texts")
-_MARKER = re.compile(r"<image ?>")
+MARKER = re.compile(r"<image ?>")
 # Image markers before or after the text, with the white space that sets them apart.
 _AROUND = re.compile(r"^((?:\s*<image ?>\s*)*)(.*?)((?:\s*<image ?>\s*)*)$", re.DOTALL)
 
@@ -29,7 +29,7 @@ class Exchange:
     @property
     def question(self) -> str:
         """The question without image markers."""
-        return _MARKER.sub("", _read(self.asked, "user")).strip()
+        return MARKER.sub("", _read(self.asked, "user")).strip()
 
     @property
     def answer(self) -> str:
@@ -152,9 +152,9 @@ def _take_markers(chosen: Sequence[Exchange]) -> Any:
             if shown:
                 marker = shown[0]
                 exchange.asked[key] = [part for part in held if part not in shown]
-        elif _MARKER.search(held):
+        elif MARKER.search(held):
             marker = IMAGE_MARKER
-            exchange.asked[key] = _MARKER.sub("", held).strip()
+            exchange.asked[key] = MARKER.sub("", held).strip()
     return marker
 
 

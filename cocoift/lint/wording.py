@@ -2,7 +2,7 @@
 
 import re
 
-from cocoift.core.text import has_format_prompt
+from cocoift.core.text import has_format_prompt, question_key
 
 # An answer of at most this many words is short, as for the measured collapse.
 SHORT_WORDS = 3
@@ -35,13 +35,15 @@ _WORDS = frozenset(
 )  # fmt: skip
 
 
-def states_form(question: str, key: str) -> bool:
+def states_form(question: str, key: str | None = None) -> bool:
     """Tell whether a question says what shape or length of answer it wants.
 
-    `key` is its `question_key`.  The format prompts of LLaVA and the paper, the usual wordings of
-    others, listed options and questions for boxes; a wording that is not among them counts as none.
+    `key` is its `question_key`, if that is known already.  The format prompts of LLaVA and the
+    paper, the usual wordings of others, listed options and questions for boxes; a wording that is
+    not among them counts as none.
     """
-    if not _WORDS.isdisjoint(key.split()) and _ASKED.search(question):
+    words = (question_key(question) if key is None else key).split()
+    if not _WORDS.isdisjoint(words) and _ASKED.search(question):
         return True
     return has_format_prompt(question)
 

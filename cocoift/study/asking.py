@@ -247,9 +247,8 @@ def roll_out_variants(
             place = asked_by_05 if name in ("base", *study.preset.mixtures) else ablations
             place = place if checkpoint == study.base(seed) else several
             places[place].append(LocalRun(local, name, protocols))
-    found = []
+    found, processes = [], study.preset.processes
     for folder, asked in places.items():
-        processes = study.preset.processes
         runs = evaluate_local(asked, [benchmark], folder=folder, processes=processes)
         named = {"base": SEVERAL.name} if folder == several else {}
         found += [replace(run, model=named.get(run.model, run.model)) for run in runs]

@@ -135,9 +135,10 @@ class Study:
     @property
     def has_models(self) -> bool:
         """Whether the base and the adapters of the first seed are on disk."""
-        local = self.local_models(self.preset.seeds[0])
-        notes = [folder / "training.json" for folder in local.adapters.values()]
-        return all(path.is_file() for path in (Path(local.base, "config.json"), *notes))
+        # Not by `local_models`, which loads torch: every notebook asks for the labels.
+        seed, tuned = self.preset.seeds[0], {*self.preset.evaluation.models} - {"base"}
+        notes = [self.adapter(name, seed) / "training.json" for name in tuned]
+        return all(path.is_file() for path in (Path(self.base(seed), "config.json"), *notes))
 
     @property
     def models(self) -> list[str]:
